@@ -1,0 +1,55 @@
+"""The graph IR: an ONNX graph made static. Frozen; every shape a number, every constant an array."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Graph", "Node", "Tensor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A value's static type: `dtype` is a numpy or ml_dtypes name such as "float32" or "int8"."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operator. `name` is the ONNX name, or its first output's where ONNX has none.
+
+    `inputs` has "" where an optional input is absent. Attribute values are ints, floats, strings,
+    tuples of those, or arrays.
+    """
+
+    name: str
+    op: str
+    domain: str
+    opset: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Nodes in a topological order that depends on names and edges alone, never on file order.
+
+    `constants` maps names to arrays (initializers, Constant nodes, folded values), memory-mapped
+    where the file is external. A graph output may be an input or a constant.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    tensors: Mapping[str, Tensor]
+    constants: Mapping[str, NDArray[np.generic]]
+    nodes: tuple[Node, ...]
+    sha256: str

@@ -1,0 +1,24 @@
+"""What a caller may ask of a compilation; every field is a flag of `clockstep compile`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["EFFORTS", "PRECISIONS", "Options"]
+
+PRECISIONS = ("auto", "int8", "fp16", "exact")
+EFFORTS = ("fast", "standard", "high")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`chips` None means the fewest that hold the model; `dims` binds symbolic dimensions by name,
+    `shapes` whole inputs; `weights` False leaves the SRAM image out of the program."""
+
+    chips: int | None = None
+    dims: Mapping[str, int] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    precision: str = "auto"
+    weights: bool = True
+    effort: str = "standard"

@@ -1,0 +1,1 @@
+"""The machine, its instruction set and its programs; nothing about models."""

@@ -1,0 +1,127 @@
+"""Layouts: how a tensor's elements map to chip, slice, word, lane and byte.
+
+A layout views the tensor as a matrix (after an optional permutation of its axes) and says where
+each block of that matrix lies. The runtime loads inputs and fetches outputs from this alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_isa.diagnostics import UsageError
+from clockstep_isa.table import Type
+
+__all__ = ["PIECE", "Binding", "Layout", "numpy_type", "tensor_dtype"]
+
+PIECE = ("byte", "row", "rows", "column", "columns", "chip", "queue", "address")
+"""Columns of `Layout.pieces`. Byte `byte` (little end first) of the elements in rows
+`row : row + rows` and columns `column : column + columns` of the matrix lies in the words
+`address : address + rows` of the slice whose queue id is `queue`, in lanes 0 to `columns` - 1."""
+
+_NUMPY = {
+    Type.I8: np.dtype(np.int8),
+    Type.I16: np.dtype("<i2"),
+    Type.I32: np.dtype("<i4"),
+    Type.F16: np.dtype("<f2"),
+    Type.F32: np.dtype("<f4"),
+}
+
+
+def numpy_type(kind: Type) -> np.dtype[np.generic]:
+    """The little-endian numpy dtype of an element type."""
+    return _NUMPY[kind]
+
+
+def tensor_dtype(name: str) -> np.dtype[np.generic]:
+    """The numpy dtype of a tensor's type name: "float32", "bfloat16", "uint8", "bool", ..."""
+    return np.dtype(getattr(ml_dtypes, name)) if name == "bfloat16" else np.dtype(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a tensor lies. Several pieces may hold the same elements: copies for several readers.
+
+    The matrix is `tensor.transpose(axes).reshape(rows, columns)`; its elements are stored as
+    `stored`, after adding `offset` (uint8 is kept as int8 with an offset of -128).
+    """
+
+    stored: Type
+    offset: int
+    axes: tuple[int, ...]
+    rows: int
+    columns: int
+    pieces: NDArray[np.int64]  # [n, len(PIECE)]
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One input or output of the program: its ONNX name, type and shape, and where it lies.
+
+    A tensor with several layouts (an input that is read in two arrangements) is stored in all.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    layouts: tuple[Layout, ...]
+
+    def encode(self, value: NDArray[np.generic], place: Callable[..., None]) -> None:
+        """Call `place(chip, queue, address, words)` for every piece; words are uint8 [n, columns].
+
+        Raises `UsageError` if `value` has another shape or dtype, or an integer that the
+        stored type cannot hold.
+        """
+        if value.shape != self.shape or value.dtype != tensor_dtype(self.dtype):
+            raise UsageError(
+                "input-type",
+                f"is {value.dtype}{list(value.shape)}, the program wants "
+                f"{self.dtype}{list(self.shape)}",
+                where=f"input {self.name!r}",
+            )
+        for layout in self.layouts:
+            matrix = value.transpose(layout.axes).reshape(layout.rows, layout.columns)
+            data = _to_stored(matrix, layout, self.name)
+            raw = data.view(np.uint8).reshape(layout.rows, layout.columns, -1)
+            for byte, row, rows, column, columns, chip, queue, address in layout.pieces.tolist():
+                block = raw[row : row + rows, column : column + columns, byte]
+                place(chip, queue, address, block)
+
+    def decode(
+        self, fetch: Callable[[int, int, int, int], NDArray[np.uint8]]
+    ) -> NDArray[np.generic]:
+        """The tensor, from `fetch(chip, queue, address, rows)` -> uint8 [rows, lanes]."""
+        layout = self.layouts[0]
+        width = layout.stored.bytes
+        raw = np.zeros((layout.rows, layout.columns, width), np.uint8)
+        for byte, row, rows, column, columns, chip, queue, address in layout.pieces.tolist():
+            words = fetch(chip, queue, address, rows)
+            raw[row : row + rows, column : column + columns, byte] = words[:, :columns]
+        values = raw.view(numpy_type(layout.stored)).reshape(layout.rows, layout.columns)
+        dtype = tensor_dtype(self.dtype)
+        if layout.offset:
+            values = values.astype(np.int64) - layout.offset
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = values.astype(dtype)
+        permuted = tuple(self.shape[axis] for axis in layout.axes)
+        return values.reshape(permuted).transpose(np.argsort(layout.axes).tolist())
+
+
+def _to_stored(matrix: NDArray[np.generic], layout: Layout, name: str) -> NDArray[np.generic]:
+    target = numpy_type(layout.stored)
+    if target.kind == "f":
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(matrix.astype(target))
+    wide = matrix.astype(np.int64) + layout.offset
+    info = np.iinfo(target)
+    if wide.size and (wide.min() < info.min or wide.max() > info.max):
+        raise UsageError(
+            "input-range",
+            f"holds an integer outside {info.min} to {info.max}, which the program stores it in",
+            where=f"input {name!r}",
+        )
+    return np.ascontiguousarray(wide.astype(target))

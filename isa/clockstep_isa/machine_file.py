@@ -1,0 +1,194 @@
+"""Read, check and write machine files: TOML with a provenance for each figure, and `inherit`."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from clockstep_isa.diagnostics import MalformedFile, UsageError
+from clockstep_isa.machine import PROVENANCE, SECTIONS, Figure, Machine, schema
+
+__all__ = ["load_machine", "machine_from_dict", "machine_to_dict", "preset_names"]
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the machines that ship with the package, sorted."""
+    folder = resources.files("clockstep_isa") / "machines"
+    return tuple(sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".toml")))
+
+
+def load_machine(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Machine:
+    """Read a preset by name, or a TOML by path, and apply `section.key=value` overrides.
+
+    Raises `UsageError` if there is no such machine or an override is malformed, `MalformedFile`
+    if the file breaks the schema; the message names the key and suggests the nearest one.
+    """
+    name, doc, figures = _resolve(str(name_or_path), ())
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not value.strip().lstrip("-").replace("_", "").isdigit():
+            raise UsageError("machine-set", f"--set {text!r} is not KEY=INTEGER")
+        _check_key(key.strip(), "--set", UsageError)
+        figures[key.strip()] = Figure(int(value), "assumed", "set on the command line")
+    return _build(name, doc, figures, str(name_or_path))
+
+
+def machine_from_dict(data: Mapping[str, Any], where: str) -> Machine:
+    """The inverse of `machine_to_dict`; raises `MalformedFile` on anything unexpected."""
+    figures: dict[str, Figure] = {}
+    _read_sections(data, where, figures)
+    return _build(str(data.get("name", "")), str(data.get("doc", "")), figures, where)
+
+
+def machine_to_dict(machine: Machine) -> dict[str, Any]:
+    """A JSON-ready dictionary: name, doc, and `section -> key -> {value, from, source}`."""
+    result: dict[str, Any] = {"name": machine.name, "doc": machine.doc}
+    for key, figure in machine.figures.items():
+        section, _, item = key.partition(".")
+        row = {"value": figure.value, "from": figure.provenance, "source": figure.source}
+        result.setdefault(section, {})[item] = row
+    return result
+
+
+def _resolve(name_or_path: str, seen: tuple[str, ...]) -> tuple[str, str, dict[str, Figure]]:
+    if name_or_path in seen:
+        raise MalformedFile("machine-inherit", f"machine {name_or_path!r} inherits itself")
+    text, where = _read(name_or_path)
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise MalformedFile("machine-toml", f"not valid TOML: {error}", where=where) from None
+    doc, figures = "", {}
+    if "inherit" in data:
+        base = str(data["inherit"])
+        beside = Path(name_or_path).parent / base
+        if base.endswith(".toml") and beside.exists():
+            base = str(beside)
+        _, doc, figures = _resolve(base, (*seen, name_or_path))
+    _read_sections(data, where, figures)
+    return str(data.get("name", Path(name_or_path).stem)), str(data.get("doc", doc)), figures
+
+
+def _read(name_or_path: str) -> tuple[str, str]:
+    if name_or_path in preset_names():
+        file = resources.files("clockstep_isa") / "machines" / f"{name_or_path}.toml"
+        return file.read_text(encoding="utf-8"), name_or_path
+    path = Path(name_or_path)
+    if not path.is_file():
+        known = ", ".join(preset_names())
+        close = difflib.get_close_matches(name_or_path, preset_names(), 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"presets: {known}; or give a TOML file"
+        raise UsageError("machine-unknown", f"no machine {name_or_path!r}", help=hint)
+    try:
+        return path.read_text(encoding="utf-8"), path.name
+    except UnicodeDecodeError:
+        raise MalformedFile("machine-toml", "not a text file", where=path.name) from None
+
+
+def _check_key(key: str, where: str, error: type[MalformedFile] | type[UsageError]) -> None:
+    if key not in schema():
+        close = difflib.get_close_matches(key, list(schema()), 1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else "see `clockstep machine show lpu-v1`"
+        raise error("machine-key", f"unknown key {key!r}", where=where, help=hint)
+
+
+def _read_sections(data: Mapping[str, Any], where: str, figures: dict[str, Figure]) -> None:
+    for section, rows in data.items():
+        if section in ("name", "doc", "inherit"):
+            continue
+        if section not in SECTIONS:
+            close = difflib.get_close_matches(section, list(SECTIONS), 1, cutoff=0.5)
+            hint = f"did you mean [{close[0]}]?" if close else f"sections: {', '.join(SECTIONS)}"
+            raise MalformedFile("machine-key", f"unknown key {section!r}", where=where, help=hint)
+        if not isinstance(rows, Mapping):
+            raise MalformedFile("machine-type", f"[{section}] is not a table", where=where)
+        for item, value in rows.items():
+            key = f"{section}.{item}"
+            _check_key(key, where, MalformedFile)
+            figures[key] = _read_figure(key, value, where)
+
+
+def _read_figure(key: str, value: Any, where: str) -> Figure:
+    source, provenance = "", "assumed"
+    if isinstance(value, Mapping):
+        extra = sorted(set(value) - {"value", "from", "source"})
+        if extra or "value" not in value:
+            problem = f"unknown {extra[0]!r}" if extra else "no 'value'"
+            raise MalformedFile("machine-figure", f"{key}: {problem}", where=where)
+        source, provenance = str(value.get("source", "")), str(value.get("from", "assumed"))
+        value = value["value"]
+    if provenance not in PROVENANCE:
+        known = ", ".join(PROVENANCE)
+        raise MalformedFile(
+            "machine-provenance",
+            f"{key}: from = {provenance!r}",
+            where=where,
+            help=f"one of {known}",
+        )
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise MalformedFile("machine-type", f"{key} = {value!r} is not an integer", where=where)
+    return Figure(value, provenance, source)
+
+
+def _build(name: str, doc: str, figures: dict[str, Figure], where: str) -> Machine:
+    ordered = {}
+    for key, row in schema().items():
+        if key not in figures:
+            raise MalformedFile(
+                "machine-missing",
+                f"no value for {key} ({row.doc})",
+                where=where,
+                help='start the file with inherit = "lpu-v1"',
+            )
+        value = figures[key].value
+        if not row.low <= value <= row.high:
+            raise MalformedFile(
+                "machine-range",
+                f"{key} = {value} is outside {row.low} to {row.high} {row.unit}",
+                where=where,
+            )
+        ordered[key] = figures[key]
+    sections: dict[str, Any] = {
+        section: kind(
+            **{
+                k.partition(".")[2]: f.value
+                for k, f in ordered.items()
+                if k.startswith(section + ".")
+            }
+        )
+        for section, kind in SECTIONS.items()
+    }
+    machine = Machine(name=name, doc=doc, figures=ordered, **sections)
+    _check_consistency(machine, where)
+    return machine
+
+
+def _check_consistency(machine: Machine, where: str) -> None:
+    """Refuse combinations of figures that no chip could have."""
+    hops = machine.mem.slices_per_hemisphere // machine.mem.slices_per_hop
+    links = machine.system.local_links + machine.system.global_links
+    problems = (
+        (machine.streams.per_direction % 4, "streams.per_direction must be a multiple of 4"),
+        (
+            machine.mxm.planes_per_hemisphere % machine.mxm.fp16_planes,
+            "mxm.planes_per_hemisphere must be a multiple of mxm.fp16_planes",
+        ),
+        (
+            machine.mxm.install_streams > machine.streams.per_direction,
+            "mxm.install_streams is more than streams.per_direction",
+        ),
+        (machine.vector > 4096, "a vector has more than 4096 lanes"),
+        (machine.words_per_slice > 2**20, "a slice has more than 2**20 words"),
+        (hops > 4096, "a hemisphere has more than 4096 hops"),
+        (
+            links > machine.c2c.links,
+            f"system.local_links + system.global_links = {links} is more than c2c.links",
+        ),
+    )
+    for wrong, message in problems:
+        if wrong:
+            raise MalformedFile("machine-consistency", message, where=where)

@@ -1,0 +1,131 @@
+"""A program: the instructions of every queue as columns, the initial SRAM, and how to use it.
+
+Everything is a numpy array; there is no object per instruction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_isa.geometry import geometry
+from clockstep_isa.layout import Binding
+from clockstep_isa.machine import Machine
+from clockstep_isa.table import TABLE, figure
+
+__all__ = ["ARGS", "Code", "Image", "Node", "Note", "Program", "end_cycle", "queue_name"]
+
+ARGS = max(len(row.fields) for row in TABLE)
+"""Columns of `Code.args`: field `i` of an instruction's row is in column `i`, the rest are 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The instructions of all chips, sorted by queue, then cycle. All arrays have one length.
+
+    `queue` is `chip * len(geometry.queues) + queue id`; `note` indexes `Program.notes`, or is -1.
+    """
+
+    queue: NDArray[np.int32]
+    cycle: NDArray[np.int64]
+    opcode: NDArray[np.uint8]
+    repeat: NDArray[np.int32]
+    interval: NDArray[np.int32]
+    args: NDArray[np.int64]  # [n, ARGS]
+    note: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.cycle)
+
+    def sorted(self) -> Code:
+        """The same instructions in the order of the format."""
+        order = np.lexsort((self.cycle, self.queue))
+        return self.take(order)
+
+    def take(self, index: NDArray[Any]) -> Code:
+        """The instructions at `index` (a mask or positions)."""
+        return Code(
+            self.queue[index],
+            self.cycle[index],
+            self.opcode[index],
+            self.repeat[index],
+            self.interval[index],
+            self.args[index],
+            self.note[index],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """SRAM before the first cycle. `regions` rows are (chip, queue id, address, words).
+
+    `data` has the words of all regions one after another, uint8 [words, lanes]; None when the
+    program was compiled without weights.
+    """
+
+    regions: NDArray[np.int64]  # [n, 4]
+    data: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An ONNX node and the cycles [start, end) in which its instructions are at work."""
+
+    name: str
+    op: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What an instruction serves: index of its node, and the tensor tile in words."""
+
+    node: int
+    tile: str
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """One compiled program for `chips` chips of `machine`. `cycles` is the compiler's promise."""
+
+    machine: Machine
+    chips: int
+    code: Code
+    image: Image
+    inputs: tuple[Binding, ...]
+    outputs: tuple[Binding, ...]
+    nodes: tuple[Node, ...]
+    notes: tuple[Note, ...]
+    cycles: int
+    info: Mapping[str, Any] = field(default_factory=dict)
+    """JSON-ready facts: tool version, options, source hash, weight bytes, warnings."""
+
+    @property
+    def seconds(self) -> float:
+        return self.cycles / self.machine.clock.hz
+
+
+def end_cycle(machine: Machine, code: Code) -> int:
+    """One past the last cycle of the program: the latest dispatch plus its latency, at least 1.
+
+    This is the definition of a program's length; the interpreter finds the same by running.
+    """
+    if not len(code):
+        return 0
+    latency = np.ones(256, np.int64)
+    for row in TABLE:
+        latency[row.opcode] = max(1, figure(machine, row.latency))
+    last = code.cycle + (code.repeat.astype(np.int64) - 1) * code.interval
+    return int((last + latency[code.opcode]).max())
+
+
+def queue_name(machine: Machine, queue: int) -> str:
+    """`c<chip>.<unit>` of a global queue number."""
+    queues = geometry(machine).queues
+    chip, local = divmod(int(queue), len(queues))
+    return f"c{chip}.{queues[local].name}"
