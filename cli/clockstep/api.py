@@ -1,0 +1,128 @@
+"""The verbs as Python functions: the command line is these plus text.
+
+Every flag of a verb is a keyword of the same name here. To add a flag, add it to `_request` and
+to `flags.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clockstep_compiler import EFFORTS, PRECISIONS, Check, Options, check_model, compile_model
+from clockstep_isa import Machine, Program, UsageError, load_machine, load_program
+from clockstep_runtime import Report
+from clockstep_runtime import verify as verify_program
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+__all__ = ["check", "compile", "load", "verify"]
+
+
+def compile(  # noqa: A001 - the contract's name
+    model: str | os.PathLike[str] | bytes | ModelProto,
+    *,
+    machine: str | Path | Machine = "lpu-v1",
+    set: Mapping[str, int] | Iterable[str] = (),  # noqa: A002 - the flag's name
+    chips: int | str = "auto",
+    dim: Mapping[str, int] | None = None,
+    shape: Mapping[str, Sequence[int]] | None = None,
+    precision: str = "auto",
+    no_weights: bool = False,
+    effort: str = "standard",
+) -> Program:
+    """Compile an ONNX model (path, bytes or proto) to a program for `machine`.
+
+    `set` overrides figures of a named machine, as {"mem.banks": 4} or ["mem.banks=4"]; `dim`
+    binds symbolic dimensions by name, `shape` whole inputs. Raises `UsageError`,
+    `MalformedFile`, `UnsupportedModel` or `DoesNotFit`.
+    """
+    target, options = _request(
+        machine, set, chips, dim, shape, precision, weights=not no_weights, effort=effort
+    )
+    return compile_model(model, target, options)
+
+
+def check(
+    model: str | os.PathLike[str] | bytes | ModelProto,
+    *,
+    machine: str | Path | Machine = "lpu-v1",
+    set: Mapping[str, int] | Iterable[str] = (),  # noqa: A002 - the flag's name
+    chips: int | str = "auto",
+    dim: Mapping[str, int] | None = None,
+    shape: Mapping[str, Sequence[int]] | None = None,
+    precision: str = "auto",
+    no_weights: bool = False,
+    effort: str = "standard",
+) -> Check:
+    """Find every reason why the model could not be compiled, and the chips that it needs.
+
+    Same keywords and errors as `compile`, except that what is unsupported is returned.
+    """
+    target, options = _request(
+        machine, set, chips, dim, shape, precision, weights=not no_weights, effort=effort
+    )
+    return check_model(model, target, options)
+
+
+def load(path: str | os.PathLike[str]) -> Program:
+    """Read a program; raises `UsageError` if there is no such file, `MalformedFile` otherwise."""
+    return load_program(Path(path))
+
+
+def verify(program: Program) -> Report:
+    """Check the schedule against the machine and the instruction table, and nothing else."""
+    return verify_program(program)
+
+
+def _request(
+    machine: str | Path | Machine,
+    overrides: Mapping[str, int] | Iterable[str],
+    chips: int | str,
+    dim: Mapping[str, int] | None,
+    shape: Mapping[str, Sequence[int]] | None,
+    precision: str,
+    *,
+    weights: bool,
+    effort: str,
+) -> tuple[Machine, Options]:
+    _one_of("precision", precision, PRECISIONS)
+    _one_of("effort", effort, EFFORTS)
+    options = Options(
+        chips=_chips(chips),
+        dims=dict(dim or {}),
+        shapes={name: tuple(sizes) for name, sizes in (shape or {}).items()},
+        precision=precision,
+        weights=weights,
+        effort=effort,
+    )
+    return _machine(machine, overrides), options
+
+
+def _machine(
+    machine: str | Path | Machine, overrides: Mapping[str, int] | Iterable[str]
+) -> Machine:
+    if isinstance(overrides, Mapping):
+        overrides = [f"{key}={value}" for key, value in overrides.items()]
+    if not isinstance(machine, Machine):
+        return load_machine(machine, overrides)
+    if list(overrides):
+        raise UsageError("machine-set", "set applies to a machine given by name or by file")
+    return machine
+
+
+def _chips(chips: int | str) -> int | None:
+    if chips == "auto":
+        return None
+    text = str(chips)
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise UsageError("option-chips", f"chips is {text!r}; it is 'auto' or a positive number")
+    return int(text)
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UsageError(f"option-{name}", f"{name} {value!r} is not one of {', '.join(known)}")

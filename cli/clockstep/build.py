@@ -1,0 +1,168 @@
+"""The verbs that take a model: compile, check, ops."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clockstep import api, flags, report
+from clockstep.output import facts_text, finish, number, replacing, table_text, warn, working
+from clockstep_compiler import OPERATORS, Check
+from clockstep_isa import Program, UnsupportedModel, print_listing, program_sha256, save_program
+
+__all__ = ["check", "compile_", "ops"]
+
+
+def compile_(
+    model: flags.Model,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="PROGRAM")],
+    machine: flags.MachineName = "lpu-v1",
+    set_: flags.SetFigure = None,
+    chips: flags.Chips = "auto",
+    dim: flags.Dim = None,
+    shape: flags.Shape = None,
+    precision: flags.Precision = "auto",
+    no_weights: flags.NoWeights = False,
+    effort: flags.Effort = "standard",
+    listing: Annotated[
+        Path | None, typer.Option("--listing", metavar="FILE", help="Write the listing as well.")
+    ] = None,
+    json: flags.Json = False,
+) -> None:
+    """Compile a model to a program whose every cycle is known."""
+    start = time.perf_counter()
+    with working(f"compiling {model.name}"):
+        program = api.compile(
+            model,
+            machine=machine,
+            set=set_ or (),
+            chips=chips,
+            dim=flags.parse_dims(dim),
+            shape=flags.parse_shapes(shape),
+            precision=precision,
+            no_weights=no_weights,
+            effort=effort,
+        )
+        _prove(program)
+        _write(program, output, listing)
+    data = {
+        "program": str(output),
+        "sha256": program_sha256(program),
+        **report.summary(program),
+        "compile_seconds": round(time.perf_counter() - start, 3),
+        "peak_rss_bytes": _peak_rss_bytes(),
+    }
+    for text in program.info.get("warnings", ()):
+        warn(f"warning: {text}")
+    finish(data, _compile_text(data, program), as_json=json)
+
+
+def _prove(program: Program) -> None:
+    """A program that breaks the time model is our bug, never the user's, and is not written."""
+    verdict = api.verify(program)
+    assert verdict.ok, f"the compiler broke the time model: {verdict.violations[0]}"
+
+
+def _write(program: Program, output: Path, listing: Path | None) -> None:
+    if listing is None:
+        save_program(program, output)
+        return
+    with replacing(listing) as file:
+        file.write_text(print_listing(program), encoding="utf-8")
+        save_program(program, output)
+
+
+def _peak_rss_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _compile_text(data: dict[str, Any], program: Program) -> str:
+    bound = data["lower_bound_cycles"]
+    megahertz = program.machine.clock.hz / 1e6
+    return facts_text(
+        {
+            "program": data["program"],
+            "machine": f"{data['machine']}, {data['chips']} chip{'s' * (data['chips'] > 1)}",
+            "cycles": f"{number(data['cycles'])} = {data['seconds'] * 1e6:.3f} us "
+            f"at {megahertz:g} MHz",
+            "lower bound": f"{number(bound)} cycles ({data['bound_by'] or 'not known'})",
+            "instructions": number(data["instructions"]),
+            "weights": f"{number(data['weight_bytes'])} bytes",
+            "sram": f"{number(data['sram_bytes_used'])} of "
+            f"{number(data['sram_bytes_total'])} bytes",
+            "compiled in": f"{data['compile_seconds']:.2f} s, "
+            f"{data['peak_rss_bytes'] / 2**20:.0f} MiB at the peak",
+        }
+    )
+
+
+def check(
+    model: flags.Model,
+    machine: flags.MachineName = "lpu-v1",
+    set_: flags.SetFigure = None,
+    chips: flags.Chips = "auto",
+    dim: flags.Dim = None,
+    shape: flags.Shape = None,
+    precision: flags.Precision = "auto",
+    no_weights: flags.NoWeights = False,
+    effort: flags.Effort = "standard",
+    json: flags.Json = False,
+) -> None:
+    """Say every reason why a model would not compile, and how many chips it needs."""
+    verdict = api.check(
+        model,
+        machine=machine,
+        set=set_ or (),
+        chips=chips,
+        dim=flags.parse_dims(dim),
+        shape=flags.parse_shapes(shape),
+        precision=precision,
+        no_weights=no_weights,
+        effort=effort,
+    )
+    unsupported = [
+        {"node": p.node, "op": p.op, "opset": p.opset, "reason": p.reason, "hint": p.hint}
+        for p in verdict.problems
+    ]
+    data = {
+        "supported": verdict.supported,
+        "unsupported": unsupported,
+        "chips_needed": verdict.chips_needed,
+    }
+    status = 0 if verdict.supported else UnsupportedModel.exit_code
+    finish(data, _check_text(model, machine, verdict), as_json=json, status=status)
+
+
+def _check_text(model: Path, machine: str, verdict: Check) -> str:
+    if verdict.supported:
+        chips = verdict.chips_needed
+        return (
+            f"{model.name}: supported; needs {number(chips)} chip{'s' * (chips != 1)} of {machine}"
+        )
+    lines = [f"{model.name}: {len(verdict.problems)} problem{'s' * (len(verdict.problems) > 1)}"]
+    for p in verdict.problems:
+        op = f" ({p.op}, opset {p.opset})" if p.op else ""
+        lines.append(f"  {p.node}{op}: {p.reason}" + (f" [{p.hint}]" if p.hint else ""))
+    return "\n".join(lines)
+
+
+def ops(
+    markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
+    json: flags.Json = False,
+) -> None:
+    """List the supported operators, from the compiler's own table."""
+    rows = [{"operator": op.name, "types": op.types, "limits": op.limits} for op in OPERATORS]
+    columns = ("operator", "types", "limits")
+    if markdown:
+        lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+        lines += ["| " + " | ".join(row[c] for c in columns) + " |" for row in rows]
+        text = "\n".join(lines)
+    else:
+        text = table_text(rows, columns)
+    finish({"operators": rows}, text, as_json=json)

@@ -1,0 +1,219 @@
+"""The verbs that run or judge a program: run, verify."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import time
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from clockstep import api, flags
+from clockstep.compare import Comparison, compare, run_reference
+from clockstep.output import finish, number, replacing, table_text, warn, working
+from clockstep_isa import MalformedFile, Program, UsageError
+from clockstep_runtime import Session, random_inputs
+
+__all__ = ["run", "verify"]
+
+Arrays = dict[str, NDArray[Any]]
+ENGINES = ("reference",)
+
+
+def run(
+    program: flags.ProgramFile,
+    input_: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="NAME=FILE.npy", help="One input from a file."),
+    ] = None,
+    inputs: Annotated[
+        Path | None, typer.Option("--inputs", metavar="FILE.npz", help="Inputs by name.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Draws the inputs that are not given.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.npz", help="Write the outputs.")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="reference", help="How to execute.")
+    ] = "reference",
+    compare_with: Annotated[
+        Path | None,
+        typer.Option("--compare", metavar="MODEL.onnx", help="Compare with onnxruntime."),
+    ] = None,
+    rtol: Annotated[float | None, typer.Option("--rtol", help="Relative tolerance.")] = None,
+    atol: Annotated[float | None, typer.Option("--atol", help="Absolute tolerance.")] = None,
+    json: flags.Json = False,
+) -> None:
+    """Execute a program and say in how many cycles; compare its outputs if asked to."""
+    _check_engine(engine)
+    loaded = api.load(program)
+    values = _inputs(loaded, inputs, input_, seed)
+    start = time.perf_counter()
+    with working(f"running {program.name}"):
+        execution = Session(loaded).execute(values)
+    wall = time.perf_counter() - start
+    data: dict[str, Any] = {
+        "cycles": execution.cycles,
+        "predicted_cycles": loaded.cycles,
+        "seconds": execution.cycles / loaded.machine.clock.hz,
+        "outputs": {name: _describe(value) for name, value in execution.outputs.items()},
+        "engine": engine,
+        "wall_seconds": round(wall, 3),
+    }
+    if output is not None:
+        _write_npz(output, execution.outputs)
+    text = _run_text(data)
+    ok = execution.cycles == loaded.cycles
+    if not ok:
+        warn(f"error[cycles]: predicted {loaded.cycles} cycles and executed {execution.cycles}")
+    if compare_with is not None:
+        rows, verdict = _compare(compare_with, loaded, values, execution.outputs, rtol, atol)
+        data |= verdict
+        text += "\n" + _compare_text(rows, verdict)
+        ok = ok and verdict["match"]
+    finish(data, text, as_json=json, status=0 if ok else 1)
+
+
+def _check_engine(engine: str) -> None:
+    if engine not in ENGINES:
+        raise UsageError(
+            "option-engine",
+            f"this version has no engine {engine!r}; it has {', '.join(ENGINES)}",
+        )
+
+
+def _inputs(
+    program: Program, archive: Path | None, pairs: list[str] | None, seed: int
+) -> Mapping[str, NDArray[Any]]:
+    """Inputs from the files, the rest drawn from the seed."""
+    given = _read_npz(archive) if archive is not None else {}
+    for text in pairs or ():
+        name, equals, path = text.partition("=")
+        if not equals:
+            raise UsageError("option-pair", f"--input {text!r} is not NAME=FILE.npy")
+        given[name] = _read_npy(Path(path))
+    known = [binding.name for binding in program.inputs]
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"inputs: {', '.join(known)}"
+            raise UsageError("input-unknown", f"the program has no input {name!r}", help=hint)
+    if seed < 0:
+        raise UsageError("option-seed", f"seed {seed} is negative")
+    return {**random_inputs(program, seed), **given} if len(given) < len(known) else given
+
+
+def _read_npy(path: Path) -> NDArray[Any]:
+    value = _load(path)
+    if not isinstance(value, np.ndarray):
+        raise MalformedFile("input-file", "an .npz archive where .npy is wanted", where=str(path))
+    return value
+
+
+def _read_npz(path: Path) -> Arrays:
+    archive = _load(path)
+    if isinstance(archive, np.ndarray):
+        raise MalformedFile("input-file", "an .npy array where .npz is wanted", where=str(path))
+    try:
+        with archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise MalformedFile("input-file", f"not readable: {error}", where=str(path)) from None
+
+
+def _load(path: Path) -> Any:
+    if not path.is_file():
+        raise UsageError("input-missing", "no such file", where=str(path))
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile):
+        raise MalformedFile("input-file", "not a numpy file", where=str(path)) from None
+
+
+def _write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as file,
+        zipfile.ZipFile(file, "w") as archive,
+    ):
+        for name, value in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, value, allow_pickle=False)
+
+
+def _describe(value: NDArray[Any]) -> dict[str, Any]:
+    """Shape, dtype, and the hash of the elements in row-major order, little end first."""
+    flat = np.ascontiguousarray(value)
+    little = flat.astype(flat.dtype.newbyteorder("<"))
+    return {
+        "shape": list(value.shape),
+        "dtype": str(value.dtype),
+        "sha256": hashlib.sha256(little.tobytes()).hexdigest(),
+    }
+
+
+def _run_text(data: Mapping[str, Any]) -> str:
+    head = (
+        f"executed {number(data['cycles'])} cycles, predicted {number(data['predicted_cycles'])}: "
+        f"{data['seconds'] * 1e6:.3f} us; {data['engine']} engine, {data['wall_seconds']:.2f} s"
+    )
+    rows = [{"output": name, **facts} for name, facts in data["outputs"].items()]
+    return head + "\n\n" + table_text(rows, ("output", "dtype", "shape", "sha256"))
+
+
+def _compare(
+    model: Path,
+    program: Program,
+    inputs: Mapping[str, NDArray[Any]],
+    outputs: Mapping[str, NDArray[Any]],
+    rtol: float | None,
+    atol: float | None,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows by output, and the verdict over all."""
+    reference = run_reference(model, program, inputs)
+    missing = [name for name in outputs if name not in reference]
+    if missing:
+        raise UsageError(
+            "compare-output", f"the reference has no output {missing[0]!r}", where=model.name
+        )
+    parts = {
+        name: compare(np.asarray(ours), np.asarray(reference[name]), rtol, atol, name)
+        for name, ours in outputs.items()
+    }
+    worst = Comparison.worst(list(parts.values()))
+    rows = [{"output": name, **part.as_dict()} for name, part in parts.items()]
+    verdict = {"match": worst.mismatched == 0, **worst.as_dict(), "reference": "onnxruntime"}
+    return rows, {**verdict, "by_output": {row["output"]: dict(row) for row in rows}}
+
+
+def _compare_text(rows: list[dict[str, Any]], verdict: Mapping[str, Any]) -> str:
+    columns = ("output", "max_abs", "max_rel", "max_ulp", "mismatched", "total")
+    answer = "match" if verdict["match"] else "do not match"
+    return f"\n{table_text(rows, columns)}\n\noutputs {answer} onnxruntime's"
+
+
+def verify(program: flags.ProgramFile, json: flags.Json = False) -> None:
+    """Check a program's schedule against the machine and the instruction table alone."""
+    verdict = api.verify(api.load(program))
+    data = {
+        "ok": verdict.ok,
+        "violations": [dataclasses.asdict(v) for v in verdict.violations],
+        "instructions": verdict.instructions,
+        "checks": dict(verdict.checks),
+    }
+    if verdict.ok:
+        checks = sum(verdict.checks.values())
+        text = f"{program.name}: {verdict.instructions:,} instructions hold, {checks:,} checks"
+    else:
+        text = "\n".join(
+            f"chip {v.chip} {v.unit} cycle {v.cycle}: error[{v.code}]: {v.message}"
+            for v in verdict.violations
+        )
+    finish(data, text, as_json=json, status=0 if verdict.ok else 1)

@@ -1,0 +1,111 @@
+"""Flags that several verbs share, and the text forms of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clockstep_isa import UsageError
+
+__all__ = [
+    "Chips",
+    "Dim",
+    "Effort",
+    "Json",
+    "MachineName",
+    "Model",
+    "NoWeights",
+    "Precision",
+    "ProgramFile",
+    "SetFigure",
+    "Shape",
+    "parse_cycles",
+    "parse_dims",
+    "parse_pairs",
+    "parse_shapes",
+]
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX model.")]
+ProgramFile = Annotated[Path, typer.Argument(metavar="PROGRAM", help="A compiled program.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+MachineName = Annotated[
+    str, typer.Option("--machine", metavar="NAME|FILE.toml", help="A preset or a machine file.")
+]
+SetFigure = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a figure of the machine."),
+]
+Chips = Annotated[
+    str, typer.Option("--chips", metavar="auto|N", help="auto: the fewest that hold the model.")
+]
+Dim = Annotated[
+    list[str] | None, typer.Option("--dim", metavar="NAME=N", help="Bind a symbolic dimension.")
+]
+Shape = Annotated[
+    list[str] | None,
+    typer.Option("--shape", metavar="INPUT=d0,d1,...", help="Bind the shape of an input."),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="auto|int8|fp16|exact",
+        help="auto: quantized parts in int8, the rest in fp16.",
+    ),
+]
+Effort = Annotated[
+    str, typer.Option("--effort", metavar="fast|standard|high", help="How hard to search.")
+]
+NoWeights = Annotated[
+    bool, typer.Option("--no-weights", help="Leave the weights out; timing does not need them.")
+]
+
+
+def parse_pairs(flag: str, texts: Iterable[str] | None) -> dict[str, str]:
+    """NAME=VALUE texts as a dictionary; the name ends at the last "=". Raises `UsageError`."""
+    pairs: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = text.rpartition("=")
+        if not equals or not name:
+            raise UsageError("option-pair", f"{flag} {text!r} is not NAME=VALUE")
+        if name in pairs:
+            raise UsageError("option-twice", f"{flag} gives {name!r} twice")
+        pairs[name] = value
+    return pairs
+
+
+def parse_dims(texts: Iterable[str] | None) -> dict[str, int]:
+    """`--dim NAME=N` texts by name; raises `UsageError`."""
+    return {
+        name: _size("--dim", name, value) for name, value in parse_pairs("--dim", texts).items()
+    }
+
+
+def parse_shapes(texts: Iterable[str] | None) -> dict[str, tuple[int, ...]]:
+    """`--shape INPUT=d0,d1,...` texts by input; nothing after "=" is a scalar."""
+    return {
+        name: tuple(_size("--shape", name, part) for part in value.split(",") if value)
+        for name, value in parse_pairs("--shape", texts).items()
+    }
+
+
+def parse_cycles(text: str | None) -> tuple[int, int] | None:
+    """`A:B` as the half-open interval [A, B); either end may be left out."""
+    if text is None:
+        return None
+    first, colon, last = text.partition(":")
+    if not colon:
+        raise UsageError("option-cycles", f"--cycles {text!r} is not A:B")
+    start = _size("--cycles", "A", first) if first else 0
+    end = _size("--cycles", "B", last) if last else 2**62
+    return start, end
+
+
+def _size(flag: str, name: str, text: str) -> int:
+    text = text.strip()
+    if not (text.isascii() and text.isdigit()) or len(text) > 18:
+        raise UsageError("option-number", f"{flag} {name}: {text!r} is not a whole number")
+    return int(text)

@@ -1,0 +1,135 @@
+"""What a program says about itself, as rows: the sections of `inspect`.
+
+To add a section, write a function `Program -> rows` and name it in `SECTIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from clockstep_isa import Program, geometry
+
+__all__ = ["SECTIONS", "Row", "Section", "summary"]
+
+Row = dict[str, Any]
+
+_INFO = (
+    "lower_bound_cycles",
+    "bound_by",
+    "weight_bytes",
+    "sram_bytes_used",
+    "sram_bytes_total",
+)
+
+
+def summary(program: Program) -> Row:
+    """The facts that `compile` prints, from the program alone; None where it does not say."""
+    return {
+        "machine": program.machine.name,
+        "chips": program.chips,
+        "cycles": program.cycles,
+        "seconds": program.seconds,
+        "instructions": len(program.code),
+        **{key: program.info.get(key) for key in _INFO},
+    }
+
+
+def _summary_rows(program: Program) -> list[Row]:
+    facts = summary(program)
+    facts["weights"] = "present" if program.image.data is not None else "left out"
+    facts["tool_version"] = program.info.get("tool_version")
+    facts["source_sha256"] = program.info.get("source_sha256")
+    for kind, bindings in (("input", program.inputs), ("output", program.outputs)):
+        for b in bindings:
+            facts[f"{kind} {b.name}"] = f"{b.dtype}{list(b.shape)}"
+    return [{"fact": name, "value": value} for name, value in facts.items()]
+
+
+def _layers(program: Program) -> list[Row]:
+    """One row a node: the cycles [start, end) it is at work in, and the code that serves it."""
+    owner = np.array([note.node for note in program.notes], np.int64)
+    code = program.code
+    served = code.note >= 0
+    node = owner[code.note[served]] if served.any() else np.zeros(0, np.int64)
+    known = node >= 0
+    size = len(program.nodes)
+    instructions = np.bincount(node[known], minlength=size)
+    dispatches = np.bincount(
+        node[known], weights=code.repeat[served][known].astype(np.float64), minlength=size
+    )
+    return [
+        {
+            "layer": n.name,
+            "op": n.op,
+            "start": n.start,
+            "end": n.end,
+            "cycles": n.end - n.start,
+            "instructions": int(instructions[i]),
+            "dispatches": int(dispatches[i]),
+        }
+        for i, n in enumerate(program.nodes)
+    ]
+
+
+def _memory(program: Program) -> list[Row]:
+    """One row a block of SRAM words: whose it is, where it lies, and the cycles it is alive in."""
+    return [dict(row) for row in program.info.get("memory", ())]
+
+
+def _chips(program: Program) -> list[Row]:
+    """One row a chip: bytes by purpose, how full its SRAM is, and its instructions."""
+    queues = len(geometry(program.machine).queues)
+    counts = np.bincount(program.code.queue // queues, minlength=program.chips)
+    capacity = program.machine.sram_bytes
+    rows = []
+    for chip, held in enumerate(program.info.get("chip_bytes", ())):
+        total = held["total"]
+        rows.append(
+            {
+                "chip": chip,
+                **{f"{kind}_bytes": held[kind] for kind in _PURPOSES},
+                "total_bytes": total,
+                "free_bytes": capacity - total,
+                "used_percent": round(100 * total / capacity, 2),
+                "instructions": int(counts[chip]),
+            }
+        )
+    return rows
+
+
+_PURPOSES = ("weights", "activations", "constants", "instructions")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One table of `inspect`."""
+
+    columns: tuple[str, ...]
+    rows: Callable[[Program], list[Row]]
+
+
+SECTIONS = {
+    "summary": Section(("fact", "value"), _summary_rows),
+    "layers": Section(
+        ("layer", "op", "start", "end", "cycles", "instructions", "dispatches"), _layers
+    ),
+    "memory": Section(
+        ("chip", "unit", "tensor", "kind", "address", "words", "first_cycle", "last_cycle"),
+        _memory,
+    ),
+    "chips": Section(
+        (
+            "chip",
+            *(f"{kind}_bytes" for kind in _PURPOSES),
+            "total_bytes",
+            "free_bytes",
+            "used_percent",
+            "instructions",
+        ),
+        _chips,
+    ),
+}

@@ -1,0 +1,102 @@
+"""The verbs between program and text: disasm, asm, inspect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clockstep import api, flags
+from clockstep.output import csv_text, finish, number, replacing, table_text
+from clockstep.report import SECTIONS
+from clockstep_isa import (
+    MalformedFile,
+    UsageError,
+    parse_listing,
+    print_listing,
+    program_sha256,
+    save_program,
+)
+
+__all__ = ["asm", "disasm", "inspect"]
+
+
+def disasm(
+    program: flags.ProgramFile,
+    chip: Annotated[int | None, typer.Option("--chip", metavar="N", help="One chip.")] = None,
+    unit: Annotated[
+        str | None, typer.Option("--unit", metavar="U", help="One unit or kind: mem.W3, mem, vxm.")
+    ] = None,
+    cycles: Annotated[
+        str | None, typer.Option("--cycles", metavar="A:B", help="Dispatches in [A, B).")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write to a file.")
+    ] = None,
+    json: flags.Json = False,
+) -> None:
+    """Print a program as text that `asm` accepts; with a filter, an excerpt to read."""
+    interval = flags.parse_cycles(cycles)
+    excerpt = chip is not None or unit is not None or interval is not None
+    listing = print_listing(
+        api.load(program), chip=chip, unit=unit, cycles=interval, data=not excerpt
+    )
+    if output is None:
+        finish({"listing": listing}, listing, as_json=json)
+        return
+    with replacing(output) as file:
+        file.write_text(listing, encoding="utf-8")
+    lines = listing.count("\n")
+    data = {"output": str(output), "lines": lines}
+    finish(data, f"{output}: {number(lines)} lines", as_json=json)
+
+
+def asm(
+    listing: Annotated[Path, typer.Argument(metavar="LISTING", help="A listing.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="PROGRAM")],
+    json: flags.Json = False,
+) -> None:
+    """Assemble a listing into a program."""
+    program = parse_listing(_read_text(listing), listing.name)
+    save_program(program, output)
+    data: dict[str, Any] = {
+        "program": str(output),
+        "sha256": program_sha256(program),
+        "machine": program.machine.name,
+        "chips": program.chips,
+        "cycles": program.cycles,
+        "instructions": len(program.code),
+    }
+    text = f"{output}: {number(len(program.code))} instructions, {number(program.cycles)} cycles"
+    finish(data, text, as_json=json)
+
+
+def _read_text(path: Path) -> str:
+    if not path.is_file():
+        raise UsageError("listing-missing", "no such file", where=str(path))
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise MalformedFile("listing-text", "not a text file", where=path.name) from None
+
+
+def inspect(
+    program: flags.ProgramFile,
+    section: Annotated[
+        str, typer.Option("--section", metavar="|".join(SECTIONS), help="What to show.")
+    ] = "summary",
+    csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values.")] = False,
+    json: flags.Json = False,
+) -> None:
+    """Show what a program says about itself."""
+    if section not in SECTIONS:
+        raise UsageError(
+            "option-section", f"section {section!r} is not one of {', '.join(SECTIONS)}"
+        )
+    if csv and json:
+        raise UsageError("option-both", "--csv and --json exclude each other")
+    table = SECTIONS[section]
+    rows = table.rows(api.load(program))
+    text = (csv_text if csv else table_text)(rows, table.columns)
+    finish({"section": section, "rows": rows}, text, as_json=json)
