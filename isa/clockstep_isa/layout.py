@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -23,7 +24,7 @@ PIECE = ("byte", "row", "rows", "column", "columns", "chip", "queue", "address")
 `row : row + rows` and columns `column : column + columns` of the matrix lies in the words
 `address : address + rows` of the slice whose queue id is `queue`, in lanes 0 to `columns` - 1."""
 
-_NUMPY = {
+_NUMPY: dict[Type, np.dtype[Any]] = {
     Type.I8: np.dtype(np.int8),
     Type.I16: np.dtype("<i2"),
     Type.I32: np.dtype("<i4"),
@@ -32,12 +33,12 @@ _NUMPY = {
 }
 
 
-def numpy_type(kind: Type) -> np.dtype[np.generic]:
+def numpy_type(kind: Type) -> np.dtype[Any]:
     """The little-endian numpy dtype of an element type."""
     return _NUMPY[kind]
 
 
-def tensor_dtype(name: str) -> np.dtype[np.generic]:
+def tensor_dtype(name: str) -> np.dtype[Any]:
     """The numpy dtype of a tensor's type name: "float32", "bfloat16", "uint8", "bool", ..."""
     return np.dtype(getattr(ml_dtypes, name)) if name == "bfloat16" else np.dtype(name)
 

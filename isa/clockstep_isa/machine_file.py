@@ -62,7 +62,8 @@ def _resolve(name_or_path: str, seen: tuple[str, ...]) -> tuple[str, str, dict[s
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise MalformedFile("machine-toml", f"not valid TOML: {error}", where=where) from None
-    doc, figures = "", {}
+    doc = ""
+    figures: dict[str, Figure] = {}
     if "inherit" in data:
         base = str(data["inherit"])
         beside = Path(name_or_path).parent / base

@@ -5,7 +5,7 @@ Everything is a numpy array; there is no object per instruction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,21 @@ from clockstep_isa.layout import Binding
 from clockstep_isa.machine import Machine
 from clockstep_isa.table import TABLE, figure
 
-__all__ = ["ARGS", "Code", "Image", "Node", "Note", "Program", "end_cycle", "queue_name"]
+__all__ = [
+    "ARGS",
+    "LAST_CYCLE",
+    "Code",
+    "Image",
+    "Node",
+    "Note",
+    "Program",
+    "canonical_notes",
+    "end_cycle",
+    "queue_name",
+]
+
+LAST_CYCLE = 2**48
+"""No instruction is dispatched later: sums of cycles stay far inside 64 bits."""
 
 ARGS = max(len(row.fields) for row in TABLE)
 """Columns of `Code.args`: field `i` of an instruction's row is in column `i`, the rest are 0."""
@@ -108,6 +122,21 @@ class Program:
     @property
     def seconds(self) -> float:
         return self.cycles / self.machine.clock.hz
+
+
+def canonical_notes(
+    note: NDArray[np.int32], notes: Sequence[Note]
+) -> tuple[NDArray[np.int32], tuple[Note, ...]]:
+    """The same notes in their one form: each once, in order of first use, unused ones dropped.
+
+    `note` is the column of the code in format order. The file and the listing hold this form.
+    """
+    index: dict[Note, int] = {}
+    used, first = np.unique(note[note >= 0], return_index=True)
+    renumber = np.full(len(notes) + 1, -1, np.int32)
+    for old in used[np.argsort(first)].tolist():
+        renumber[old] = index.setdefault(notes[old], len(index))
+    return renumber[note], tuple(index)
 
 
 def end_cycle(machine: Machine, code: Code) -> int:

@@ -1,0 +1,276 @@
+"""The directives of a listing: the lines that begin with a dot, and say all but the instructions.
+
+To add one, add its reader to `_READERS` and print it in `listing_print`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_isa.diagnostics import ClockstepError, MalformedFile
+from clockstep_isa.geometry import geometry
+from clockstep_isa.layout import PIECE, Binding
+from clockstep_isa.machine import Machine
+from clockstep_isa.machine_file import load_machine, machine_from_dict, preset_names
+from clockstep_isa.metadata import binding_from_json, load_json, node_from_json, region_problem
+from clockstep_isa.program import LAST_CYCLE, Image, Node
+
+__all__ = ["LISTING_VERSION", "Directive", "Header", "queue_number", "read_header"]
+
+LISTING_VERSION = 1
+_FIRST = ("clockstep", "machine", "set", "chips")
+"""Read before all others wherever they stand, because the others need a machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """One line `.name rest`; `where` names the file and the line."""
+
+    where: str
+    name: str
+    rest: str
+
+
+@dataclass(slots=True)
+class Header:
+    """What the directives say. `regions` and `blocks` become the `Image`."""
+
+    machine: Machine
+    chips: int = 1
+    cycles: int | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+    nodes: list[Node] = field(default_factory=list)
+    inputs: list[Binding] = field(default_factory=list)
+    outputs: list[Binding] = field(default_factory=list)
+    weights: bool = True
+    regions: list[tuple[int, int, int, int]] = field(default_factory=list)
+    blocks: list[bytearray] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+
+    def image(self, where: str) -> Image:
+        """The regions with their words; raises `MalformedFile` if any lacks or overlaps words."""
+        lanes = self.machine.vector
+        for region, block, place in zip(self.regions, self.blocks, self.places, strict=True):
+            want = region[3] * lanes if self.weights else 0
+            if len(block) != want:
+                message = f"image has {len(block)} of {want} bytes"
+                raise MalformedFile("listing-image", message, where=place)
+        regions = np.array(self.regions, np.int64).reshape(-1, 4)
+        problem = region_problem(regions, self.machine, self.chips)
+        if problem:
+            raise MalformedFile("listing-image", problem, where=where)
+        data = np.frombuffer(b"".join(self.blocks), np.uint8).reshape(-1, lanes)
+        return Image(regions, data if self.weights else None)
+
+
+def queue_number(machine: Machine, chips: int, name: str, where: str) -> int:
+    """The global number of a queue such as `c0.mem.W3`; raises `MalformedFile` if there is none."""
+    chip, _, local = name.partition(".")
+    digits = chip.removeprefix("c")
+    if not (chip.startswith("c") and _is_integer(digits) and local):
+        message = f"{name!r} is not a queue such as c0.mem.W3"
+        raise MalformedFile("listing-queue", message, where=where)
+    if int(digits) >= chips:
+        message = f"chip {chip} does not exist; the program has {_span('c', chips)}"
+        raise MalformedFile("listing-queue", message, where=where)
+    place = geometry(machine)
+    if local not in place.by_name:
+        close = difflib.get_close_matches(local, list(place.by_name), 1)
+        hint = f"did you mean {close[0]}?" if close else ""
+        message = f"queue {local} does not exist on {machine.name}"
+        raise MalformedFile("listing-queue", message, where=where, help=hint)
+    return int(digits) * len(place.queues) + place.by_name[local].id
+
+
+def read_header(directives: list[Directive], where: str) -> Header:
+    """Carry out all directives, the ones that give the machine first."""
+    _check_names(directives)
+    single = {d.name: d for d in directives}
+    if "machine" not in single:
+        message = "no .machine directive"
+        raise MalformedFile(
+            "listing-machine", message, where=where, help="begin with .machine tiny"
+        )
+    _check_version(single.get("clockstep"))
+    header = Header(_machine(single["machine"], [d for d in directives if d.name == "set"]))
+    if "chips" in single:
+        header.chips = _integer(single["chips"], 1, header.machine.max_chips)
+    for directive in directives:
+        if directive.name not in _FIRST:
+            _READERS[directive.name](header, directive)
+    return header
+
+
+def _check_names(directives: list[Directive]) -> None:
+    known = (*_FIRST, *_READERS)
+    seen: set[str] = set()
+    for d in directives:
+        if d.name not in known:
+            close = difflib.get_close_matches(d.name, known, 1)
+            hint = f"did you mean .{close[0]}?" if close else f"one of .{', .'.join(known)}"
+            raise _error(d, f"no directive .{d.name}", hint)
+        if d.name in _ONCE and d.name in seen:
+            raise _error(d, f".{d.name} stands twice")
+        seen.add(d.name)
+
+
+def _check_version(directive: Directive | None) -> None:
+    if directive and directive.rest != str(LISTING_VERSION):
+        raise _error(directive, f"listing version {directive.rest!r}, want {LISTING_VERSION}")
+
+
+def _machine(directive: Directive, settings: list[Directive]) -> Machine:
+    if directive.rest.startswith("{"):
+        data = load_json(directive.rest, directive.where)
+        machine = machine_from_dict(data, directive.where)
+        if settings:
+            raise _error(settings[0], ".set needs a machine given by its name")
+        return machine
+    if directive.rest not in preset_names():
+        known = ", ".join(preset_names())
+        raise _error(directive, f"no machine {directive.rest!r}", f"presets: {known}")
+    for setting in settings:
+        _load(directive.rest, [setting.rest], setting)
+    return _load(directive.rest, [s.rest for s in settings], (settings or [directive])[-1])
+
+
+def _load(name: str, overrides: list[str], directive: Directive) -> Machine:
+    try:
+        return load_machine(name, overrides)
+    except ClockstepError as error:
+        raise _error(directive, error.diagnostic.message, error.diagnostic.help) from None
+
+
+def _cycles(header: Header, directive: Directive) -> None:
+    header.cycles = _integer(directive, 0, 2 * LAST_CYCLE)
+
+
+def _info(header: Header, directive: Directive) -> None:
+    header.info = load_json(directive.rest, directive.where)
+
+
+def _node(header: Header, directive: Directive) -> None:
+    data = load_json(directive.rest, directive.where)
+    header.nodes.append(node_from_json(data, directive.where))
+
+
+def _binding(bindings: str) -> Callable[[Header, Directive], None]:
+    def read(header: Header, directive: Directive) -> None:
+        def pieces(value: Any, where: str) -> NDArray[np.int64]:
+            return _pieces(value, header.machine, where)
+
+        where = directive.where
+        data = load_json(directive.rest, where)
+        binding = binding_from_json(data, pieces, header.machine, header.chips, where)
+        getattr(header, bindings).append(binding)
+
+    return read
+
+
+def _pieces(value: Any, machine: Machine, where: str) -> NDArray[np.int64]:
+    names = geometry(machine).by_name
+    at = PIECE.index("queue")
+    rows = []
+    for row in value if isinstance(value, list) else [None]:
+        if not isinstance(row, list) or len(row) != len(PIECE) or row[at] not in names:
+            message = f"'pieces' is wrong: want rows of {', '.join(PIECE)} (such as mem.W3)"
+            raise MalformedFile("json", message, where=where)
+        numbers = [*row[:at], names[row[at]].id, *row[at + 1 :]]
+        if not all(type(n) is int and abs(n) <= LAST_CYCLE for n in numbers):
+            raise MalformedFile("json", "'pieces' is wrong: want integers", where=where)
+        rows.append(numbers)
+    return np.array(rows, np.int64).reshape(-1, len(PIECE))
+
+
+def _no_weights(header: Header, directive: Directive) -> None:
+    if directive.rest:
+        raise _error(directive, f"found {directive.rest!r}, expected the end")
+    header.weights = False
+
+
+def _word(header: Header, directive: Directive) -> None:
+    place, equals, text = directive.rest.partition("=")
+    try:
+        block = bytearray.fromhex(text)
+    except ValueError:
+        raise _error(directive, f"{text.strip()!r} is not bytes in hexadecimal") from None
+    lanes = header.machine.vector
+    if not equals or len(block) > lanes:
+        raise _error(directive, f"found {len(block)} bytes, expected = and at most {lanes}")
+    _region(header, directive, [*place.split(), "1"])
+    header.blocks[-1] += block.ljust(lanes, b"\0")
+
+
+def _image(header: Header, directive: Directive) -> None:
+    parts = directive.rest.split()
+    _region(header, directive, parts[:3])
+    for part in parts[3:]:
+        header.blocks[-1] += _base64(directive, part)
+
+
+def _data(header: Header, directive: Directive) -> None:
+    if not header.blocks:
+        raise _error(directive, ".data without an .image before it")
+    header.blocks[-1] += _base64(directive, directive.rest)
+
+
+def _region(header: Header, directive: Directive, parts: list[str]) -> None:
+    if len(parts) != 3 or not all(_is_integer(part) for part in parts[1:]):
+        raise _error(directive, "expected a queue, an address and a number of words")
+    number = queue_number(header.machine, header.chips, parts[0], directive.where)
+    chip, queue = divmod(number, len(geometry(header.machine).queues))
+    region = (chip, queue, int(parts[1]), int(parts[2]))
+    problem = region_problem(np.array([region], np.int64), header.machine, header.chips)
+    if problem:
+        raise _error(directive, problem)
+    header.regions.append(region)
+    header.blocks.append(bytearray())
+    header.places.append(directive.where)
+
+
+def _base64(directive: Directive, text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise _error(directive, "not base64") from None
+
+
+def _integer(directive: Directive, low: int, high: int) -> int:
+    if not _is_integer(directive.rest) or not low <= int(directive.rest) <= high:
+        raise _error(directive, f"{directive.rest!r} is not an integer from {low} to {high}")
+    return int(directive.rest)
+
+
+def _is_integer(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
+def _span(prefix: str, count: int) -> str:
+    return f"{prefix}0" if count == 1 else f"{prefix}0 to {prefix}{count - 1}"
+
+
+def _error(directive: Directive, message: str, hint: str = "") -> MalformedFile:
+    return MalformedFile("listing-directive", message, where=directive.where, help=hint)
+
+
+_ONCE = ("clockstep", "machine", "chips", "cycles", "info", "no-weights")
+
+_READERS: dict[str, Callable[[Header, Directive], None]] = {
+    "cycles": _cycles,
+    "info": _info,
+    "node": _node,
+    "input": _binding("inputs"),
+    "output": _binding("outputs"),
+    "no-weights": _no_weights,
+    "word": _word,
+    "image": _image,
+    "data": _data,
+}

@@ -1,0 +1,221 @@
+"""The parts of a program that are written as JSON: bindings and nodes, both ways, checked.
+
+The container and the listing share them; only the pieces of a layout differ (an array in the
+one, rows with queue names in the other), so the caller says how to read and write those.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_isa.diagnostics import MalformedFile
+from clockstep_isa.geometry import Unit, geometry
+from clockstep_isa.layout import PIECE, Binding, Layout
+from clockstep_isa.machine import Machine
+from clockstep_isa.program import Node
+from clockstep_isa.table import TYPES
+
+__all__ = [
+    "binding_from_json",
+    "binding_to_json",
+    "dump_json",
+    "integers",
+    "load_json",
+    "member",
+    "node_from_json",
+    "node_to_json",
+    "region_problem",
+]
+
+Pieces = NDArray[np.int64]
+_T = TypeVar("_T")
+_DTYPES = frozenset(
+    ["bool", "float16", "bfloat16", "float32", "float64"]
+    + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+)
+_LIMIT = 2**48
+
+
+def dump_json(value: Any) -> str:
+    """Compact JSON with sorted keys: one value, one text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def load_json(text: str | bytes, where: str) -> dict[str, Any]:
+    """Read one JSON object; raises `MalformedFile` if it is anything else."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = str(error).partition("\n")[0][:100]
+        raise MalformedFile("json", f"not valid JSON: {reason}", where=where) from None
+    if not isinstance(value, dict):
+        raise MalformedFile("json", "not a JSON object", where=where)
+    return value
+
+
+def member(data: Mapping[str, Any], key: str, kind: type[_T], where: str) -> _T:
+    """`data[key]`, which must be of exactly this type; integers must be below 2**48."""
+    value = data.get(key)
+    if type(value) is not kind or (isinstance(value, int) and abs(value) >= _LIMIT):
+        found = "is missing" if key not in data else "is wrong"
+        raise MalformedFile("json", f"{key!r} {found}: want {kind.__name__}", where=where)
+    return value
+
+
+def integers(data: Mapping[str, Any], key: str, where: str) -> tuple[int, ...]:
+    """`data[key]` as a tuple of integers from 0 to 2**48."""
+    values = member(data, key, list, where)
+    if not all(type(v) is int and 0 <= v < _LIMIT for v in values):
+        raise MalformedFile("json", f"{key!r} is wrong: want integers from 0", where=where)
+    return tuple(values)
+
+
+def node_to_json(node: Node) -> dict[str, Any]:
+    return {"name": node.name, "op": node.op, "start": node.start, "end": node.end}
+
+
+def node_from_json(data: Mapping[str, Any], where: str) -> Node:
+    """The inverse of `node_to_json`; raises `MalformedFile`."""
+    name, op = (member(data, key, str, where) for key in ("name", "op"))
+    start, end = (member(data, key, int, where) for key in ("start", "end"))
+    return Node(name, op, start, end)
+
+
+def binding_to_json(binding: Binding, write_pieces: Callable[[Pieces], Any]) -> dict[str, Any]:
+    """A binding; `write_pieces` gives the JSON form of a layout's pieces."""
+    layouts = [
+        {
+            "stored": layout.stored.text,
+            "offset": layout.offset,
+            "axes": list(layout.axes),
+            "rows": layout.rows,
+            "columns": layout.columns,
+            "pieces": write_pieces(layout.pieces),
+        }
+        for layout in binding.layouts
+    ]
+    shape = list(binding.shape)
+    return {"name": binding.name, "dtype": binding.dtype, "shape": shape, "layouts": layouts}
+
+
+def binding_from_json(
+    data: Mapping[str, Any],
+    read_pieces: Callable[[Any, str], Pieces],
+    machine: Machine,
+    chips: int,
+    where: str,
+) -> Binding:
+    """The inverse of `binding_to_json`; raises `MalformedFile` if the machine has no such place."""
+    name, dtype = (member(data, key, str, where) for key in ("name", "dtype"))
+    where = f"{where} tensor {name!r}"
+    shape = integers(data, "shape", where)
+    if dtype not in _DTYPES:
+        raise MalformedFile("binding", f"no tensor type {dtype!r}", where=where)
+    rows = member(data, "layouts", list, where)
+    if not rows:
+        raise MalformedFile("binding", "has no layout", where=where)
+    layouts = []
+    for row in rows:
+        if not isinstance(row, dict):
+            raise MalformedFile("json", "a layout is not an object", where=where)
+        layout = _layout(row, read_pieces, where)
+        problem = _layout_problem(layout, shape, machine, chips)
+        if problem:
+            raise MalformedFile("binding", problem, where=where)
+        layouts.append(layout)
+    return Binding(name, dtype, shape, tuple(layouts))
+
+
+def _layout(
+    data: Mapping[str, Any], read_pieces: Callable[[Any, str], Pieces], where: str
+) -> Layout:
+    stored = member(data, "stored", str, where)
+    if stored not in TYPES:
+        raise MalformedFile("binding", f"no stored type {stored!r}", where=where)
+    return Layout(
+        TYPES[stored],
+        member(data, "offset", int, where),
+        integers(data, "axes", where),
+        member(data, "rows", int, where),
+        member(data, "columns", int, where),
+        read_pieces(data.get("pieces"), where),
+    )
+
+
+def _layout_problem(
+    layout: Layout, shape: tuple[int, ...], machine: Machine, chips: int
+) -> str | None:
+    """The first thing that is impossible about a layout, or None."""
+    size = math.prod(shape)
+    if sorted(layout.axes) != list(range(len(shape))):
+        return f"axes {list(layout.axes)} do not permute {len(shape)} axes"
+    if layout.rows < 0 or layout.columns < 0 or layout.rows * layout.columns != size:
+        return f"{layout.rows} x {layout.columns} is not the size of shape {list(shape)}"
+    if size * layout.stored.bytes > chips * machine.sram_bytes:
+        return f"shape {list(shape)} is more than the SRAM of {chips} chips holds"
+    return _piece_problem(layout, machine, chips)
+
+
+def _piece_problem(layout: Layout, machine: Machine, chips: int) -> str | None:
+    pieces = layout.pieces
+    queues = geometry(machine).queues
+    memory = np.array([q.unit is Unit.MEM for q in queues])
+    high = (
+        layout.stored.bytes - 1,
+        layout.rows - 1,
+        layout.rows,
+        layout.columns - 1,
+        min(layout.columns, machine.vector),
+        chips - 1,
+        len(queues) - 1,
+        machine.words_per_slice - 1,
+    )
+    low = (0, 0, 1, 0, 1, 0, 0, 0)
+    bad = (pieces < np.array(low)) | (pieces > np.array(high))
+    if bad.any():
+        piece, column = (int(i) for i in np.argwhere(bad)[0])
+        value, limits = int(pieces[piece, column]), f"{low[column]} to {high[column]}"
+        return f"piece {piece}: {PIECE[column]} {value} is not in {limits}"
+    _, row, rows, column_, columns, _, queue, address = pieces.T
+    ends = (
+        (row + rows > layout.rows, "ends beyond the last row"),
+        (column_ + columns > layout.columns, "ends beyond the last column"),
+        (~memory[queue], "does not lie in a MEM slice"),
+        (address + rows > machine.words_per_slice, "ends beyond its slice"),
+    )
+    for wrong, message in ends:
+        if wrong.any():
+            return f"piece {int(wrong.argmax())} {message}"
+    return None
+
+
+def region_problem(regions: NDArray[np.int64], machine: Machine, chips: int) -> str | None:
+    """The first thing that is impossible about the regions of an image, or None."""
+    memory = np.array([q.unit is Unit.MEM for q in geometry(machine).queues])
+    words = machine.words_per_slice
+    chip, queue, address, count = regions.T
+    checks = (
+        ((chip < 0) | (chip >= chips), "is on a chip that does not exist"),
+        ((queue < 0) | (queue >= len(memory)), "is in a queue that does not exist"),
+        (~memory[np.clip(queue, 0, len(memory) - 1)], "does not lie in a MEM slice"),
+        ((address < 0) | (address >= words), f"begins outside the {words} words of its slice"),
+        ((count < 1) | (count > words), f"has no words or more than the {words} of its slice"),
+        (address > words - np.clip(count, 0, words), f"ends beyond the {words} words of its slice"),
+    )
+    for wrong, message in checks:
+        if wrong.any():
+            return f"image region {int(wrong.argmax())} {message}"
+    order = np.lexsort((address, queue, chip))
+    one, two = order[:-1], order[1:]
+    same = (chip[one] == chip[two]) & (queue[one] == queue[two])
+    overlap = same & (address[one] + count[one] > address[two])
+    if overlap.any():
+        at = int(overlap.argmax())
+        return f"image regions {int(one[at])} and {int(two[at])} overlap"
+    return None
