@@ -96,7 +96,7 @@ class Field:
 class Instruction:
     """One row. `skew`, `latency` and `busy` name a machine figure ("mem.read_latency") or a number.
 
-    `large` rows run only on the VXM's large ALUs.
+    `large` rows run only on the VXM's large ALUs; the `type` of a row is one of `types`.
     """
 
     name: str
@@ -109,6 +109,7 @@ class Instruction:
     busy: int | str
     doc: str
     large: bool = False
+    types: tuple[Type, ...] = tuple(Type)
 
     def field(self, name: str) -> int:
         """Index of a field in `fields`, which is its column in `Program.args`."""
@@ -148,10 +149,20 @@ _LANE = 13
 _OP = "vxm.op_latency"
 
 
-def _unary(name: str, opcode: int, doc: str, large: bool = False) -> Instruction:
+_WEIGHTS = (Type.I8, Type.F16)
+_SUMS = (Type.I32, Type.F32)
+
+
+def _unary(
+    name: str,
+    opcode: int,
+    doc: str,
+    large: bool = False,
+    types: tuple[Type, ...] = tuple(Type),
+) -> Instruction:
     fields = (_TYPE, _in("a", "type"), _out("type"))
     syntax = f"{name}.{{type}} {{a}} -> {{out}}"
-    return Instruction(name, opcode, Unit.VXM, syntax, fields, 0, _OP, 1, doc, large)
+    return Instruction(name, opcode, Unit.VXM, syntax, fields, 0, _OP, 1, doc, large, types)
 
 
 def _binary(name: str, opcode: int, doc: str, large: bool = False) -> tuple[Instruction, ...]:
@@ -212,16 +223,16 @@ TABLE: tuple[Instruction, ...] = (
     Instruction("lw", 0x20, Unit.LW, "lw.{type} {a} x {count} -> column {column}{stride}",
                 (_TYPE, _in("a", "count"), _int("count", 9), _int("column", _LANE), _STRIDE), 0, 1, 1,
                 "Load `count` streams into the plane's weight buffer: one column each (i8) or one a "
-                "pair (f16), from `column` on; repeats add `stride` to `column`."),
+                "pair (f16), from `column` on; repeats add `stride` to `column`.", types=_WEIGHTS),
     Instruction("iw", 0x21, Unit.LW, "iw.{type}", (_TYPE,), 0, "mxm.install_latency", "mxm.install_latency",
                 "Install the weight buffer in the array and clear it; columns not loaded are zero. f16 "
-                "takes the following planes of its pair as well and ends what they held."),
+                "takes the following planes of its pair as well and ends what they held.", types=_WEIGHTS),
     Instruction("abc", 0x22, Unit.ABC, "abc.{type} {a} rows {rows}", (_TYPE, _in("a", "type"), _int("rows", _LANE)),
                 "mxm.activation_skew", "mxm.activation_skew+mxm.multiply_latency", "mxm.fp16_interval",
                 "Multiply lanes 0 to `rows` - 1 of a vector by the installed weights: lane r meets row r "
-                "of every column; i8 gives exact i32, f16 the exact sum rounded once to f32."),
+                "of every column; i8 gives exact i32, f16 the exact sum rounded once to f32.", types=_WEIGHTS),
     Instruction("acc", 0x23, Unit.ACC, "acc.{type} -> {out}", (_TYPE, _out("type")), 0, "mxm.accumulate_latency", 1,
-                "Emit the product that the array delivers in this cycle, i32 or f32."),
+                "Emit the product that the array delivers in this cycle, i32 or f32.", types=_SUMS),
 
     *_binary("add", 0x30, "a + b; integers keep the low bits."),
     *_binary("sub", 0x32, "a - b; integers keep the low bits."),
@@ -241,9 +252,9 @@ TABLE: tuple[Instruction, ...] = (
     _unary("neg", 0x4D, "-a; integers keep the low bits; floats flip the sign bit."),
     _unary("abs", 0x4E, "|a|; integers keep the low bits; floats clear the sign bit."),
     _CAST,
-    _unary("exp2", 0x50, "2**a, f32 only.", large=True),
-    _unary("tanh", 0x51, "Hyperbolic tangent, f32 only.", large=True),
-    _unary("rsqrt", 0x52, "1 / sqrt(a), f32 only.", large=True),
+    _unary("exp2", 0x50, "2**a, f32 only.", large=True, types=(Type.F32,)),
+    _unary("tanh", 0x51, "Hyperbolic tangent, f32 only.", large=True, types=(Type.F32,)),
+    _unary("rsqrt", 0x52, "1 / sqrt(a), f32 only.", large=True, types=(Type.F32,)),
 
     Instruction("shift", 0x60, Unit.PERMUTE, "shift {a} x {width} by {amount} keep {low}:{high} -> {out}",
                 (_in("a", "width"), _int("width", 3), Field("amount", Kind.SIGNED, 14), _int("low", _LANE),
