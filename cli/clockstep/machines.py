@@ -10,7 +10,6 @@ from clockstep import flags
 from clockstep.output import finish, number, table_text
 from clockstep_isa import (
     Machine,
-    geometry,
     load_machine,
     machine_to_dict,
     preset_names,
@@ -28,7 +27,7 @@ def list_(json: flags.Json = False) -> None:
         {"machine": machine.name, **_derived(machine), "doc": machine.doc}
         for machine in map(load_machine, preset_names())
     ]
-    columns = ("machine", "lanes", "sram_bytes", "queues", "max_chips")
+    columns = ("machine", "lanes", "sram_bytes", "clock_hz", "max_chips")
     finish({"machines": rows}, table_text(rows, columns), as_json=json)
 
 
@@ -57,7 +56,7 @@ def validate(name: MachineArgument, set_: flags.SetFigure = None, json: flags.Js
     facts = _derived(machine)
     text = (
         f"{machine.name}: valid; {number(facts['lanes'])} lanes, "
-        f"{number(facts['sram_bytes'])} bytes of SRAM and {number(facts['queues'])} queues a chip, "
+        f"{number(facts['sram_bytes'])} bytes of SRAM a chip, {number(facts['clock_hz'])} Hz, "
         f"at most {number(facts['max_chips'])} chips"
     )
     finish({"valid": True, "machine": machine.name, **facts}, text, as_json=json)
@@ -67,6 +66,6 @@ def _derived(machine: Machine) -> dict[str, int]:
     return {
         "lanes": machine.vector,
         "sram_bytes": machine.sram_bytes,
-        "queues": len(geometry(machine).queues),
+        "clock_hz": machine.clock.hz,
         "max_chips": machine.max_chips,
     }
