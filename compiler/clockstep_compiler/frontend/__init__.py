@@ -1,0 +1,12 @@
+"""The frontend: an ONNX model becomes a static `Graph`. The only package that imports `onnx`.
+
+`importer` has the stages in order. To accept one more way of writing a model, add a rewrite to
+`walk.REWRITES`; to support an operator, add a row to `clockstep_compiler.operators`.
+"""
+
+from __future__ import annotations
+
+from clockstep_compiler.frontend.importer import import_model
+from clockstep_compiler.frontend.unsupported import unsupported_nodes
+
+__all__ = ["import_model", "unsupported_nodes"]

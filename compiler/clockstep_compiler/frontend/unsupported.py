@@ -1,0 +1,38 @@
+"""Which nodes of a graph no lowering exists for."""
+
+from __future__ import annotations
+
+import difflib
+
+from clockstep_compiler.graph import Graph
+from clockstep_compiler.operators import BY_NAME
+from clockstep_isa.diagnostics import Diagnostic
+
+__all__ = ["place", "unsupported_nodes", "unsupported_operator"]
+
+
+def place(name: str, op: str) -> str:
+    """How a diagnostic names a node: its name, and its operator in brackets."""
+    return f"{name} ({op})"
+
+
+def unsupported_operator(name: str, op: str, domain: str, opset: int) -> Diagnostic:
+    """The diagnostic for a node whose operator has no lowering."""
+    full = f"{domain}.{op}" if domain else op
+    close = difflib.get_close_matches(op, list(BY_NAME), 1, cutoff=0.8)
+    also = f"; the nearest is {close[0]}" if close else ""
+    return Diagnostic(
+        "unsupported-operator",
+        f"operator {full} (opset {opset}) is not supported",
+        place(name, op),
+        f"see `clockstep ops` for those that are{also}",
+    )
+
+
+def unsupported_nodes(graph: Graph) -> tuple[Diagnostic, ...]:
+    """One diagnostic for each node without a lowering, in the order of the graph."""
+    return tuple(
+        unsupported_operator(node.name, node.op, node.domain, node.opset)
+        for node in graph.nodes
+        if node.domain or node.op not in BY_NAME
+    )
