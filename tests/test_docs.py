@@ -1,0 +1,31 @@
+"""The documents speak of files that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    path
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/*.md"), *ROOT.glob("samples/*/*.md"))
+    if path.name != "ISA.md"
+)
+FOLDERS = ("isa", "compiler", "runtime", "cli", "tests", "samples", "benchmarks", ".ci")
+PATH = re.compile(rf"`((?:{'|'.join(map(re.escape, FOLDERS))})/[\w./*-]+)(?:::(\w+))?`")
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_paths(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    for link in LINK.findall(text):
+        assert (document.parent / link).exists(), link
+    for pattern, test in PATH.findall(text):
+        found = sorted(ROOT.glob(pattern.rstrip("/")))
+        assert found, pattern
+        if test:
+            assert f"def {test}(" in found[0].read_text(encoding="utf-8"), f"{pattern}::{test}"
