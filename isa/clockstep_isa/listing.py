@@ -20,5 +20,6 @@ and `.data base64` lines that continue it.
 from __future__ import annotations
 
 from clockstep_isa.listing_parse import parse_listing, read_listing
+from clockstep_isa.listing_print import listing_lines, print_listing
 
-__all__ = ["parse_listing", "read_listing"]
+__all__ = ["listing_lines", "parse_listing", "print_listing", "read_listing"]

@@ -137,16 +137,12 @@ def _machine(directive: Directive, settings: list[Directive]) -> Machine:
     if directive.rest not in preset_names():
         known = ", ".join(preset_names())
         raise _error(directive, f"no machine {directive.rest!r}", f"presets: {known}")
-    for setting in settings:
-        _load(directive.rest, [setting.rest], setting)
-    return _load(directive.rest, [s.rest for s in settings], (settings or [directive])[-1])
-
-
-def _load(name: str, overrides: list[str], directive: Directive) -> Machine:
     try:
-        return load_machine(name, overrides)
+        return load_machine(directive.rest, [setting.rest for setting in settings])
     except ClockstepError as error:
-        raise _error(directive, error.diagnostic.message, error.diagnostic.help) from None
+        found, last = error.diagnostic, settings[-1]
+        guilty = next((s for s in settings if s.rest.partition("=")[0] in found.message), last)
+        raise _error(guilty, found.message, found.help) from None
 
 
 def _cycles(header: Header, directive: Directive) -> None:

@@ -6,7 +6,9 @@ Instructions that differ only in their operands have one shape (`read 64+1 -> E4
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,9 +116,13 @@ class _Reader:
     rows: list[tuple[int, int, int, int, int, int]] = field(default_factory=list)
     args: list[list[int]] = field(default_factory=list)
     notes: dict[Note, int] = field(default_factory=dict)
+    nodes: dict[str, int] = field(init=False)
     _queues: dict[str, int] = field(default_factory=dict)
     _plans: dict[tuple[str, ...], tuple[int, list[int], _Plan]] = field(default_factory=dict)
     _texts: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.nodes = _node_numbers(self.header.nodes)
 
     def read(self, line: int, text: str) -> None:
         """One line: cycle, queue, instruction, `*repeat/interval`, `; node | tile`."""
@@ -177,7 +183,7 @@ class _Reader:
 
     def _note(self, text: str) -> int:
         if text not in self._texts:
-            note = _read_note(text, self.header.nodes)
+            note = _read_note(text, self.nodes)
             self._texts[text] = self.notes.setdefault(note, len(self.notes))
         return self._texts[text]
 
@@ -203,22 +209,35 @@ def _bounded(name: str, text: str, low: int, high: int) -> int:
     return value
 
 
-def _read_note(text: str, nodes: list[Node]) -> Note:
-    """`node | tile`, the node by its name or by `#` and its index; without a bar, a tile."""
-    left, bar, tile = (f" {text} ").partition(" | ")
+def _node_numbers(nodes: list[Node]) -> dict[str, int]:
+    """How a note may name each node: by its name if no other has it, and by `#` and its index."""
+    count = Counter(node.name for node in nodes)
+    names = {node.name: i for i, node in enumerate(nodes) if count[node.name] == 1}
+    return {**names, **{f"#{i}": i for i in range(len(nodes))}, "": -1}
+
+
+def _read_note(text: str, nodes: dict[str, int]) -> Note:
+    """`node | tile`; without a bar, a tile that serves no node."""
+    left, bar, tile = f" {text} ".partition(" | ")
     name = left.strip()
     if not bar:
-        return Note(-1, name)
-    names = [node.name for node in nodes]
-    if not name:
-        node = -1
-    elif names.count(name) == 1:
-        node = names.index(name)
-    elif re.fullmatch("#[0-9]{1,9}", name) and int(name[1:]) < len(nodes):
-        node = int(name[1:])
-    else:
+        return Note(-1, _tile(name))
+    if name not in nodes:
         raise UsageError("listing-node", f"no .node named {name!r}")
-    return Note(node, tile.strip())
+    return Note(nodes[name], _tile(tile.strip()))
+
+
+def _tile(text: str) -> str:
+    """A tile as it stands, or in JSON's quotes if it has characters that do not print."""
+    if not text.startswith('"'):
+        return text
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, str):
+        raise UsageError("listing-syntax", f"{text[:40]} is not a quoted text")
+    return value
 
 
 def _refuse_line(text: str, where: str) -> NoReturn:

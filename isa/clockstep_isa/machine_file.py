@@ -184,6 +184,7 @@ def _check_consistency(machine: Machine, where: str) -> None:
         ),
         (machine.vector > 4096, "a vector has more than 4096 lanes"),
         (machine.words_per_slice > 2**20, "a slice has more than 2**20 words"),
+        (machine.icu.repeat_max < machine.vector, "icu.repeat_max is less than the lanes"),
         (hops > 4096, "a hemisphere has more than 4096 hops"),
         (
             links > machine.c2c.links,

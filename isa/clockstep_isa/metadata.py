@@ -44,19 +44,26 @@ _LIMIT = 2**48
 
 def dump_json(value: Any) -> str:
     """Compact JSON with sorted keys: one value, one text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def load_json(text: str | bytes, where: str) -> dict[str, Any]:
     """Read one JSON object; raises `MalformedFile` if it is anything else."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         reason = str(error).partition("\n")[0][:100]
         raise MalformedFile("json", f"not valid JSON: {reason}", where=where) from None
     if not isinstance(value, dict):
         raise MalformedFile("json", "not a JSON object", where=where)
     return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a finite number")
+    return number
 
 
 def member(data: Mapping[str, Any], key: str, kind: type[_T], where: str) -> _T:

@@ -1,0 +1,257 @@
+"""The program file: one safetensors file with the words, the images and everything about them.
+
+Arrays hold what is large (words, images, pieces of layouts), JSON the rest. Queues with the same
+words share one sequence. Equal programs give equal bytes; whatever is read is checked first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_isa.codec import MAX_WORDS, decode, encode
+from clockstep_isa.diagnostics import MalformedFile
+from clockstep_isa.geometry import geometry
+from clockstep_isa.layout import PIECE, Binding
+from clockstep_isa.machine import Machine
+from clockstep_isa.machine_file import machine_from_dict, machine_to_dict
+from clockstep_isa.metadata import (
+    binding_from_json,
+    binding_to_json,
+    dump_json,
+    load_json,
+    member,
+    node_from_json,
+    node_to_json,
+    region_problem,
+)
+from clockstep_isa.program import LAST_CYCLE, Image, Note, Program, canonical_notes
+from clockstep_isa.tensor_file import chunks, read, write_atomically
+from clockstep_isa.words import Words
+
+__all__ = ["FORMAT_VERSION", "load_program", "program_bytes", "program_sha256", "save_program"]
+
+FORMAT_VERSION = 1
+_ARRAYS: dict[str, tuple[type, int | None]] = {
+    "words": (np.uint64, 2),
+    "sequences": (np.int64, None),
+    "regions": (np.int64, 4),
+    "pieces": (np.int64, len(PIECE)),
+    "queue": (np.int32, None),
+    "queue_sequence": (np.int32, None),
+    "note": (np.int32, None),
+    "image": (np.uint8, -1),
+}
+"""The arrays of the file in its order: dtype, and columns (None: one axis; -1: the lanes)."""
+
+_Arrays = Mapping[str, NDArray[Any]]
+
+
+def save_program(program: Program, path: str | Path) -> None:
+    """Write the program file, completely or not at all.
+
+    Raises `UsageError` if it cannot be written, and as `encode`.
+    """
+    write_atomically(path, _chunks(program))
+
+
+def program_bytes(program: Program) -> bytes:
+    """The bytes that `save_program` writes."""
+    return b"".join(_chunks(program))
+
+
+def program_sha256(program: Program) -> str:
+    """The SHA-256 of the program file, in hexadecimal."""
+    digest = hashlib.sha256()
+    for chunk in _chunks(program):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def load_program(path: str | Path) -> Program:
+    """Read and check a program file; the image stays on disk, memory-mapped.
+
+    Raises `UsageError` if there is no such file, `MalformedFile` with the place of the first
+    thing that is wrong with it.
+    """
+    where = Path(path).name
+    text, arrays = read(path)
+    data = load_json(text, f"{where} metadata")
+    if data.get("format") != FORMAT_VERSION:
+        found = str(data.get("format"))[:20]
+        message = f"format version {found}; this tool reads version {FORMAT_VERSION}"
+        raise MalformedFile("program-version", message, where=where)
+    machine = machine_from_dict(member(data, "machine", dict, where), f"{where} machine")
+    chips = _bounded(data, "chips", 1, machine.max_chips, where)
+    _check_arrays(arrays, machine, where)
+    nodes = tuple(node_from_json(row, where) for row in _rows(data, "nodes", dict, where))
+    notes = tuple(_note(row, len(nodes), where) for row in _rows(data, "notes", list, where))
+    return Program(
+        machine=machine,
+        chips=chips,
+        code=decode(machine, _words(arrays, machine, chips, len(notes), where)),
+        image=_image(arrays, machine, chips, member(data, "weights", bool, where), where),
+        inputs=_bindings(data, "inputs", arrays, machine, chips, where),
+        outputs=_bindings(data, "outputs", arrays, machine, chips, where),
+        nodes=nodes,
+        notes=notes,
+        cycles=_bounded(data, "cycles", 0, 2 * LAST_CYCLE, where),
+        info=member(data, "info", dict, where),
+    )
+
+
+def _chunks(program: Program) -> Iterator[bytes | memoryview]:
+    words = encode(program.machine, program.code)
+    note, notes = canonical_notes(words.note, program.notes)
+    sequences, offsets, which = _share(words)
+    pieces: list[NDArray[np.int64]] = [np.zeros((0, len(PIECE)), np.int64)]
+    metadata = {
+        "format": FORMAT_VERSION,
+        "machine": machine_to_dict(program.machine),
+        "chips": program.chips,
+        "cycles": program.cycles,
+        "inputs": [_binding(b, pieces) for b in program.inputs],
+        "outputs": [_binding(b, pieces) for b in program.outputs],
+        "nodes": [node_to_json(node) for node in program.nodes],
+        "notes": [[n.node, n.tile] for n in notes],
+        "weights": program.image.data is not None,
+        "info": dict(program.info),
+    }
+    data = program.image.data
+    columns: _Arrays = {
+        "words": sequences,
+        "sequences": offsets,
+        "regions": program.image.regions,
+        "pieces": np.concatenate(pieces),
+        "queue": words.queue,
+        "queue_sequence": which,
+        "note": note,
+        "image": np.zeros((0, program.machine.vector), np.uint8) if data is None else data,
+    }
+    arrays: _Arrays = {
+        name: columns[name].astype(dtype, copy=False) for name, (dtype, _) in _ARRAYS.items()
+    }
+    return chunks(arrays, dump_json(metadata))
+
+
+def _share(words: Words) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int32]]:
+    """Each different sequence of words once, their offsets, and which one each queue runs."""
+    index: dict[bytes, int] = {}
+    which, kept = [], []
+    for begin, end in zip(words.offsets[:-1].tolist(), words.offsets[1:].tolist(), strict=True):
+        block = words.words[begin:end]
+        key = hashlib.sha256(block.tobytes()).digest()
+        if key not in index:
+            kept.append(block)
+        which.append(index.setdefault(key, len(index)))
+    offsets = np.cumsum([0, *(len(block) for block in kept)], dtype=np.int64)
+    empty = np.zeros((0, 2), np.uint64)
+    return np.concatenate([empty, *kept]), offsets, np.array(which, np.int32)
+
+
+def _binding(binding: Binding, pieces: list[NDArray[np.int64]]) -> dict[str, Any]:
+    def write(rows: NDArray[np.int64]) -> list[int]:
+        begin = sum(len(block) for block in pieces)
+        pieces.append(rows)
+        return [begin, begin + len(rows)]
+
+    return binding_to_json(binding, write)
+
+
+def _bounded(data: Mapping[str, Any], key: str, low: int, high: int, where: str) -> int:
+    value = member(data, key, int, where)
+    if not low <= value <= high:
+        raise MalformedFile(
+            "program-range", f"{key} {value} is not in {low} to {high}", where=where
+        )
+    return value
+
+
+def _rows(data: Mapping[str, Any], key: str, kind: type, where: str) -> list[Any]:
+    rows = member(data, key, list, where)
+    if not all(type(row) is kind for row in rows):
+        raise MalformedFile("json", f"{key!r} is wrong: want {kind.__name__}s", where=where)
+    return rows
+
+
+def _note(row: list[Any], nodes: int, where: str) -> Note:
+    good = len(row) == 2 and type(row[0]) is int and type(row[1]) is str
+    if not good or not -1 <= row[0] < nodes:
+        raise MalformedFile("program-notes", "a note is not a node and a tile", where=where)
+    return Note(row[0], row[1])
+
+
+def _check_arrays(arrays: _Arrays, machine: Machine, where: str) -> None:
+    if set(arrays) != set(_ARRAYS):
+        names = ", ".join(sorted(set(arrays) ^ set(_ARRAYS)))[:100]
+        raise MalformedFile("program-arrays", f"missing or unknown arrays: {names}", where=where)
+    for name, (dtype, columns) in _ARRAYS.items():
+        shape = arrays[name].shape
+        tail = () if columns is None else (machine.vector if columns < 0 else columns,)
+        if arrays[name].dtype != dtype or shape[1:] != tail or len(shape) != 1 + len(tail):
+            message = f"array {name!r} is {arrays[name].dtype}{list(shape)}"
+            raise MalformedFile("program-arrays", message, where=where)
+
+
+def _words(arrays: _Arrays, machine: Machine, chips: int, notes: int, where: str) -> Words:
+    """The words of every queue, with the sequences that queues share laid out for each."""
+    offsets, queue, which = (arrays[n] for n in ("sequences", "queue", "queue_sequence"))
+    note = arrays["note"]
+    total = len(arrays["words"])
+    count = chips * len(geometry(machine).queues)
+    checks = (
+        (len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != total, "sequences do not add up"),
+        (bool((np.diff(offsets) <= 0).any()), "sequences do not ascend"),
+        (len(queue) != len(which), "queues without a sequence"),
+        (bool(((queue < 0) | (queue >= count)).any()), "a queue that does not exist"),
+        (bool((np.diff(queue) <= 0).any()), "queues do not ascend"),
+        (bool(((which < 0) | (which >= len(offsets) - 1)).any()), "a sequence that does not exist"),
+        (bool(((note < -1) | (note >= notes)).any()), "a note that does not exist"),
+    )
+    for wrong, problem in checks:
+        if wrong:
+            raise MalformedFile("program-queues", problem, where=where)
+    lengths = np.diff(offsets)[which]
+    if lengths.sum(dtype=np.float64) > MAX_WORDS:
+        raise MalformedFile("program-queues", f"more than {MAX_WORDS} words", where=where)
+    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    source = np.arange(ends[-1]) + np.repeat(offsets[:-1][which] - ends[:-1], lengths)
+    return Words(queue, ends, arrays["words"][source], note)
+
+
+def _image(arrays: _Arrays, machine: Machine, chips: int, weights: bool, where: str) -> Image:
+    regions, data = arrays["regions"], arrays["image"]
+    problem = region_problem(regions, machine, chips)
+    if problem is None and len(data) != (int(regions[:, 3].sum()) if weights else 0):
+        problem = "image regions do not add up to the words of the image"
+    if problem:
+        raise MalformedFile("program-image", problem, where=where)
+    return Image(regions.astype(np.int64), data if weights else None)
+
+
+def _bindings(
+    data: Mapping[str, Any],
+    key: str,
+    arrays: _Arrays,
+    machine: Machine,
+    chips: int,
+    where: str,
+) -> tuple[Binding, ...]:
+    pieces = arrays["pieces"]
+
+    def read_pieces(value: Any, place: str) -> NDArray[np.int64]:
+        span = value if isinstance(value, list) and len(value) == 2 else [0, -1]
+        if not all(type(n) is int for n in span) or not 0 <= span[0] <= span[1] <= len(pieces):
+            raise MalformedFile("json", "'pieces' is wrong: want a range", where=place)
+        return pieces[span[0] : span[1]].astype(np.int64)
+
+    rows = _rows(data, key, dict, where)
+    found = tuple(binding_from_json(row, read_pieces, machine, chips, where) for row in rows)
+    if len({b.name for b in found}) != len(found):
+        raise MalformedFile("binding", f"two {key} of one name", where=where)
+    return found
