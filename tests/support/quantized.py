@@ -1,0 +1,151 @@
+"""Quantized models for tests: the integer operators, QLinear, and QDQ as onnxruntime writes it."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, helper
+
+from tests.support.models import build, mlp, random_inputs
+
+__all__ = ["full_range", "matmul_integer", "qdq_mlp", "qdq_pair", "qlinear_matmul", "quantize"]
+
+Array = NDArray[np.generic]
+
+
+def matmul_integer(
+    rng: np.random.Generator,
+    a: Sequence[int],
+    b: Sequence[int],
+    a_type: str = "int8",
+    b_type: str = "int8",
+    zero_points: str = "tensor",
+) -> ModelProto:
+    """MatMulInteger "a" @ constant "b" -> "y"; `zero_points` is "none", "tensor" or "column"."""
+    constants = {"b": full_range(rng, b, b_type)}
+    names = ["a", "b"]
+    if zero_points != "none":
+        constants["a_zero"] = full_range(rng, (), a_type)
+        shape = (b[-1],) if zero_points == "column" else ()
+        constants["b_zero"] = full_range(rng, shape, b_type)
+        names += ["a_zero", "b_zero"]
+    node = helper.make_node("MatMulInteger", names, ["y"], "matmul")
+    shape = np.matmul(np.empty(a), np.empty(b)).shape
+    return build([node], {"a": (a_type, a)}, {"y": ("int32", shape)}, constants)
+
+
+def qlinear_matmul(
+    rng: np.random.Generator,
+    a: Sequence[int],
+    b: Sequence[int],
+    a_type: str = "int8",
+    b_type: str = "int8",
+    y_type: str = "int8",
+    per_column: bool = False,
+) -> ModelProto:
+    """QLinearMatMul "a" @ constant "b" -> "y", scales such that few results saturate."""
+    columns = (b[-1],) if per_column else ()
+    a_scale, b_scale = np.float32(rng.uniform(0.01, 0.05)), rng.uniform(0.01, 0.05, size=columns)
+    spread = float(a_scale) * 0.05 * 74 * 74 * np.sqrt(a[-1])
+    constants = {
+        "a_scale": np.asarray(a_scale),
+        "a_zero": _near_middle(rng, (), a_type),
+        "b": full_range(rng, b, b_type),
+        "b_scale": b_scale.astype(np.float32) if columns else np.asarray(b_scale, np.float32),
+        "b_zero": _near_middle(rng, columns, b_type),
+        "y_scale": np.asarray(spread / 50, np.float32),
+        "y_zero": _near_middle(rng, (), y_type),
+    }
+    names = ["a", "a_scale", "a_zero", "b", "b_scale", "b_zero", "y_scale", "y_zero"]
+    node = helper.make_node("QLinearMatMul", names, ["y"], "matmul")
+    shape = np.matmul(np.empty(a), np.empty(b)).shape
+    return build([node], {"a": (a_type, a)}, {"y": (y_type, shape)}, constants)
+
+
+def qdq_pair(shape: Sequence[int], scale: Array, zero: Array, axis: int = 1) -> ModelProto:
+    """QuantizeLinear then DequantizeLinear: "x" -> "q" and "y"; `zero` decides the type."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], "quantize", axis=axis),
+        helper.make_node(
+            "DequantizeLinear", ["q", "scale", "zero"], ["y"], "dequantize", axis=axis
+        ),
+    ]
+    outputs = {"q": (zero.dtype.name, shape), "y": ("float32", shape)}
+    return build(nodes, {"x": ("float32", shape)}, outputs, {"scale": scale, "zero": zero})
+
+
+def qdq_mlp(
+    rng: np.random.Generator,
+    widths: Sequence[int],
+    batch: int = 1,
+    activations: Sequence[str] = ("Relu",),
+    activation_type: str = "int8",
+    weight_type: str = "int8",
+    per_channel: bool = False,
+    residual: bool = True,
+) -> ModelProto:
+    """`mlp` put through onnxruntime's static quantizer, calibrated on random inputs."""
+    model = mlp(rng, widths, batch, activations, residual=residual)
+    samples = [random_inputs(model, rng) for _ in range(8)]
+    return quantize(model, samples, activation_type, weight_type, per_channel)
+
+
+def quantize(
+    model: ModelProto,
+    samples: Sequence[Mapping[str, Array]],
+    activation_type: str = "int8",
+    weight_type: str = "int8",
+    per_channel: bool = False,
+) -> ModelProto:
+    """A float model as QDQ, by `onnxruntime.quantization.quantize_static` in silence."""
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        """Hands out `samples` one by one."""
+
+        def __init__(self) -> None:
+            self._rest: Iterator[Mapping[str, Array]] = iter(samples)
+
+        def get_next(self) -> dict[str, Array] | None:
+            sample = next(self._rest, None)
+            return None if sample is None else dict(sample)
+
+    kinds = {"int8": quantization.QuantType.QInt8, "uint8": quantization.QuantType.QUInt8}
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source, target = Path(folder) / "float.onnx", Path(folder) / "qdq.onnx"
+        onnx.save(model, source)
+        logging.disable(logging.WARNING)
+        try:
+            quantization.quantize_static(
+                source,
+                target,
+                Reader(),
+                quant_format=quantization.QuantFormat.QDQ,
+                activation_type=kinds[activation_type],
+                weight_type=kinds[weight_type],
+                per_channel=per_channel,
+            )
+        finally:
+            logging.disable(logging.NOTSET)
+        return onnx.load(target)
+
+
+def full_range(rng: np.random.Generator, shape: Sequence[int], dtype: str) -> Array:
+    """Integers over the whole range of `dtype`, ends included."""
+    limits = np.iinfo(dtype)
+    value = rng.integers(limits.min, limits.max, size=tuple(shape), dtype=dtype, endpoint=True)
+    return np.asarray(value, dtype)
+
+
+def _near_middle(rng: np.random.Generator, shape: Sequence[int], dtype: str) -> Array:
+    limits = np.iinfo(dtype)
+    middle = (limits.min + limits.max + 1) // 2
+    return np.asarray(middle + rng.integers(-9, 10, size=tuple(shape)), dtype)
