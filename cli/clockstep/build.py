@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from clockstep import api, flags, report
-from clockstep.output import facts_text, finish, number, replacing, table_text, warn, working
+from clockstep.output import facts_text, finish, number, table_text, warn, working
 from clockstep_compiler import OPERATORS, Check
-from clockstep_isa import Program, UnsupportedModel, print_listing, program_sha256, save_program
+from clockstep_isa import Program, UnsupportedModel, listing_lines, program_sha256, save_program
+from clockstep_isa.tensor_file import write_atomically
 
 __all__ = ["check", "compile_", "ops"]
 
@@ -69,12 +70,14 @@ def _prove(program: Program) -> None:
 
 
 def _write(program: Program, output: Path, listing: Path | None) -> None:
-    if listing is None:
-        save_program(program, output)
-        return
-    with replacing(listing) as file:
-        file.write_text(print_listing(program), encoding="utf-8")
-        save_program(program, output)
+    """Both files, or neither."""
+    save_program(program, output)
+    try:
+        if listing is not None:
+            write_atomically(listing, (f"{line}\n".encode() for line in listing_lines(program)))
+    except BaseException:
+        output.unlink()
+        raise
 
 
 def _peak_rss_bytes() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import io
 import time
 import zipfile
 from collections.abc import Mapping
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 
 from clockstep import api, flags
 from clockstep.compare import Comparison, compare, run_reference
-from clockstep.output import finish, number, replacing, table_text, warn, working
+from clockstep.output import finish, number, table_text, warn, working
 from clockstep_isa import MalformedFile, Program, UsageError
+from clockstep_isa.tensor_file import write_atomically
 from clockstep_runtime import Session, random_inputs
 
 __all__ = ["run", "verify"]
@@ -132,20 +134,19 @@ def _load(path: Path) -> Any:
     if not path.is_file():
         raise UsageError("input-missing", "no such file", where=str(path))
     try:
-        return np.load(path, allow_pickle=False)
+        return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile):
         raise MalformedFile("input-file", "not a numpy file", where=str(path)) from None
 
 
 def _write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    with (
-        replacing(path) as temporary,
-        temporary.open("wb") as file,
-        zipfile.ZipFile(file, "w") as archive,
-    ):
+    """Arrays by name; equal arrays give equal bytes."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
         for name, value in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, value, allow_pickle=False)
+    write_atomically(path, [whole.getbuffer()])
 
 
 def _describe(value: NDArray[Any]) -> dict[str, Any]:

@@ -92,15 +92,15 @@ def parse_shapes(texts: Iterable[str] | None) -> dict[str, tuple[int, ...]]:
     }
 
 
-def parse_cycles(text: str | None) -> tuple[int, int] | None:
+def parse_cycles(text: str | None) -> tuple[int | None, int | None] | None:
     """`A:B` as the half-open interval [A, B); either end may be left out."""
     if text is None:
         return None
     first, colon, last = text.partition(":")
     if not colon:
         raise UsageError("option-cycles", f"--cycles {text!r} is not A:B")
-    start = _size("--cycles", "A", first) if first else 0
-    end = _size("--cycles", "B", last) if last else 2**62
+    start = _size("--cycles", "A", first) if first else None
+    end = _size("--cycles", "B", last) if last else None
     return start, end
 
 

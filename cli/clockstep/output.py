@@ -1,4 +1,4 @@
-"""How a verb speaks: one JSON object or aligned text on stdout; files whole or not at all."""
+"""How a verb speaks: one JSON object or aligned text on stdout, the rest on stderr."""
 
 from __future__ import annotations
 
@@ -6,24 +6,18 @@ import contextlib
 import csv
 import io
 import json
-import os
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
 from rich.console import Console
-
-from clockstep_isa import UsageError
 
 __all__ = [
     "csv_text",
     "facts_text",
     "finish",
     "number",
-    "replacing",
     "table_text",
     "warn",
     "working",
@@ -48,33 +42,6 @@ def working(what: str) -> contextlib.AbstractContextManager[object]:
     """A spinner on stderr while a block runs; nothing unless stderr is a terminal."""
     console = Console(stderr=True)
     return console.status(what) if console.is_terminal else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file that takes the place of `path` when the block ends without an error.
-
-    Whatever happens, `path` is either as it was or complete. Raises `UsageError` if the folder
-    cannot be written.
-    """
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise UsageError("output", f"cannot write: {error.strerror}", where=str(path)) from None
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def number(value: object) -> str:

@@ -8,16 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from clockstep import api, flags
-from clockstep.output import csv_text, finish, number, replacing, table_text
+from clockstep.output import csv_text, finish, number, table_text
 from clockstep.report import SECTIONS
 from clockstep_isa import (
-    MalformedFile,
     UsageError,
-    parse_listing,
-    print_listing,
+    listing_lines,
     program_sha256,
+    read_listing,
     save_program,
 )
+from clockstep_isa.tensor_file import write_atomically
 
 __all__ = ["asm", "disasm", "inspect"]
 
@@ -39,17 +39,19 @@ def disasm(
     """Print a program as text that `asm` accepts; with a filter, an excerpt to read."""
     interval = flags.parse_cycles(cycles)
     excerpt = chip is not None or unit is not None or interval is not None
-    listing = print_listing(
-        api.load(program), chip=chip, unit=unit, cycles=interval, data=not excerpt
-    )
+    lines = [
+        f"{line}\n"
+        for line in listing_lines(
+            api.load(program), chip=chip, unit=unit, cycles=interval, data=not excerpt
+        )
+    ]
     if output is None:
-        finish({"listing": listing}, listing, as_json=json)
+        text = "".join(lines)
+        finish({"listing": text}, text, as_json=json)
         return
-    with replacing(output) as file:
-        file.write_text(listing, encoding="utf-8")
-    lines = listing.count("\n")
-    data = {"output": str(output), "lines": lines}
-    finish(data, f"{output}: {number(lines)} lines", as_json=json)
+    write_atomically(output, (line.encode() for line in lines))
+    data = {"output": str(output), "lines": len(lines)}
+    finish(data, f"{output}: {number(len(lines))} lines", as_json=json)
 
 
 def asm(
@@ -58,7 +60,7 @@ def asm(
     json: flags.Json = False,
 ) -> None:
     """Assemble a listing into a program."""
-    program = parse_listing(_read_text(listing), listing.name)
+    program = read_listing(listing)
     save_program(program, output)
     data: dict[str, Any] = {
         "program": str(output),
@@ -70,15 +72,6 @@ def asm(
     }
     text = f"{output}: {number(len(program.code))} instructions, {number(program.cycles)} cycles"
     finish(data, text, as_json=json)
-
-
-def _read_text(path: Path) -> str:
-    if not path.is_file():
-        raise UsageError("listing-missing", "no such file", where=str(path))
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise MalformedFile("listing-text", "not a text file", where=path.name) from None
 
 
 def inspect(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -122,6 +124,13 @@ class Program:
     @property
     def seconds(self) -> float:
         return self.cycles / self.machine.clock.hz
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the program file, completely or not at all; see `container.save_program`."""
+        # The container reads and writes programs, so it cannot be imported before this class.
+        from clockstep_isa.container import save_program
+
+        save_program(self, Path(path))
 
 
 def canonical_notes(

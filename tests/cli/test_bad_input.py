@@ -103,10 +103,14 @@ def test_check_tells_all_problems_at_once(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A program that copies one word of SRAM to the slice beside it."""
     folder = tmp_path_factory.mktemp("bad")
-    (folder / "relu.onnx").write_bytes(relu([3, 20]).SerializeToString())
-    path = folder / "relu.lpu"
-    assert clockstep("compile", folder / "relu.onnx", "-o", path, "--machine", "tiny").status == 0
+    (folder / "copy.lst").write_text(
+        ".machine tiny\n.word c0.mem.W3 16 = 01 02 0a\n"
+        "  0  c0.mem.W3  read 16+0 -> E4\n  2  c0.mem.W1  write E4 -> 7+0\n"
+    )
+    path = folder / "copy.lpu"
+    assert clockstep("asm", folder / "copy.lst", "-o", path).status == 0
     return path.read_bytes()
 
 
@@ -138,7 +142,7 @@ def test_a_bit_flip_anywhere_in_a_program_is_noticed(program: bytes, tmp_path: P
         (".machine tiny\n\n  0  c0.mem.W99  read 64 -> E4\n", "line 3"),
         (".machine tiny\n  0  c0.mem.W3  raed 64 -> E4\n", "line 2"),
         (".machine nosuch\n", "line 1"),
-        ("once upon a time\n", "line 1"),
+        ("once upon a time\n", "bad.lst"),
     ],
 )
 def test_listings(text: str, place: str, tmp_path: Path) -> None:
