@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -30,7 +31,7 @@ def load_machine(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Mac
     name, doc, figures = _resolve(str(name_or_path), ())
     for text in overrides:
         key, equals, value = text.partition("=")
-        if not equals or not value.strip().lstrip("-").replace("_", "").isdigit():
+        if not equals or not re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value):
             raise UsageError("machine-set", f"--set {text!r} is not KEY=INTEGER")
         _check_key(key.strip(), "--set", UsageError)
         figures[key.strip()] = Figure(int(value), "assumed", "set on the command line")
@@ -60,7 +61,7 @@ def _resolve(name_or_path: str, seen: tuple[str, ...]) -> tuple[str, str, dict[s
     text, where = _read(name_or_path)
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise MalformedFile("machine-toml", f"not valid TOML: {error}", where=where) from None
     doc = ""
     figures: dict[str, Figure] = {}
@@ -88,6 +89,9 @@ def _read(name_or_path: str) -> tuple[str, str]:
         return path.read_text(encoding="utf-8"), path.name
     except UnicodeDecodeError:
         raise MalformedFile("machine-toml", "not a text file", where=path.name) from None
+    except OSError as error:
+        reason = error.strerror or "cannot be read"
+        raise UsageError("machine-unknown", reason, where=str(path)) from None
 
 
 def _check_key(key: str, where: str, error: type[MalformedFile] | type[UsageError]) -> None:
