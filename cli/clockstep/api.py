@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clockstep_compiler import EFFORTS, PRECISIONS, Check, Options, check_model, compile_model
+from clockstep_compiler import Check, check_model, compile_model
+from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
 from clockstep_isa import Machine, Program, UsageError, load_machine, load_program
 from clockstep_runtime import Report
 from clockstep_runtime import verify as verify_program

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -41,7 +41,7 @@ app = typer.Typer(
 )
 machine_app = typer.Typer(help="Show and check machine files.", no_args_is_help=True)
 
-VERBS = {
+VERBS: dict[str, Callable[..., None]] = {
     "compile": build.compile_,
     "check": build.check,
     "ops": build.ops,
@@ -51,7 +51,11 @@ VERBS = {
     "asm": texts.asm,
     "inspect": texts.inspect,
 }
-MACHINE_VERBS = {"list": machines.list_, "show": machines.show, "validate": machines.validate}
+MACHINE_VERBS: dict[str, Callable[..., None]] = {
+    "list": machines.list_,
+    "show": machines.show,
+    "validate": machines.validate,
+}
 
 for _name, _verb in VERBS.items():
     app.command(_name)(_verb)

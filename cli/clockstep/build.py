@@ -12,7 +12,8 @@ import typer
 
 from clockstep import api, flags, report
 from clockstep.output import facts_text, finish, number, table_text, warn, working
-from clockstep_compiler import OPERATORS, Check
+from clockstep_compiler import Check
+from clockstep_compiler.operators import OPERATORS
 from clockstep_isa import Program, UnsupportedModel, listing_lines, program_sha256, save_program
 from clockstep_isa.tensor_file import write_atomically
 

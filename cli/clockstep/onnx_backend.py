@@ -21,7 +21,7 @@ __all__ = ["ClockstepBackend", "ClockstepRep"]
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
-class ClockstepRep(BackendRep):  # type: ignore[misc] # onnx's base classes are untyped
+class ClockstepRep(BackendRep):
     """A model ready to run; one session for each combination of input shapes met."""
 
     def __init__(self, model: ModelProto, options: Mapping[str, Any]) -> None:
@@ -60,7 +60,7 @@ class ClockstepRep(BackendRep):  # type: ignore[misc] # onnx's base classes are 
         return self._sessions[shapes]
 
 
-class ClockstepBackend(Backend):  # type: ignore[misc] # as above
+class ClockstepBackend(Backend):
     """`prepare` and `run_model` of ONNX's backend interface, on the host's reference engine."""
 
     @classmethod

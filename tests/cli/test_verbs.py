@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import clockstep as face
-from clockstep_compiler import OPERATORS
+from clockstep_compiler.operators import OPERATORS
 from tests.support.command import clockstep
 
 DIGITS = Path(__file__).parents[2] / "samples" / "digits"
