@@ -1,0 +1,221 @@
+"""The clock: one cycle at a time over all chips, in the order the machine works in.
+
+In every cycle: the queues dispatch; every instruction that is due samples its operands and acts;
+results due are written into the registers at their units; all registers move one hop.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_isa.diagnostics import Fault, UsageError
+from clockstep_isa.geometry import Queue, Unit, geometry
+from clockstep_isa.layout import Binding
+from clockstep_isa.program import Program
+from clockstep_runtime.interpreter.chip import Chip, Network
+from clockstep_runtime.interpreter.decode import Issue, decode
+from clockstep_runtime.interpreter.memory import NEVER, Slice
+
+__all__ = ["Execution", "interpret"]
+
+Tensor = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What a run gave: the output tensors by name, and the cycles it took."""
+
+    outputs: dict[str, Tensor]
+    cycles: int
+
+
+def interpret(program: Program, inputs: Mapping[str, Tensor]) -> Execution:
+    """Run a program on one set of inputs, given by name with the bindings' shapes and types.
+
+    The cycles are found by running until every queue is empty and every latency has passed.
+    Raises `UsageError` if the inputs are not those of the program, or it has no weights;
+    `Fault`, naming chip, unit and cycle, at the first hard error of the time model.
+    """
+    _check_inputs(program, inputs)
+    run = _Run(program)
+    run.load(inputs)
+    cycles = run.run()
+    outputs = {binding.name: run.fetch(binding, cycles) for binding in program.outputs}
+    return Execution(outputs, cycles)
+
+
+def _check_inputs(program: Program, inputs: Mapping[str, Tensor]) -> None:
+    if program.image.data is None and len(program.image.regions):
+        raise UsageError(
+            "program-no-weights",
+            "the program was compiled without weights, so it can be timed but not run",
+            help="compile it again without --no-weights",
+        )
+    known = [binding.name for binding in program.inputs]
+    missing = [name for name in known if name not in inputs]
+    extra = sorted(name for name in inputs if name not in known)
+    if missing:
+        raise UsageError("input-missing", f"no value for input {missing[0]!r}")
+    if extra:
+        hint = f"inputs: {', '.join(known)}" if known else "the program has no inputs"
+        raise UsageError("input-unknown", f"no input is named {extra[0]!r}", help=hint)
+
+
+@dataclass(slots=True)
+class _QueueState:
+    """A queue is held until `span_end`, and its unit by one dispatch until `free`."""
+
+    span_end: int = 0
+    free: int = 0
+
+
+@dataclass(slots=True)
+class _Agenda:
+    """What acts in one cycle: (issue, dispatch number), sources before samplers."""
+
+    sources: list[tuple[Issue, int]] = field(default_factory=list)
+    samplers: list[tuple[Issue, int]] = field(default_factory=list)
+
+
+class _Run:
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._queues = geometry(program.machine).queues
+        network = Network(program.machine, program.chips)
+        self._chips = [Chip(program.machine, n, network) for n in range(program.chips)]
+        self._states: dict[int, _QueueState] = {}
+        self._agendas: dict[int, _Agenda] = {}
+        self._end = 0
+        # Dispatches to come: (cycle, queue, index of the instruction, dispatch number).
+        code = program.code
+        self._pending = [
+            (cycle, queue, index, 0)
+            for index, (cycle, queue) in enumerate(
+                zip(code.cycle.tolist(), code.queue.tolist(), strict=True)
+            )
+        ]
+        self._issues: dict[int, Issue] = {}
+        heapq.heapify(self._pending)
+
+    def load(self, inputs: Mapping[str, Tensor]) -> None:
+        """Put the image and the inputs into SRAM."""
+        image, at = self._program.image, 0
+        for chip, queue, address, words in image.regions.tolist():
+            assert image.data is not None
+            self._place(chip, queue, address, image.data[at : at + words])
+            at += words
+        for binding in self._program.inputs:
+            binding.encode(inputs[binding.name], self._place)
+
+    def run(self) -> int:
+        """Step until nothing is left to do; the number of cycles that took."""
+        cycle = 0
+        while self._pending or cycle < self._end:
+            if self._idle() and self._pending:
+                # Nothing moves or waits anywhere: let the cycles up to the next dispatch pass.
+                cycle = self._pending[0][0]
+            elif self._idle():
+                cycle = self._end
+                continue
+            self._step(cycle)
+            cycle += 1
+        return cycle
+
+    def _idle(self) -> bool:
+        quiet = not any(chip.streams.occupied or chip.results for chip in self._chips)
+        return quiet and not self._agendas
+
+    def _step(self, cycle: int) -> None:
+        self._dispatch(cycle)
+        agenda = self._agendas.pop(cycle, None)
+        if agenda:
+            # An array installed in this cycle meets the vectors sampled in it, and nothing that
+            # has no operands depends on one that has: so those act first.
+            for issue, step in agenda.sources + agenda.samplers:
+                self._chips[issue.chip].act(issue, step, cycle)
+        for chip in self._chips:
+            if chip.results:
+                chip.deliver(cycle)
+        for chip in self._chips:
+            if chip.streams.occupied:
+                chip.streams.move()
+
+    def _dispatch(self, cycle: int) -> None:
+        pending = self._pending
+        while pending and pending[0][0] == cycle:
+            _, queue, index, step = pending[0]
+            issue = self._issues.get(index) or self._decode(queue, index)
+            if issue.row.unit is Unit.MEM:
+                self._chips[issue.chip].claim_bank(issue, step, cycle)
+            self._claim_queue(queue, issue, step, cycle)
+            self._end = max(self._end, cycle + max(1, issue.latency))
+            agenda = self._agendas.setdefault(cycle + issue.skew, _Agenda())
+            (agenda.samplers if issue.inputs else agenda.sources).append((issue, step))
+            if step + 1 < issue.repeat:
+                heapq.heapreplace(pending, (cycle + issue.interval, queue, index, step + 1))
+            else:
+                heapq.heappop(pending)
+                del self._issues[index]
+
+    def _decode(self, queue: int, index: int) -> Issue:
+        code = self._program.code
+        chip, local = self._locate(queue, int(code.cycle[index]))
+        issue = decode(self._program.machine, chip, local, code, index)
+        self._issues[index] = issue
+        return issue
+
+    def _locate(self, queue: int, cycle: int) -> tuple[int, Queue]:
+        chip, local = divmod(queue, len(self._queues))
+        if not 0 <= chip < self._program.chips:
+            message = f"queue {queue} does not exist: the program has {self._program.chips} chips"
+            raise Fault("unit-missing", message, chip=chip, unit=f"queue {queue}", cycle=cycle)
+        return chip, self._queues[local]
+
+    def _claim_queue(self, queue: int, issue: Issue, step: int, cycle: int) -> None:
+        state = self._states.setdefault(queue, _QueueState())
+        if step == 0:
+            if cycle < state.span_end:
+                message = f"its queue is held until cycle {state.span_end}"
+                raise issue.fault("queue-overlap", message, cycle)
+            state.span_end = cycle + (issue.repeat - 1) * issue.interval + 1
+        if cycle < state.free:
+            code = "link-busy" if issue.row.unit is Unit.SEND else "unit-busy"
+            message = f"the unit is busy until cycle {state.free}"
+            raise issue.fault(code, message, cycle)
+        state.free = cycle + issue.busy
+
+    def fetch(self, binding: Binding, cycle: int) -> Tensor:
+        """An output tensor from SRAM after the last cycle."""
+
+        def words(chip: int, queue: int, address: int, rows: int) -> NDArray[np.uint8]:
+            memory = self._memory(chip, queue, address, rows, cycle)
+            if (memory.readable[address : address + rows] == NEVER).any():
+                message = f"output {binding.name!r} lies in words that were never written"
+                unit = self._queues[queue].name
+                raise Fault("word-unwritten", message, chip=chip, unit=unit, cycle=cycle)
+            return memory.words[address : address + rows]
+
+        return binding.decode(words)
+
+    def _place(self, chip: int, queue: int, address: int, words: NDArray[np.uint8]) -> None:
+        self._memory(chip, queue, address, len(words), 0).load(address, words)
+
+    def _memory(self, chip: int, queue: int, address: int, rows: int, cycle: int) -> Slice:
+        if not 0 <= chip < self._program.chips or not 0 <= queue < len(self._queues):
+            message = f"a tensor lies on chip {chip}, queue {queue}, which does not exist"
+            raise Fault("unit-missing", message, chip=chip, unit=f"queue {queue}", cycle=cycle)
+        unit = self._queues[queue]
+        if unit.unit is not Unit.MEM:
+            message = "a tensor lies in a unit that is not a MEM slice"
+            raise Fault("unit-row", message, chip=chip, unit=unit.name, cycle=cycle)
+        last = address + rows - 1
+        if address < 0 or last >= self._program.machine.words_per_slice:
+            message = f"words {address} to {last} of a tensor are outside the slice"
+            raise Fault("address-range", message, chip=chip, unit=unit.name, cycle=cycle)
+        return self._chips[chip].slice(unit)

@@ -1,0 +1,47 @@
+"""The order of the checks, from single instructions to the whole program."""
+
+from __future__ import annotations
+
+from clockstep_isa.program import Program
+from clockstep_runtime.verifier.columns import Columns
+from clockstep_runtime.verifier.fields import legal_instructions
+from clockstep_runtime.verifier.links import check_links
+from clockstep_runtime.verifier.memory import check_memory
+from clockstep_runtime.verifier.mxm import check_mxm
+from clockstep_runtime.verifier.queues import check_addresses, check_queues
+from clockstep_runtime.verifier.report import Findings, Report
+from clockstep_runtime.verifier.slots import check_slots
+
+__all__ = ["verify"]
+
+
+def verify(program: Program) -> Report:
+    """Check a program against its machine and the instruction table; never raises.
+
+    Knows nothing of how the program was made. Time and memory grow with the instructions and the
+    longest repeat, not with the cycles. An instruction found wrong in itself takes no part in
+    the later checks, so what depends on it may be reported as well.
+    """
+    findings = Findings()
+    if not 1 <= program.chips <= program.machine.max_chips:
+        message = f"{program.chips} chips: {program.machine.name} has 1 to "
+        findings.add("unit-missing", 0, "program", 0, f"{message}{program.machine.max_chips}")
+        return findings.report(len(program.code))
+    columns = check_addresses(legal_instructions(program, findings), findings)
+    columns = check_queues(columns, findings)
+    end = _end(columns)
+    if not findings.any and end != program.cycles:
+        message = f"the program takes {end} cycles and promises {program.cycles}"
+        findings.add("cycles-promise", 0, "program", end, message)
+    check_slots(columns, findings)
+    check_memory(program, columns, findings, end)
+    check_mxm(columns, findings)
+    check_links(program, columns, findings)
+    return findings.report(len(program.code))
+
+
+def _end(columns: Columns) -> int:
+    """One past the last cycle: the latest dispatch and its latency, at least 1."""
+    if not len(columns):
+        return 0
+    return int((columns.last + columns.latency.clip(min=1)).max())

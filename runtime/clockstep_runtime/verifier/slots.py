@@ -1,0 +1,102 @@
+"""Streams: every sample finds a slot that a producer upstream filled, no slot has two at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_isa.geometry import EAST
+from clockstep_isa.table import TABLE, Kind
+from clockstep_runtime.verifier.columns import Columns
+from clockstep_runtime.verifier.progressions import Progressions, collisions, first_missing
+from clockstep_runtime.verifier.report import Findings
+
+__all__ = ["check_slots"]
+
+Ints = NDArray[np.int64]
+_STREAMS = 256
+"""Stream numbers of a direction: those that a STREAM field can name."""
+
+
+def check_slots(columns: Columns, findings: Findings) -> None:
+    """Match all samples with all results, per chip, direction and stream, by phase."""
+    producers = _touched(columns, "out")
+    consumers = _touched(columns, "in")
+    findings.count("slots", len(consumers))
+    _check_samples(columns, producers, consumers, findings)
+    _check_producers(columns, producers, findings)
+
+
+def _touched(columns: Columns, role: str) -> Progressions:
+    """The phases of all stream operands of one role, a progression a stream."""
+    parts = [_empty()]
+    for row in np.unique(columns.row).tolist():
+        items = [f for f in TABLE[row].fields if f.kind is Kind.STREAM and f.role == role]
+        if not items:
+            continue
+        where = np.flatnonzero(columns.row == row)
+        these = columns.take(where)
+        delay = these.latency if role == "out" else these.skew
+        for item in items:
+            value = these.args[:, TABLE[row].field(item.name)]
+            parts.append(_streams(these, where, value, these.widths(item), delay))
+    return Progressions(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _empty() -> tuple[Ints, ...]:
+    return tuple(np.zeros(0, np.int64) for _ in range(6))
+
+
+def _streams(
+    these: Columns, owner: Ints, value: Ints, width: Ints, delay: Ints
+) -> tuple[Ints, ...]:
+    """The columns of `Progressions` for operands `value` of `width` streams each."""
+    direction = value >> 8
+    position = np.where(direction == EAST, these.x, -these.x)
+    # cycle - x eastward, cycle + x westward: also the depth, hops from the upstream edge.
+    phase = these.start + delay - position
+    group = (these.chip * 2 + direction) * _STREAMS + (value & 255)
+    each = np.repeat(np.arange(len(owner)), width)
+    stream = np.arange(len(each)) - np.repeat(np.cumsum(width) - width, width)
+    return (
+        group[each] + stream,
+        position[each],
+        phase[each],
+        these.step[each],
+        these.count[each],
+        owner[each],
+    )
+
+
+def _check_samples(
+    columns: Columns, producers: Progressions, consumers: Progressions, findings: Findings
+) -> None:
+    missing = first_missing(producers, consumers)
+    bad = np.flatnonzero(missing >= 0)
+    # Phase plus depth is the cycle, in either direction.
+    cycles = consumers.start + consumers.depth + missing * consumers.step
+
+    def add(index: int, cycle: int) -> None:
+        owner = int(consumers.owner[index])
+        unit, chip = columns.unit(owner), int(columns.chip[owner])
+        name = TABLE[int(columns.row[owner])].name
+        stream = _stream_name(int(consumers.group[index]))
+        message = f"{name}: nothing is on {stream} at position {unit.x}"
+        findings.add("slot-empty", chip, unit.name, cycle, message)
+
+    findings.add_all(bad, cycles[bad], add)
+
+
+def _check_producers(columns: Columns, producers: Progressions, findings: Findings) -> None:
+    for first, second, phase in collisions(producers):
+        owners = (int(producers.owner[first]), int(producers.owner[second]))
+        owner = max(owners, key=lambda index: int(columns.queue[index]))
+        unit, chip = columns.unit(owner), int(columns.chip[owner])
+        stream = _stream_name(int(producers.group[first]))
+        cycle = phase + int(producers.depth[first])
+        message = f"{stream} has two producers at position {unit.x}"
+        findings.add("slot-two-producers", chip, unit.name, cycle, message)
+
+
+def _stream_name(group: int) -> str:
+    return f"{'EW'[group // _STREAMS % 2]}{group % _STREAMS}"
