@@ -35,11 +35,10 @@ app = typer.Typer(
     name="clockstep",
     help="Compile ONNX models to programs whose every cycle is known, and run them.",
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-machine_app = typer.Typer(help="Show and check machine files.", no_args_is_help=True)
+machine_app = typer.Typer(help="Show and check machine files.")
 
 VERBS: dict[str, Callable[..., None]] = {
     "compile": build.compile_,
@@ -84,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status; the console script exits with it."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = app(words, prog_name="clockstep", standalone_mode=False)
+        status = app(words or ["--help"], prog_name="clockstep", standalone_mode=False)
     except ClockstepError as error:
         return _refuse(error, words)
     except _BadUsage as error:

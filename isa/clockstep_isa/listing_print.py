@@ -96,7 +96,7 @@ def _units(machine: Machine, unit: str) -> NDArray[np.bool_]:
     queues = geometry(machine).queues
     chosen = [unit in (q.name, q.unit) or q.name.startswith(unit + ".") for q in queues]
     if not any(chosen):
-        known = [*Unit, *(q.name for q in queues)]
+        known = [*map(str, Unit), *(q.name for q in queues)]
         close = difflib.get_close_matches(unit, known, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"kinds: {', '.join(Unit)}"
         raise UsageError("listing-unit", f"no unit {unit!r} on {machine.name}", help=hint)
