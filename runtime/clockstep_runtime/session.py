@@ -28,28 +28,28 @@ class Session:
         self.program = program
 
     def execute(self, inputs: Mapping[str, Tensor]) -> Execution:
-        """One run on inputs by name, with the bindings' shapes and types.
-
-        Raises `UsageError` if they are not what the program wants.
-        """
-        return interpret(self.program, inputs)
-
-    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The outputs by name.
+        """Run on inputs by name, with the bindings' shapes and types.
 
         If the inputs have one leading axis more than their bindings, of the same length for all,
-        the program runs once for each index, and the outputs are stacked along such an axis.
+        the program runs once for each index, and the outputs are stacked along such an axis; the
+        cycles are those of one run. Raises `UsageError` if they are not what the program wants.
         """
         batch = self._batch(inputs)
         if batch is None:
-            return self.execute(inputs).outputs
+            return interpret(self.program, inputs)
         runs = [
-            self.execute({name: np.asarray(value)[i] for name, value in inputs.items()}).outputs
+            interpret(self.program, {name: np.asarray(value)[i] for name, value in inputs.items()})
             for i in range(batch)
         ]
-        return {
-            b.name: np.stack([outputs[b.name] for outputs in runs]) for b in self.program.outputs
+        assert len({run.cycles for run in runs}) == 1, "data changed the cycles"
+        outputs = {
+            b.name: np.stack([run.outputs[b.name] for run in runs]) for b in self.program.outputs
         }
+        return Execution(outputs, runs[0].cycles)
+
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs of `execute`, by name."""
+        return self.execute(inputs).outputs
 
     def _batch(self, inputs: Mapping[str, Tensor]) -> int | None:
         """The length of the leading axis that all inputs have more than asked; None if none has."""
