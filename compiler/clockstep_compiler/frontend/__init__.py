@@ -1,7 +1,7 @@
 """The frontend: an ONNX model becomes a static `Graph`. The only package that imports `onnx`.
 
 `importer` has the stages in order. To accept one more way of writing a model, add a rewrite to
-`walk.REWRITES`; to support an operator, add a row to `clockstep_compiler.operators`.
+`rewrites.REWRITES`; to support an operator, add a row to `clockstep_compiler.operators`.
 """
 
 from __future__ import annotations

@@ -7,44 +7,36 @@ import onnx.inliner
 import onnx.version_converter
 from onnx import ModelProto, NodeProto
 
-from clockstep_compiler.frontend.structure import node_name, subgraphs
-from clockstep_compiler.frontend.unsupported import place
+from clockstep_compiler.frontend.messages import place, sentence, shown
+from clockstep_compiler.frontend.structure import exists, node_name, opset_of, subgraphs
 from clockstep_isa.diagnostics import Diagnostic, UnsupportedModel
 
-__all__ = ["TARGET_OPSET", "convert", "default_opset", "unknown_operator", "unknown_operators"]
+__all__ = ["TARGET_OPSET", "convert", "unknown_operator", "unknown_operators"]
 
 TARGET_OPSET = 21
 """Older models are lifted to this opset; newer ones keep theirs, as no operator of ours changed."""
 
 
-def default_opset(model: ModelProto) -> int:
-    """The version of the standard operator set the model imports; 1 if it imports none."""
-    versions = [entry.version for entry in model.opset_import if not entry.domain]
-    return max(versions, default=1)
-
-
 def unknown_operators(model: ModelProto) -> list[Diagnostic]:
     """Nodes anywhere in the model that claim to be standard operators and are not."""
     local = {(function.domain, function.name) for function in model.functions}
-    problems = _unknown_in(list(model.graph.node), default_opset(model), local)
+    problems = _unknown_in(list(model.graph.node), opset_of(model), local)
     for function in model.functions:
-        versions = [entry.version for entry in function.opset_import if not entry.domain]
-        problems += _unknown_in(list(function.node), max(versions, default=1), local)
+        problems += _unknown_in(list(function.node), opset_of(function), local)
     return problems
 
 
 def unknown_operator(node: NodeProto, name: str, opset: int) -> Diagnostic | None:
     """Why a node of the standard domain has no schema at `opset`; None if it has one."""
     op = node.op_type
-    exists = onnx.defs.has(op, opset, "")
-    if exists and not onnx.defs.get_schema(op, opset, "").deprecated:
+    if exists(op, opset):
         return None
     versions = sorted(
         s.since_version for s in onnx.defs.get_all_schemas_with_history() if s.name == op
     )
     if not versions:
-        problem, remedy = f"there is no ONNX operator {op}", "see `clockstep ops`"
-    elif exists:
+        problem, remedy = f"there is no ONNX operator {shown(op)}", "see `clockstep ops`"
+    elif versions[0] <= opset:
         problem, remedy = f"operator {op} was removed by opset {opset}", "export the model anew"
     else:
         problem = f"operator {op} exists from opset {versions[0]}, the model declares {opset}"
@@ -74,7 +66,7 @@ def convert(model: ModelProto) -> ModelProto:
     """
     if model.functions:
         model = _inlined(model)
-    opset = default_opset(model)
+    opset = opset_of(model)
     if opset >= TARGET_OPSET:
         return model
     try:
@@ -82,10 +74,9 @@ def convert(model: ModelProto) -> ModelProto:
     except Exception as error:  # the converter's binding raises several undocumented classes
         if opset >= 13:
             return model
-        reason = str(error).strip().splitlines()
         raise UnsupportedModel(
             "opset-conversion",
-            f"cannot lift opset {opset} to {TARGET_OPSET}: {reason[0] if reason else 'no reason'}",
+            f"cannot lift opset {opset} to {TARGET_OPSET}: {sentence(error)}",
             help=f"export the model at opset {TARGET_OPSET}",
         ) from None
 
@@ -94,8 +85,7 @@ def _inlined(model: ModelProto) -> ModelProto:
     try:
         return onnx.inliner.inline_local_functions(model, convert_version=True)
     except Exception as error:  # the inliner's binding raises several undocumented classes
-        reason = str(error).strip().splitlines()
         raise UnsupportedModel(
             "function-inlining",
-            f"cannot inline the model's functions: {reason[0] if reason else 'no reason'}",
+            f"cannot inline the model's functions: {sentence(error)}",
         ) from None

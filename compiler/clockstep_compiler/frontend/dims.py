@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from typing import NoReturn
 
 from onnx import GraphProto, TensorShapeProto, ValueInfoProto
 
+from clockstep_compiler.frontend.messages import shown
 from clockstep_compiler.frontend.tensors import TENSOR_BYTES_LIMIT, bytes_needed, dtype_name
 from clockstep_compiler.options import Options
 from clockstep_isa.diagnostics import Diagnostic, MalformedFile, UsageError
@@ -17,7 +18,7 @@ __all__ = ["bind", "check_request"]
 Dimension = TensorShapeProto.Dimension
 
 
-def check_request(graph: GraphProto, constants: Iterable[str], options: Options) -> None:
+def check_request(graph: GraphProto, weights: Container[str], options: Options) -> None:
     """Raise `UsageError` for a dimension or input of `options` that the model does not have."""
     named = [dim.dim_param for value in graph.input for dim in _dims(value) if dim.dim_param]
     for name, size in options.dims.items():
@@ -25,16 +26,16 @@ def check_request(graph: GraphProto, constants: Iterable[str], options: Options)
             _unknown("dimension", name, f"--dim {name}={size}", named)
         if size < 0:
             raise UsageError("dim-value", f"--dim {name}={size} is negative")
-    inputs = [value.name for value in graph.input]
+    inputs = [value.name for value in graph.input if value.name not in weights]
     for name, shape in options.shapes.items():
-        if name not in inputs and name not in constants:
+        if name not in inputs:
             text = ",".join(map(str, shape))
             _unknown("input", name, f"--shape {name}={text}", inputs)
         if min(shape, default=0) < 0:
             raise UsageError("shape-value", f"--shape {name}: {shape} has a negative size")
 
 
-def bind(graph: GraphProto, weights: Mapping[str, object], options: Options) -> list[Diagnostic]:
+def bind(graph: GraphProto, weights: Container[str], options: Options) -> list[Diagnostic]:
     """Write the sizes asked for into the proto; returns what remains unbound or unusable.
 
     Raises `UsageError` if a request contradicts the model or another request.
@@ -61,7 +62,7 @@ def _learn(value: ValueInfoProto, shape: tuple[int, ...], sizes: dict[str, int])
         if dim.dim_param:
             known = sizes.setdefault(dim.dim_param, size)
         if known is not None and known != size:
-            name = f" ({dim.dim_param})" if dim.dim_param else ""
+            name = f" ({shown(dim.dim_param)})" if dim.dim_param else ""
             problem = f"dimension {axis}{name} is {known}, but --shape asks for {size}"
             raise UsageError("shape-conflict", problem, where=where)
     del kind.shape.dim[:]
@@ -108,8 +109,8 @@ def _unbound(value: ValueInfoProto, axis: int, dim: Dimension) -> Diagnostic:
     problem, remedy = f"dimension {axis} has no size", f"--shape {value.name}=d0,d1,..."
     if dim.dim_param:
         problem, remedy = (
-            f"dimension {axis} ({dim.dim_param}) has no size",
-            f"--dim {dim.dim_param}=SIZE",
+            f"dimension {axis} ({shown(dim.dim_param)}) has no size",
+            f"--dim {shown(dim.dim_param)}=SIZE",
         )
     return Diagnostic(
         "unbound-dimension", problem, f"input {value.name!r}", f"give it with {remedy}"
@@ -127,6 +128,6 @@ def _dims(value: ValueInfoProto) -> list[Dimension]:
 
 def _unknown(kind: str, name: str, request: str, known: list[str]) -> NoReturn:
     close = difflib.get_close_matches(name, known, 1, cutoff=0.5)
-    listing = ", ".join(dict.fromkeys(known)) or "none"
+    listing = shown(", ".join(dict.fromkeys(known))) or "none"
     hint = f"did you mean {close[0]!r}?" if close else f"{kind}s of the model: {listing}"
     raise UsageError(f"{kind}-unknown", f"{request}: the model has no such {kind}", help=hint)

@@ -19,6 +19,7 @@ from clockstep_compiler.frontend.dims import bind, check_request
 from clockstep_compiler.frontend.infer import Inferred, static
 from clockstep_compiler.frontend.inline import Step
 from clockstep_compiler.frontend.load import Loaded, load
+from clockstep_compiler.frontend.rewrites import REWRITES
 from clockstep_compiler.frontend.structure import arrange, check, node_name
 from clockstep_compiler.frontend.tensors import to_array
 from clockstep_compiler.frontend.unsupported import unsupported_nodes
@@ -40,19 +41,11 @@ def import_model(model: str | os.PathLike[str] | bytes | ModelProto, options: Op
     `MalformedFile` for what is not a valid model, `UnsupportedModel` with all problems of the model
     in `diagnostics` for what cannot be made static.
     """
-    try:
-        return _import(model, options)
-    except UnicodeDecodeError:
-        raise MalformedFile("model-text", "a name in the model is not valid UTF-8") from None
-
-
-def _import(source: str | os.PathLike[str] | bytes | ModelProto, options: Options) -> Graph:
-    loaded = load(source, frozenset(options.shapes))
+    loaded = load(model, frozenset(options.shapes))
     proto = loaded.model
     arrange(proto)
     unknown = unknown_operators(proto)
-    if not unknown:
-        check(proto)
+    check(proto)
     check_request(proto.graph, loaded.weights, options)
     problems = [*bind(proto.graph, loaded.weights, options), *_sparse(proto)]
     if problems:
@@ -89,7 +82,7 @@ def _sparse(proto: ModelProto) -> list[Diagnostic]:
 
 def _walk(proto: ModelProto, loaded: Loaded, declared: Mapping[str, Inferred]) -> Walk:
     opsets = {entry.domain: entry.version for entry in proto.opset_import}
-    walk = Walk(loaded.files, opsets, declared)
+    walk = Walk(loaded.files, opsets, declared, REWRITES)
     for value in proto.graph.input:
         row = static(value.name, value.type)
         if value.name in loaded.weights:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import onnx
 from onnx import NodeProto, TypeProto, numpy_helper
 from onnx.defs import OpSchema
-from onnx.shape_inference import InferenceError, infer_node_outputs
+from onnx.shape_inference import infer_node_outputs
 
+from clockstep_compiler.frontend.messages import sentence
 from clockstep_compiler.frontend.tensors import Array, dtype_name, numpy_dtype
 from clockstep_compiler.graph import Tensor
 
@@ -64,10 +65,10 @@ def infer(
     kinds = {name: type_proto(types[name]) for name in names}
     try:
         found = infer_node_outputs(schema, node, kinds, data, None, imports)
-    except InferenceError as error:
-        raise Mismatch(_sentence(error)) from None
-    except Exception as error:  # the binding lets other C++ errors through
-        raise Mismatch(_sentence(error)) from None
+    except Exception as error:  # InferenceError, and whatever else the binding lets through
+        shapes = ", ".join(f"{name} {types[name].shape}" for name in names)
+        problem = sentence(error).removeprefix("[ShapeInferenceError]").strip()
+        raise Mismatch(f"{problem}; its inputs are {shapes}") from None
     unknown = TypeProto()
     return tuple(static(name, found.get(name, unknown)) for name in node.output if name)
 
@@ -102,8 +103,3 @@ def _check_types(node: NodeProto, schema: OpSchema, types: Mapping[str, Tensor])
             raise Mismatch(
                 f"input {formal.name!r} ({name}) is {kind}, not {bound[formal.type_str]}"
             )
-
-
-def _sentence(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -9,11 +9,12 @@ from typing import Any
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TypeProto
 from onnx.defs import OpSchema
 
+from clockstep_compiler.frontend.infer import schema_of
 from clockstep_compiler.frontend.load import attributes_of
 from clockstep_compiler.frontend.order import live
 from clockstep_compiler.frontend.structure import edges, node_name
 
-__all__ = ["Step", "branch_steps", "function_body", "function_steps", "rename"]
+__all__ = ["Step", "branch_steps", "function_body", "function_steps", "has_body", "rename"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,18 @@ class Step:
         return self.opsets.get(self.node.domain, 0)
 
 
+def has_body(schema: OpSchema) -> bool:
+    """Whether ONNX defines the operator by a function of others."""
+    source: Any = schema  # onnx's stubs leave out everything about functions
+    return bool(source.has_function or source.has_context_dependent_function)
+
+
 def function_body(step: Step, schema: OpSchema, types: list[TypeProto]) -> FunctionProto | None:
     """The newest body that holds at the step's opset, or None if the operator has none.
 
     `types` are those of the step's inputs in order: some bodies depend on them.
     """
-    source: Any = schema  # onnx's stubs leave out everything about functions
+    source: Any = schema
     if source.has_context_dependent_function:
         version = _newest(source.context_dependent_function_opset_versions, step.opset)
         raw = [kind.SerializeToString() for kind in types]
@@ -67,11 +74,11 @@ def function_steps(
     defaults = {key: row.default_value for key, row in schema.attributes.items()}
     attributes = {**{k: v for k, v in defaults.items() if v.name}, **attributes}
     attributes.update(attributes_of(node))
-    opsets = {entry.domain: entry.version for entry in body.opset_import}
+    own = {entry.domain: entry.version for entry in body.opset_import}
     links = [edges(n) for n in body.node]
     needed = live(links, range(len(links)), outputs)
     return tuple(
-        Step(rename(n, names, attributes), f"{step.name}/{node_name(n)}", opsets)
+        Step(rename(n, names, attributes), f"{step.name}/{node_name(n)}", _opsets(n, own, step))
         for i, n in enumerate(body.node)
         if i in needed
     )
@@ -131,6 +138,18 @@ def _rename_graph(
         _rename(node, visible, attributes)
     for value in graph.output:
         value.name = visible.get(value.name, value.name)
+
+
+def _opsets(node: NodeProto, own: Mapping[str, int], step: Step) -> Mapping[str, int]:
+    """The caller's opsets where the operator is the same there, else the body's own.
+
+    A body keeps the opset it was written for; nested bodies may need a newer one.
+    """
+    versions = (own.get(node.domain, 0), step.opsets.get(node.domain, 0))
+    schemas = [schema_of(node, version) for version in versions]
+    if schemas[0] and schemas[1] and schemas[0].since_version == schemas[1].since_version:
+        return step.opsets
+    return own
 
 
 def _newest(versions: list[int], opset: int) -> int:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from clockstep_compiler.frontend.external import ExternalFiles
@@ -40,12 +41,13 @@ def load(source: str | os.PathLike[str] | bytes | ModelProto, overridden: frozen
     `UnsupportedModel` if it is newer than the installed onnx.
     """
     original, folder = _parse(source)
+    _check_text(original)
     _check_versions(original)
     files = ExternalFiles(folder)
     model = _without_tensors(original)
     weights: dict[str, Array] = {}
     names = [tensor.name for tensor in original.graph.initializer]
-    constants = frozenset(names) - overridden
+    constants = frozenset(names) - (overridden & {value.name for value in original.graph.input})
     _keep_inputs(original.graph, model.graph, constants)
     for tensor in sorted(original.graph.initializer, key=lambda t: t.name):
         if tensor.name not in constants:
@@ -102,6 +104,22 @@ def _read(path: Path) -> bytes:
         raise UsageError("model-missing", problem, where=str(path)) from None
 
 
+def _check_text(message: Message) -> None:
+    """Text that is not UTF-8 parses, and would come out as bytes somewhere later."""
+    if isinstance(message, TensorProto):  # listing its fields would copy the data
+        values = [(None, message.name), *((None, e.value) for e in message.external_data)]
+    else:
+        values = message.ListFields()
+    for field, value in values:
+        if field is None or field.type == FieldDescriptor.TYPE_STRING:
+            texts = [value] if isinstance(value, str | bytes) else value
+            if any(isinstance(text, bytes) for text in texts):
+                raise MalformedFile("model-text", "a name in the model is not valid UTF-8")
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            for part in [value] if isinstance(value, Message) else value:
+                _check_text(part)
+
+
 def _check_versions(model: ModelProto) -> None:
     if model.ir_version > onnx.IR_VERSION:
         raise UnsupportedModel(
@@ -133,7 +151,7 @@ def _without_tensors(original: ModelProto) -> ModelProto:
     graph.name = original.graph.name or "graph"
     graph.node.extend(original.graph.node)
     graph.output.extend(original.graph.output)
-    graph.value_info.extend(original.graph.value_info)
+    graph.value_info.extend(sorted(original.graph.value_info, key=lambda value: value.name))
     graph.sparse_initializer.extend(original.graph.sparse_initializer)
     return model
 
@@ -152,7 +170,7 @@ def _lift_large_constants(
     graph: GraphProto, weights: dict[str, Array], files: ExternalFiles
 ) -> None:
     kept = []
-    for node in graph.node:
+    for node in sorted(graph.node, key=lambda n: list(n.output)):
         value = attributes_of(node).get("value") if node.op_type == "Constant" else None
         large = value is not None and (
             is_external(value.t) or value.t.ByteSize() > 8 * _INLINE_ELEMENTS

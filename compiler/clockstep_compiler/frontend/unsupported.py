@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import difflib
 
+from clockstep_compiler.frontend.messages import place, shown
 from clockstep_compiler.graph import Graph
 from clockstep_compiler.operators import BY_NAME
 from clockstep_isa.diagnostics import Diagnostic
 
-__all__ = ["place", "unsupported_nodes", "unsupported_operator"]
-
-
-def place(name: str, op: str) -> str:
-    """How a diagnostic names a node: its name, and its operator in brackets."""
-    return f"{name} ({op})"
+__all__ = ["unsupported_nodes", "unsupported_operator"]
 
 
 def unsupported_operator(name: str, op: str, domain: str, opset: int) -> Diagnostic:
     """The diagnostic for a node whose operator has no lowering."""
-    full = f"{domain}.{op}" if domain else op
+    full = shown(f"{domain}.{op}" if domain else op)
     close = difflib.get_close_matches(op, list(BY_NAME), 1, cutoff=0.8)
     also = f"; the nearest is {close[0]}" if close else ""
     return Diagnostic(

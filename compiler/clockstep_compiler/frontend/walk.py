@@ -1,7 +1,7 @@
 """Walk the nodes once, in order: types inferred, constants computed, forwarding nodes removed.
 
 Everything is static, so by the time a node is reached the shapes and constants it depends on are
-known; no fixed point is needed. To rewrite one more operator away, add a row to `REWRITES`.
+known; no fixed point is needed. Operators that vanish as they are met are in `rewrites`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-import numpy as np
 from onnx import NodeProto, TypeProto
 from onnx.defs import OpSchema
 
@@ -19,30 +18,38 @@ from clockstep_compiler.frontend.fold import evaluate, may_fold
 from clockstep_compiler.frontend.infer import Inferred, Mismatch, infer, schema_of, type_proto
 from clockstep_compiler.frontend.inline import (
     Step,
-    branch_steps,
     function_body,
     function_steps,
+    has_body,
     rename,
 )
-from clockstep_compiler.frontend.load import attributes_of
+from clockstep_compiler.frontend.messages import place
 from clockstep_compiler.frontend.order import live
 from clockstep_compiler.frontend.structure import edges, subgraphs
-from clockstep_compiler.frontend.tensors import TENSOR_BYTES_LIMIT, Array, bytes_needed, to_array
-from clockstep_compiler.frontend.unsupported import place, unsupported_operator
+from clockstep_compiler.frontend.tensors import TENSOR_BYTES_LIMIT, Array, bytes_needed
+from clockstep_compiler.frontend.unsupported import unsupported_operator
 from clockstep_compiler.graph import Tensor
 from clockstep_compiler.operators import BY_NAME
 from clockstep_isa.diagnostics import Diagnostic
 
-__all__ = ["REWRITES", "Walk"]
+__all__ = ["Rewrite", "Walk"]
+
+Rewrite = Callable[["Walk", Step], bool]
+"""Takes the place of a step where it can, and says whether it did."""
 
 
 class Walk:
     """The flat graph as far as it is known. `declared` has the types the file itself states."""
 
     def __init__(
-        self, files: ExternalFiles, opsets: Mapping[str, int], declared: Mapping[str, Inferred]
+        self,
+        files: ExternalFiles,
+        opsets: Mapping[str, int],
+        declared: Mapping[str, Inferred],
+        rewrites: Mapping[str, Rewrite],
     ) -> None:
         self.files, self.opsets, self.declared = files, opsets, declared
+        self._rewrites = rewrites
         self.types: dict[str, Tensor] = {}
         self.constants: dict[str, Array] = {}
         self.alias: dict[str, str] = {}
@@ -51,6 +58,7 @@ class Walk:
         self.mismatches: list[Diagnostic] = []
         self._deferred: dict[str, Step] = {}
         self._poisoned: set[str] = set()
+        self._vague: set[str] = set()
         self._taken: set[str] = set()
 
     def run(self, steps: Iterable[Step]) -> None:
@@ -98,11 +106,9 @@ class Walk:
         sources = {name: self.resolve(name) for name in edges(step.node).inputs}
         step = replace(step, node=rename(step.node, sources, {}))
         node = step.node
-        if self._undefined(step) or self._poisoned.intersection(filter(None, edges(node).inputs)):
-            self.poison(node.output)
+        if self._unknowable(step):
             return
-        rewrite = None if node.domain else REWRITES.get(node.op_type)
-        if rewrite and rewrite(self, step):
+        if self._rewritten(step):
             return
         if subgraphs(node):
             self.refuse(step, "control-flow", "control flow that depends on data is not static")
@@ -111,23 +117,53 @@ class Walk:
         outputs = self._inferred(step, schema) if schema else self._declared(step)
         if outputs is None or (schema and self._folded(step, schema, outputs)):
             return
-        if self._typed(step, outputs) and not (schema and self._expanded(step, schema)):
+        if schema and self._expanded(step, schema):
+            return
+        if self._typed(step, schema, outputs):
             self.steps.append(step)
 
-    def _undefined(self, step: Step) -> bool:
+    def _rewritten(self, step: Step) -> bool:
+        rewrite = None if step.node.domain else self._rewrites.get(step.node.op_type)
+        try:
+            return rewrite is not None and rewrite(self, step)
+        except Mismatch as error:
+            return self._mismatch(step, error)
+
+    def _mismatch(self, step: Step, error: Mismatch) -> bool:
+        where = place(step.name, step.node.op_type)
+        self.mismatches.append(Diagnostic("shape-mismatch", str(error), where))
+        self.poison(step.node.output)
+        return True
+
+    def _unknowable(self, step: Step) -> bool:
+        """Whether the step has no meaning, or depends on what has none; notes why."""
         node = step.node
         problem = None if node.domain else unknown_operator(node, step.name, step.opset)
+        poisoned = self._poisoned.intersection(filter(None, edges(node).inputs))
+        if problem is None and not poisoned:
+            return False
+        if problem is None and not self._vague.intersection(poisoned):
+            problem = self._certainly_unsupported(step)
         self.problems += [problem] if problem else []
-        return problem is not None
+        self.poison(node.output)
+        # A shape is a constant even where it is unknown: what is computed from it might fold.
+        if self._vague.intersection(poisoned) or node.op_type in ("Shape", "Size"):
+            self._vague.update(node.output)
+        return True
+
+    def _certainly_unsupported(self, step: Step) -> Diagnostic | None:
+        node, schema = step.node, schema_of(step.node, step.opset)
+        lowered = not node.domain and (node.op_type in BY_NAME or node.op_type in self._rewrites)
+        if lowered or (schema and has_body(schema)):
+            return None
+        return unsupported_operator(step.name, node.op_type, node.domain, step.opset)
 
     def _inferred(self, step: Step, schema: OpSchema) -> tuple[Inferred, ...] | None:
         """Types of the outputs; None if there are none to go on with, and why is noted."""
         try:
             return infer(step.node, schema, step.opsets, self.types, self.constants)
         except Mismatch as error:
-            where = place(step.name, step.node.op_type)
-            self.mismatches.append(Diagnostic("shape-mismatch", str(error), where))
-            self.poison(step.node.output)
+            self._mismatch(step, error)
             return None
 
     def _declared(self, step: Step) -> tuple[Inferred, ...] | None:
@@ -135,13 +171,13 @@ class Walk:
         rows = tuple(self.declared[name] for name in named if name in self.declared)
         if len(rows) == len(named) and all(row.shape is not None for row in rows):
             return rows
-        node = step.node
-        self.problems.append(unsupported_operator(step.name, node.op_type, node.domain, step.opset))
-        self.poison(node.output)
+        self._unshaped(step)
         return None
 
-    def _typed(self, step: Step, outputs: tuple[Inferred, ...]) -> bool:
+    def _typed(self, step: Step, schema: OpSchema | None, outputs: tuple[Inferred, ...]) -> bool:
         for row in outputs:
+            if row.shape is None and schema and not schema.has_type_and_shape_inference_function:
+                return self._unshaped(step)
             if row.dtype is None:
                 return not self.refuse(
                     step, "not-a-tensor", f"{row.name!r} is no dense numeric tensor"
@@ -159,6 +195,12 @@ class Walk:
                 return not self.refuse(step, "tensor-too-large", problem)
             self.types[row.name] = Tensor(row.name, row.shape, row.dtype)
         return True
+
+    def _unshaped(self, step: Step) -> bool:
+        node = step.node
+        self.problems.append(unsupported_operator(step.name, node.op_type, node.domain, step.opset))
+        self.poison(node.output)
+        return False
 
     def _folded(self, step: Step, schema: OpSchema, outputs: tuple[Inferred, ...]) -> bool:
         names = [name for name in step.node.input if name]
@@ -224,81 +266,3 @@ def _as_inferred(found: Mapping[str, Array], outputs: tuple[Inferred, ...]) -> b
         found[row.name].dtype.name == row.dtype and row.shape in (None, found[row.name].shape)
         for row in outputs
     )
-
-
-def _identity(walk: Walk, step: Step) -> bool:
-    walk.forward(step.node.input[0], step.node.output[0])
-    return True
-
-
-def _dropout(walk: Walk, step: Step) -> bool:
-    inputs = (*step.node.input, "", "")
-    training = walk.constants.get(inputs[2])
-    if inputs[2] and (training is None or bool(training.any())):
-        return walk.refuse(step, "training", "Dropout in training mode is random")
-    walk.forward(inputs[0], step.node.output[0])
-    for mask in filter(None, step.node.output[1:]):
-        walk.add_constant(mask, np.ones(walk.types[inputs[0]].shape, np.bool_))
-    return True
-
-
-def _if(walk: Walk, step: Step) -> bool:
-    condition = walk.constants.get(step.node.input[0])
-    if condition is None or condition.size != 1:
-        return False
-    chosen = "then_branch" if bool(condition.item()) else "else_branch"
-    branch = attributes_of(step.node)[chosen].g
-    steps, names = branch_steps(step, branch, walk.fresh)
-    for tensor in branch.initializer:
-        walk.add_constant(names[tensor.name], to_array(tensor, walk.files))
-    walk.run(steps)
-    for value, target in zip(branch.output, step.node.output, strict=True):
-        source = walk.resolve(names.get(value.name, value.name))
-        if source in walk.types:
-            walk.forward(source, target)
-        else:
-            walk.poison([target])
-    return True
-
-
-def _constant(walk: Walk, step: Step) -> bool:
-    (attribute,) = step.node.attribute
-    name = step.node.output[0]
-    if attribute.name == "value":
-        walk.add_constant(name, to_array(attribute.t, walk.files))
-        return True
-    kinds: dict[str, Callable[[], Array]] = {
-        "value_float": lambda: np.array(attribute.f, np.float32),
-        "value_floats": lambda: np.array(attribute.floats, np.float32),
-        "value_int": lambda: np.array(attribute.i, np.int64),
-        "value_ints": lambda: np.array(attribute.ints, np.int64),
-    }
-    if attribute.name not in kinds:
-        return walk.refuse(step, "element-type", f"a constant cannot be a {attribute.name}")
-    walk.add_constant(name, kinds[attribute.name]())
-    return True
-
-
-def _shape(walk: Walk, step: Step) -> bool:
-    shape = walk.types[step.node.input[0]].shape
-    attributes = attributes_of(step.node)
-    start = attributes["start"].i if "start" in attributes else 0
-    end = attributes["end"].i if "end" in attributes else len(shape)
-    walk.add_constant(step.node.output[0], np.array(shape[start:end], np.int64))
-    return True
-
-
-def _size(walk: Walk, step: Step) -> bool:
-    size = int(np.prod(np.array(walk.types[step.node.input[0]].shape, object), initial=1))
-    walk.add_constant(step.node.output[0], np.array(size, np.int64))
-    return True
-
-
-REWRITES: Mapping[str, Callable[[Walk, Step], bool]] = {
-    "Constant": _constant,
-    "Dropout": _dropout,
-    "Identity": _identity,
-    "If": _if,
-    "Shape": _shape,
-    "Size": _size,
-}

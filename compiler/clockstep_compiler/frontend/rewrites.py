@@ -1,0 +1,100 @@
+"""Operators that vanish on import: constants, forwarding nodes, shapes, branches decided.
+
+To rewrite one more operator away, write a function here and add its row to `REWRITES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from clockstep_compiler.frontend.infer import Mismatch
+from clockstep_compiler.frontend.inline import Step, branch_steps
+from clockstep_compiler.frontend.load import attributes_of
+from clockstep_compiler.frontend.tensors import Array, to_array
+from clockstep_compiler.frontend.walk import Rewrite, Walk
+
+__all__ = ["REWRITES"]
+
+
+def _identity(walk: Walk, step: Step) -> bool:
+    walk.forward(step.node.input[0], step.node.output[0])
+    return True
+
+
+def _dropout(walk: Walk, step: Step) -> bool:
+    inputs = (*step.node.input, "", "")
+    training = walk.constants.get(inputs[2])
+    if inputs[2] and (training is None or bool(training.any())):
+        return walk.refuse(step, "training", "Dropout in training mode is random")
+    walk.forward(inputs[0], step.node.output[0])
+    for mask in filter(None, step.node.output[1:]):
+        walk.add_constant(mask, np.ones(walk.types[inputs[0]].shape, np.bool_))
+    return True
+
+
+def _if(walk: Walk, step: Step) -> bool:
+    condition = walk.constants.get(step.node.input[0])
+    if condition is None or condition.size != 1:
+        return False
+    chosen = "then_branch" if bool(condition.item()) else "else_branch"
+    branch = attributes_of(step.node)[chosen].g
+    steps, names = branch_steps(step, branch, walk.fresh)
+    if len(branch.output) != len(step.node.output) or branch.input:
+        raise Mismatch(f"the inputs or outputs of {chosen} are not those of the node")
+    for tensor in branch.initializer:
+        walk.add_constant(names[tensor.name], to_array(tensor, walk.files))
+    walk.run(steps)
+    for value, target in zip(branch.output, step.node.output, strict=True):
+        source = walk.resolve(names.get(value.name, value.name))
+        if source in walk.types:
+            walk.forward(source, target)
+        else:
+            walk.poison([target])
+    return True
+
+
+def _constant(walk: Walk, step: Step) -> bool:
+    if len(step.node.attribute) != 1:
+        raise Mismatch(f"has {len(step.node.attribute)} attributes, a constant has one value")
+    attribute = step.node.attribute[0]
+    name = step.node.output[0]
+    if attribute.name == "value":
+        walk.add_constant(name, to_array(attribute.t, walk.files))
+        return True
+    kinds: dict[str, Callable[[], Array]] = {
+        "value_float": lambda: np.array(attribute.f, np.float32),
+        "value_floats": lambda: np.array(attribute.floats, np.float32),
+        "value_int": lambda: np.array(attribute.i, np.int64),
+        "value_ints": lambda: np.array(attribute.ints, np.int64),
+    }
+    if attribute.name not in kinds:
+        return walk.refuse(step, "element-type", f"a constant cannot be a {attribute.name}")
+    walk.add_constant(name, kinds[attribute.name]())
+    return True
+
+
+def _shape(walk: Walk, step: Step) -> bool:
+    shape = walk.types[step.node.input[0]].shape
+    attributes = attributes_of(step.node)
+    start = attributes["start"].i if "start" in attributes else 0
+    end = attributes["end"].i if "end" in attributes else len(shape)
+    walk.add_constant(step.node.output[0], np.array(shape[start:end], np.int64))
+    return True
+
+
+def _size(walk: Walk, step: Step) -> bool:
+    size = int(np.prod(np.array(walk.types[step.node.input[0]].shape, object), initial=1))
+    walk.add_constant(step.node.output[0], np.array(size, np.int64))
+    return True
+
+
+REWRITES: Mapping[str, Rewrite] = {
+    "Constant": _constant,
+    "Dropout": _dropout,
+    "Identity": _identity,
+    "If": _if,
+    "Shape": _shape,
+    "Size": _size,
+}
