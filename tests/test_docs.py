@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from clockstep_isa import parse_listing
+from clockstep_runtime import verify
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
     path
@@ -29,3 +32,12 @@ def test_paths(document: Path) -> None:
         assert found, pattern
         if test:
             assert f"def {test}(" in found[0].read_text(encoding="utf-8"), f"{pattern}::{test}"
+
+
+def test_the_listing_of_the_readme_holds() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    start = lines.index("    .machine tiny")
+    listing = "\n".join(line[4:] for line in lines[start : lines.index("", start)]) + "\n"
+    program = parse_listing(listing, "README.md")
+    assert len(program.code) == 4
+    assert verify(program).violations == ()
