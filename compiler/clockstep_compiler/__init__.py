@@ -1,1 +1,19 @@
-"""ONNX to a scheduled program: the only public functions are `compile_model` and `check_model`."""
+"""ONNX to a scheduled program. The public face: `compile_model`, `check_model`, `OPERATORS`."""
+
+from __future__ import annotations
+
+from clockstep_compiler.operators import OPERATORS, Operator
+from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
+from clockstep_compiler.pipeline import Check, Problem, check_model, compile_model
+
+__all__ = [
+    "EFFORTS",
+    "OPERATORS",
+    "PRECISIONS",
+    "Check",
+    "Operator",
+    "Options",
+    "Problem",
+    "check_model",
+    "compile_model",
+]

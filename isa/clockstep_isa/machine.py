@@ -101,6 +101,9 @@ class Icu:
     instruction_bytes: int = _figure("bytes", 16, 16, "one instruction word, fixed by the codec")
     nop_max: int = _figure("cycles", 1, 65535, "longest wait of one `nop`")
     repeat_max: int = _figure("times", 1, 65535, "longest repeat of one instruction")
+    instructions_in_sram: int = _figure(
+        "flag", 0, 1, "1: instructions take room in the chip's SRAM"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,314 @@
+"""One block of a computed matrix: its runs of rows, its groups of K tiles, its partial sums."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_compiler.expr import Acc, Const, Leaf, Source, flatten
+from clockstep_compiler.kernel import Array, FromMem, FromMxm, Origin, Rows, Run
+from clockstep_compiler.partition import Group, Member, Partition, find_product
+from clockstep_compiler.scheduler import Place, Scheduler, regular_runs
+from clockstep_compiler.steps import Compute, Product, Value
+from clockstep_compiler.storage import Copy
+from clockstep_compiler.wave import WaveOp, WaveProgram
+from clockstep_isa.layout import numpy_type
+from clockstep_isa.table import Type
+
+__all__ = ["BlockMaker", "dynamic_runs", "sum_program", "with_sum"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Operand:
+    """A leaf as a block sees it: a matrix, and its row for each row of the result."""
+
+    value: Value
+    index: NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class _Sources:
+    """What the last kernel of one run reads, and the slices it reads from."""
+
+    origins: list[Origin]
+    taken: frozenset[int]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Partial:
+    """Sums over the groups so far, for one run of rows."""
+
+    chip: int
+    kind: Type
+    copy: Copy
+
+
+def sum_program(kind: Type, count: int) -> WaveProgram:
+    """The sum of `count` leaves, pairwise; one leaf alone is moved."""
+    leaves = (kind,) * count
+    if count == 1:
+        return WaveProgram(leaves, (WaveOp("mov", kind, (0,), kind),))
+    ops: list[WaveOp] = []
+    nodes = list(range(count))
+    while len(nodes) > 1:
+        pairs = list(zip(nodes[::2], nodes[1::2], strict=False))
+        rest = nodes[len(pairs) * 2 :]
+        nodes = []
+        for a, b in pairs:
+            nodes.append(count + len(ops))
+            ops.append(WaveOp("add", kind, (a, b), kind))
+        nodes += rest
+    return WaveProgram(leaves, tuple(ops))
+
+
+def with_sum(program: WaveProgram, position: int, count: int) -> WaveProgram:
+    """`program` with its leaf at `position` replaced by a sum of `count` leaves, which come first."""
+    kind = program.leaves[position]
+    added = sum_program(kind, count).ops if count > 1 else ()
+    others = [k for k in range(len(program.leaves)) if k != position]
+    leaves = (kind,) * count + tuple(program.leaves[k] for k in others)
+    total = count + len(others)
+    shift = {position: total + len(added) - 1 if added else 0}
+    shift.update({k: count + i for i, k in enumerate(others)})
+    shift.update(
+        {len(program.leaves) + i: total + len(added) + i for i in range(len(program.ops))}
+    )
+    first = {k: k for k in range(count)}
+    first.update({count + i: total + i for i in range(len(added))})
+    ops = [op._replace(args=tuple(first[a] for a in op.args)) for op in added]
+    ops += [op._replace(args=tuple(shift[a] for a in op.args)) for op in program.ops]
+    return WaveProgram(leaves, tuple(ops))
+
+
+def dynamic_runs(
+    s: Scheduler, value: Value, first: int, count: int, tile: int, chip: int, avoid: frozenset[int]
+) -> tuple[tuple[Run, ...], frozenset[int]]:
+    """Rows first..first+count-1 of one tile of a matrix as the columns of an array.
+
+    Returns the runs and the slices they are read from.
+    """
+    runs, slices = [], avoid
+    row = first
+    while row < first + count:
+        chunk, local = divmod(row, s.chunk)
+        rows = min(first + count - row, s.storage.rows_of(value, chunk) - local)
+        copy = s.fetch(value, chunk, tile, chip, avoid)
+        stripes = tuple((queue, address + local, 1, rows) for queue, address in copy.planes)
+        runs.append(Run(stripes, rows, 1, Rows(copy, local, 1)))
+        slices |= copy.slices
+        row += rows
+    return tuple(runs), slices
+
+
+@dataclass(slots=True)
+class BlockMaker:
+    """Schedules the blocks of compute steps; `consts` keeps the matrices of their constants."""
+
+    s: Scheduler
+    partition: Partition
+    consts: dict[int, Value] = field(default_factory=dict)
+
+    def make(self, step: Compute, chunk: int, tile: int, chip: int, groups: list[Group]) -> None:
+        """Every kernel of one block of `step.out`, the last of each run on `chip`."""
+        s = self.s
+        rows, lanes = s.storage.rows_of(step.out, chunk), s.storage.lanes_of(step.out, tile)
+        first = chunk * s.chunk
+        column = tile * s.plan.machine.vector
+        s.nodes = step.nodes
+        s.tile = f"{step.out.name}[{first}:{first + rows}, {column}:{column + lanes}]"
+        program, sources = flatten(step.expr)
+        product = find_product(step.expr)
+        operands = [self._operand(step, source, first, rows) for source in sources]
+        spans = self._spans(operands, product, first, rows)
+        found = [
+            self._sources(operands, product, groups, chip, tile, first, span) for span in spans
+        ]
+        avoid = frozenset().union(*(f.taken for f in found))
+        out, since = s.room(chip, step.out.type, rows, avoid, f"tensor {step.out.name!r}")
+        for span, run in zip(spans, found, strict=True):
+            place = Place(out, span[0], 1, since=since)
+            if product is None:
+                s.run(chip, program, run.origins, span[1], 1, place)
+            else:
+                self._multiply(program, sources, product, groups, tile, first, span, run, place)
+        s.storage.add((step.out.number, chunk, tile), chip, out)
+
+    # -- sources ------------------------------------------------------------------------------
+
+    def _operand(self, step: Compute, source: Source, first: int, rows: int) -> _Operand | None:
+        if isinstance(source, Acc):
+            return None
+        if isinstance(source, Const):
+            lead = source.array.shape[:-1]
+            own = np.arange(math.prod(lead)).reshape(lead)
+            index = np.broadcast_to(own, step.shape[:-1]).ravel()
+            value = self._constant(source, step.out.columns)
+        else:
+            value = source.value
+            index = np.arange(value.rows) if source.index is None else source.index
+        return _Operand(value, index[first : first + rows])
+
+    def _constant(self, const: Const, columns: int) -> Value:
+        if id(const) not in self.consts:
+            array = const.array.reshape(-1, const.array.shape[-1])
+            full = np.broadcast_to(array, (len(array), columns)).astype(numpy_type(const.out))
+            self.consts[id(const)] = Value(
+                -1 - len(self.consts), "constant", len(array), columns, const.out, "const",
+                np.ascontiguousarray(full),
+            )
+        return self.consts[id(const)]
+
+    def _spans(
+        self, operands: list[_Operand | None], product: Product | None, first: int, rows: int
+    ) -> list[tuple[int, int]]:
+        """Runs of rows over which every source advances by a constant step within one chunk."""
+        indices = [o.index for o in operands if o is not None]
+        fixed = []
+        window = slice(first, first + rows)
+        if product is not None:
+            indices += [self._row_index(t.index, first, rows) for t in product.terms]
+            if product.w_set is not None:
+                fixed.append(product.w_set[window])
+        return regular_runs(indices, fixed + [index // self.s.chunk for index in indices])
+
+    @staticmethod
+    def _row_index(index: NDArray[np.int64] | None, first: int, rows: int) -> NDArray[np.int64]:
+        return np.arange(first, first + rows) if index is None else index[first : first + rows]
+
+    def _rows(
+        self, value: Value, index: NDArray[np.int64], span: tuple[int, int], tile: int, chip: int,
+        avoid: frozenset[int],
+    ) -> Rows:
+        """The rows of a source for one run, in slices other than `avoid`."""
+        start, count = span
+        chunk, local = divmod(int(index[start]), self.s.chunk)
+        stride = int(index[start + 1] - index[start]) if count > 1 else 0
+        return Rows(self.s.fetch(value, chunk, tile, chip, avoid), local, stride)
+
+    def _sources(
+        self, operands: list[_Operand | None], product: Product | None, groups: list[Group],
+        chip: int, tile: int, first: int, span: tuple[int, int],
+    ) -> _Sources:
+        """Bring what the last kernel of a run reads: the last group's operands, then the leaves."""
+        origins: list[Origin] = []
+        taken: frozenset[int] = frozenset()
+        if product is not None:
+            origins, taken = self._members(product, groups[-1], tile, first, span, taken)
+        for operand in operands:
+            if operand is None:
+                continue
+            at = tile if operand.value.columns > 1 else 0
+            rows = self._rows(operand.value, operand.index, span, at, chip, taken)
+            origins.append(FromMem(rows))
+            taken |= rows.copy.slices
+        return _Sources(origins, taken)
+
+    def _members(
+        self, product: Product, group: Group, tile: int, first: int, span: tuple[int, int],
+        taken: frozenset[int],
+    ) -> tuple[list[Origin], frozenset[int]]:
+        """The products of one group for one run of rows."""
+        lanes = self.s.plan.machine.vector
+        origins: list[Origin] = []
+        loading: frozenset[int] = frozenset()
+        for member in group.members:
+            array, loading = self._array(product, member, group.chip, tile, first + span[0], loading)
+            index = self._row_index(member.term.index, first, span[0] + span[1])
+            rows = self._rows(member.term.a, index, span, member.k_tile, group.chip, taken)
+            taken |= rows.copy.slices
+            depth = min(lanes, member.term.weights.depth - member.k_tile * lanes)
+            origins.append(FromMxm(rows, product.type, depth, array))
+        return origins, taken
+
+    def _array(
+        self, product: Product, member: Member, chip: int, tile: int, row: int,
+        loading: frozenset[int],
+    ) -> tuple[Array, frozenset[int]]:
+        """What a member's plane holds for the rows from `row` on."""
+        weights, lanes = member.term.weights, self.s.plan.machine.vector
+        columns = min(lanes, product.columns - tile * lanes)
+        w_set = 0 if product.w_set is None else int(product.w_set[row])
+        if weights.data is not None:
+            stripes = self.partition.tiles[id(weights), w_set, tile, member.k_tile].stripes
+            runs = _striped(stripes, columns, product.type.bytes)
+        else:
+            assert weights.value is not None
+            start = w_set * product.columns + tile * lanes
+            runs, loading = dynamic_runs(
+                self.s, weights.value, start, columns, member.k_tile, chip, loading
+            )
+        return Array(member.side, member.plane, runs), loading
+
+    # -- products -----------------------------------------------------------------------------
+
+    def _multiply(
+        self, program: WaveProgram, sources: tuple[Source, ...], product: Product,
+        groups: list[Group], tile: int, first: int, span: tuple[int, int], run: _Sources,
+        place: Place,
+    ) -> None:
+        """All groups of one run: partial sums through SRAM, the last with what follows it."""
+        s, count = self.s, span[1]
+        interval = 1 if product.type == Type.I8 else s.plan.machine.mxm.fp16_interval
+        partial: _Partial | None = None
+        avoid = run.taken | place.copy.slices
+        for group in groups[:-1]:
+            origins, taken = self._members(product, group, tile, first, span, frozenset())
+            previous = self._bring_partial(partial, group.chip, taken)
+            if previous is not None:
+                origins.append(FromMem(Rows(previous.copy, 0, 1)))
+                taken |= previous.copy.slices
+            kind = Type.I32 if product.type == Type.I8 else Type.F32
+            copy, since = s.room(group.chip, kind, count, taken | avoid, "partial sums")
+            sums = sum_program(kind, len(origins))
+            s.run(group.chip, sums, origins, count, interval, Place(copy, 0, 1, since=since))
+            self._release(previous)
+            partial = _Partial(group.chip, kind, copy)
+        last = groups[-1]
+        partial = self._bring_partial(partial, last.chip, avoid)
+        origins = list(run.origins)
+        members = len(last.members)
+        if partial is not None:
+            origins.insert(members, FromMem(Rows(partial.copy, 0, 1)))
+            members += 1
+        position = next(i for i, source in enumerate(sources) if isinstance(source, Acc))
+        s.run(last.chip, with_sum(program, position, members), origins, count, interval, place)
+        self._release(partial)
+
+    def _bring_partial(
+        self, partial: _Partial | None, chip: int, avoid: frozenset[int]
+    ) -> _Partial | None:
+        """Partial sums on `chip`, in slices other than `avoid`."""
+        if partial is None:
+            return None
+        kind = partial.kind
+        route = self.s.links.route([partial.chip], chip)
+        for hop in route[1:]:
+            sent = self.s.send(partial.copy, partial.chip, hop, kind, avoid, "partial sums")
+            self._release(partial)
+            partial = _Partial(hop, kind, sent)
+        if partial.copy.slices & avoid:
+            moved = self.s.duplicate(partial.copy, chip, kind, avoid, "partial sums")
+            self._release(partial)
+            partial = _Partial(chip, kind, moved)
+        return partial
+
+    def _release(self, partial: _Partial | None) -> None:
+        if partial is not None:
+            self.s.storage.give(partial.chip, partial.copy, "partial sums", "partial")
+
+
+def _striped(stripes: tuple[tuple[int, int], ...], columns: int, width: int) -> tuple[Run, ...]:
+    """The columns of a constant tile: whole dispatches of all stripes, then what is left."""
+    a_dispatch = len(stripes) // width
+    full, rest = divmod(columns, a_dispatch)
+    runs = []
+    if full:
+        every = tuple((queue, address, 1, full) for queue, address in stripes)
+        runs.append(Run(every, full, a_dispatch, None))
+    if rest:
+        some = tuple((queue, address + full, 1, 1) for queue, address in stripes[: rest * width])
+        runs.append(Run(some, 1, rest, None))
+    return tuple(runs)

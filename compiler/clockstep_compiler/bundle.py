@@ -1,0 +1,74 @@
+"""A rigid bundle: the bulk instructions of one kernel at fixed offsets, and what they hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from clockstep_compiler.calendar import Reservation
+from clockstep_compiler.floorplan import Floorplan
+from clockstep_isa.program import ARGS
+from clockstep_isa.table import BY_NAME, figure
+
+__all__ = ["Bundle", "Row"]
+
+
+class Row(NamedTuple):
+    """One bulk instruction: global queue, cycle, and the columns of `Code`."""
+
+    queue: int
+    cycle: int
+    opcode: int
+    repeat: int
+    interval: int
+    args: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Bundle:
+    """Cycles are offsets from the bundle's time; `not_before` bounds that time from below.
+
+    `first` and `end` are the first dispatch and one past the last latency, as offsets.
+    """
+
+    plan: Floorplan
+    rows: list[Row] = field(default_factory=list)
+    reservations: list[Reservation] = field(default_factory=list)
+    not_before: int = 0
+    first: int = 1 << 60
+    end: int = -(1 << 60)
+
+    def issue(
+        self,
+        chip: int,
+        queue: int,
+        name: str,
+        cycle: int,
+        args: tuple[int, ...],
+        repeat: int = 1,
+        interval: int = 1,
+        busy: int = 1,
+    ) -> None:
+        """Add an instruction by its row's name and hold its queue for the whole repeat."""
+        row = BY_NAME[name]
+        span = (repeat - 1) * interval
+        number = chip * len(self.plan.queues) + queue
+        padded = args + (0,) * (ARGS - len(args))
+        self.rows.append(Row(number, cycle, row.opcode, repeat, interval, padded))
+        self.reservations.append((self.plan.queue_resource(chip, queue), cycle, span + busy))
+        self.first = min(self.first, cycle)
+        latency = max(1, figure(self.plan.machine, row.latency))
+        self.end = max(self.end, cycle + span + latency)
+
+    def after(self, offset: int, cycle: int) -> None:
+        """What happens at `offset` must not happen before `cycle`."""
+        self.not_before = max(self.not_before, cycle - offset)
+
+    def clashes(self) -> bool:
+        """Whether the bundle wants one resource twice at a time."""
+        last: dict[int, int] = {}
+        for resource, start, length in sorted(self.reservations):
+            if last.get(resource, start) > start:
+                return True
+            last[resource] = start + length
+        return False

@@ -1,0 +1,103 @@
+"""From lowered steps to a schedule: which chip makes which block, and how many chips it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clockstep_compiler.blocks import BlockMaker
+from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.movement import Mover
+from clockstep_compiler.partition import Partition, find_product, partition
+from clockstep_compiler.scheduler import Scheduler
+from clockstep_compiler.steps import Broadcast, Compute, Lowered, Relayout, Step, Value, sources_of
+
+__all__ = ["Schedule", "chunk_rows", "schedule"]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A finished schedule and the partition it follows."""
+
+    scheduler: Scheduler
+    partition: Partition
+
+
+def chunk_rows(plan: Floorplan) -> int:
+    """Rows of a block: an eighth of a slice, so that several fit beside the weights."""
+    return max(1, min(plan.machine.icu.repeat_max, plan.machine.words_per_slice // 8))
+
+
+def schedule(plan: Floorplan, lowered: Lowered, chips: int, effort: str, reserve: int) -> Schedule:
+    """Place and schedule everything on exactly `chips` chips.
+
+    Raises `NoRoom` if something does not fit.
+    """
+    s = Scheduler(plan, chips, effort, chunk=chunk_rows(plan))
+    parts = partition(plan, lowered, s.storage, reserve)
+    maker, mover = BlockMaker(s, parts), Mover(s)
+    last_reader = {v.number: i for i, step in enumerate(lowered.steps) for v in sources_of(step)}
+    kept = {value.number for _, value in lowered.outputs}
+    names = {value.number: value.name for value in lowered.values}
+    for index, step in enumerate(lowered.steps):
+        chunks, tiles = s.storage.chunks(step.out), s.storage.tiles(step.out)
+        for chunk in range(chunks):
+            for tile in range(tiles):
+                position = chunk * tiles + tile
+                groups = parts.groups.get((index, tile), [])
+                chip = groups[-1].chip if groups else _home(s, step, chunk, tile, position)
+                if isinstance(step, Compute):
+                    if find_product(step.expr) is not None and not groups:
+                        raise AssertionError(f"no groups for {step.out.name}")
+                    maker.make(step, chunk, tile, chip, groups)
+                elif isinstance(step, Relayout):
+                    mover.relayout(step, chunk, tile, chip)
+                elif isinstance(step, Broadcast):
+                    mover.broadcast(step, chunk, tile, chip)
+                else:
+                    mover.transpose(step, chunk, tile, chip)
+        for value in sources_of(step):
+            if last_reader[value.number] == index and value.number not in kept:
+                _release(s, value)
+    for _, value in lowered.outputs:
+        _load_if_unused(s, value)
+    names.update({v.number: v.name for v in maker.consts.values()})
+    if mover.identity is not None:
+        names[mover.identity.number] = mover.identity.name
+    s.storage.finish(names)
+    return Schedule(s, parts)
+
+
+def _home(s: Scheduler, step: Step, chunk: int, tile: int, position: int) -> int:
+    """The chip of a block without weights: where its first computed source is, else in turn."""
+    for value in sources_of(step):
+        if value.origin != "step":
+            continue
+        for c in (chunk, 0):
+            for t in (tile, 0):
+                holders = s.storage.holders((value.number, c, t))
+                if holders:
+                    return holders[0]
+    total = s.storage.chunks(step.out) * s.storage.tiles(step.out)
+    return position * s.chips // total
+
+
+def _release(s: Scheduler, value: Value) -> None:
+    """Give back the room of a matrix that nobody reads again; constants stay for the next run."""
+    if value.origin == "const":
+        return
+    for chunk in range(s.storage.chunks(value)):
+        for tile in range(s.storage.tiles(value)):
+            for chip in s.storage.holders((value.number, chunk, tile)):
+                for copy in s.storage.copies.pop(((value.number, chunk, tile), chip)):
+                    s.storage.give(chip, copy, value.name, value.origin)
+
+
+def _load_if_unused(s: Scheduler, value: Value) -> None:
+    """An output that is an input or a constant lies in SRAM like any other."""
+    if value.origin == "step":
+        return
+    for chunk in range(s.storage.chunks(value)):
+        for tile in range(s.storage.tiles(value)):
+            block = (value.number, chunk, tile)
+            if not s.storage.holders(block):
+                s.storage.load(value, block, 0, frozenset())

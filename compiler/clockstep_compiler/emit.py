@@ -1,0 +1,116 @@
+"""Emission: a schedule becomes a `Program`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_compiler.driver import Schedule
+from clockstep_compiler.graph import Graph
+from clockstep_compiler.lowering.lower import offset_of
+from clockstep_compiler.steps import Lowered, Value
+from clockstep_compiler.storage import Storage
+from clockstep_isa.layout import PIECE, Binding, Layout
+from clockstep_isa.program import ARGS, Code, Image, Node, Note, Program, end_cycle
+
+__all__ = ["code_of", "emit"]
+
+
+def emit(
+    graph: Graph, lowered: Lowered, done: Schedule, weights: bool, info: Mapping[str, Any]
+) -> Program:
+    """Columns of instructions, the initial SRAM, bindings and what serves which node."""
+    s = done.scheduler
+    machine = s.plan.machine
+    code = code_of(done)
+    nodes = tuple(
+        Node(node.name, node.op, *s.spans.get(index, (0, 0)))
+        for index, node in enumerate(graph.nodes)
+    )
+    notes = tuple(Note(node, tile) for node, tile in s.notes)
+    return Program(
+        machine=machine,
+        chips=s.chips,
+        code=code,
+        image=_image(s.storage, machine.vector, weights),
+        inputs=tuple(_input(graph, lowered, s.storage, name) for name in graph.inputs),
+        outputs=tuple(_output(graph, s.storage, name, value) for name, value in lowered.outputs),
+        nodes=nodes,
+        notes=notes,
+        cycles=end_cycle(machine, code),
+        info=info,
+    )
+
+
+def code_of(done: Schedule) -> Code:
+    """The instructions of a schedule, in the order of the format."""
+    rows, notes = done.scheduler.rows, done.scheduler.row_notes
+    count = len(rows)
+    fixed = np.array([row[:5] for row in rows], np.int64).reshape(count, 5)
+    args = np.array([row[5] for row in rows], np.int64).reshape(count, ARGS)
+    return Code(
+        queue=fixed[:, 0].astype(np.int32),
+        cycle=fixed[:, 1].copy(),
+        opcode=fixed[:, 2].astype(np.uint8),
+        repeat=fixed[:, 3].astype(np.int32),
+        interval=fixed[:, 4].astype(np.int32),
+        args=args,
+        note=np.array(notes, np.int32),
+    ).sorted()
+
+
+def _image(storage: Storage, lanes: int, weights: bool) -> Image:
+    """Initial words by chip, slice and address."""
+    parts = sorted(storage.image, key=lambda part: part[:3])
+    regions = np.array([(c, q, a, len(w)) for c, q, a, w in parts], np.int64).reshape(-1, 4)
+    if not weights:
+        return Image(regions, None)
+    data = np.zeros((int(regions[:, 3].sum()), lanes), np.uint8)
+    at = 0
+    for _, _, _, words in parts:
+        data[at : at + len(words), : words.shape[1]] = words
+        at += len(words)
+    return Image(regions, data)
+
+
+def _pieces(rows: list[tuple[int, ...]]) -> NDArray[np.int64]:
+    return np.array(sorted(rows), np.int64).reshape(-1, len(PIECE))
+
+
+def _input(graph: Graph, lowered: Lowered, storage: Storage, name: str) -> Binding:
+    tensor = graph.tensors[name]
+    layouts = tuple(
+        _layout(value, tensor.dtype, value.axes, storage.pieces[value.number])
+        for value in lowered.values
+        if value.origin == "input" and value.source == name and value.number in storage.pieces
+    )
+    return Binding(name, tensor.dtype, tensor.shape, layouts)
+
+
+def _output(graph: Graph, storage: Storage, name: str, value: Value) -> Binding:
+    tensor = graph.tensors[name]
+    lanes = storage.plan.machine.vector
+    rows: list[tuple[int, ...]] = []
+    for chunk in range(storage.chunks(value)):
+        for tile in range(storage.tiles(value)):
+            block = (value.number, chunk, tile)
+            chip = storage.holders(block)[0]
+            copy = storage.copies[block, chip][0]
+            for byte, (queue, address) in enumerate(copy.planes):
+                rows.append(
+                    (byte, chunk * storage.chunk, storage.rows_of(value, chunk), tile * lanes,
+                     storage.lanes_of(value, tile), chip, queue, address)
+                )
+    axes = tuple(range(len(tensor.shape)))
+    return Binding(name, tensor.dtype, tensor.shape, (_layout(value, tensor.dtype, axes, rows),))
+
+
+def _layout(
+    value: Value, dtype: str, axes: tuple[int, ...], pieces: list[tuple[int, ...]]
+) -> Layout:
+    return Layout(
+        value.type, offset_of(dtype), axes, value.rows, value.columns, _pieces(pieces)
+    )

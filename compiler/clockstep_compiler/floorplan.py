@@ -1,0 +1,120 @@
+"""Resources and ways of a chip as the scheduler sees them: numbers for queues, streams and planes.
+
+A stretch is a part of the chip that a stream crosses: 0 is the west hemisphere, `r` lies between
+ranks r - 1 and r of the VXM, the last is the east hemisphere. A slot is reserved on the stretches
+it crosses from its producer to its last consumer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from clockstep_compiler.calendar import Reservation
+from clockstep_isa.geometry import EAST, WEST, Queue, Unit, geometry, phase
+from clockstep_isa.machine import Machine
+
+__all__ = ["Floorplan", "Way"]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a vector gets from `x` to another place: direction, hops, stretches it crosses."""
+
+    direction: int
+    hops: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Floorplan:
+    """Everything the scheduler asks about one machine."""
+
+    machine: Machine
+
+    @cached_property
+    def queues(self) -> tuple[Queue, ...]:
+        return geometry(self.machine).queues
+
+    @cached_property
+    def slices(self) -> dict[str, list[int]]:
+        """Queue ids of the MEM slices of each hemisphere, innermost first."""
+        return {
+            side: [q.id for q in self.queues if q.unit == Unit.MEM and q.hemisphere == side]
+            for side in "WE"
+        }
+
+    @cached_property
+    def planes(self) -> list[tuple[str, int]]:
+        """(hemisphere, plane) in the order in which K tiles are dealt to them."""
+        count = self.machine.mxm.planes_per_hemisphere
+        return [(side, p) for p in range(count) for side in "WE"]
+
+    @cached_property
+    def pairs(self) -> list[tuple[str, int]]:
+        """(hemisphere, first plane) of every fp16 array."""
+        step = self.machine.mxm.fp16_planes
+        return [(side, p) for side, p in self.planes if p % step == 0]
+
+    @cached_property
+    def install_streams(self) -> int:
+        """Weight streams of a plane: as many as leave the others room for operands and results."""
+        m = self.machine
+        planes = m.mxm.planes_per_hemisphere
+        fair = (m.streams.per_direction - 8) // planes // 2 * 2
+        least = max(2, min(fair, m.streams.per_direction // planes // 2 * 2))
+        return min(m.mxm.install_streams, least, m.mem.slices_per_hemisphere)
+
+    def queue(self, unit: Unit, hemisphere: str, index: int) -> Queue:
+        return geometry(self.machine).queue(unit, hemisphere, index)
+
+    def outward(self, hemisphere: str) -> int:
+        """The direction in which streams leave the VXM through a hemisphere."""
+        return WEST if hemisphere == "W" else EAST
+
+    def inward(self, hemisphere: str) -> int:
+        return EAST if hemisphere == "W" else WEST
+
+    def way(self, origin: Queue, target: Queue) -> Way:
+        """From a unit in one hemisphere to a unit in either."""
+        direction = EAST if target.x > origin.x else WEST
+        hops = abs(target.x - origin.x)
+        if origin.hemisphere == target.hemisphere:
+            edge = 0 if origin.hemisphere == "W" else self.machine.vxm.ranks
+            return Way(direction, hops, edge, edge)
+        return Way(direction, hops, 0, self.machine.vxm.ranks)
+
+    # -- resources ----------------------------------------------------------------------------
+
+    @cached_property
+    def _span(self) -> int:
+        m = self.machine
+        streams = 2 * (m.vxm.ranks + 1) * m.streams.per_direction
+        return len(self.queues) + streams + 4 * m.mxm.planes_per_hemisphere
+
+    def queue_resource(self, chip: int, queue: int) -> int:
+        return chip * self._span + queue
+
+    def stream_resource(self, chip: int, direction: int, stretch: int, stream: int) -> int:
+        m = self.machine
+        row = direction * (m.vxm.ranks + 1) + stretch
+        return chip * self._span + len(self.queues) + row * m.streams.per_direction + stream
+
+    def plane_resources(self, chip: int, hemisphere: str, plane: int) -> tuple[int, int]:
+        """The weight buffer and the array of a plane."""
+        count = self.machine.mxm.planes_per_hemisphere
+        first = (chip + 1) * self._span - 4 * count
+        index = plane + (count if hemisphere == "E" else 0)
+        return first + index, first + 2 * count + index
+
+    def hold(
+        self, chip: int, way: Way, base: int, streams: int, cycle: int, x: int, length: int
+    ) -> list[Reservation]:
+        """Streams on a way, whose first vector is at `x` in `cycle`, for `length` phases."""
+        first = phase(way.direction, cycle, x)
+        return [
+            (self.stream_resource(chip, way.direction, stretch, base + s), first, length)
+            for stretch in range(way.first, way.last + 1)
+            for s in range(streams)
+        ]

@@ -1,0 +1,312 @@
+"""Kernels: a wave with its sources and its destination, as one rigid bundle.
+
+Sources are blocks in SRAM, products of the MXM, and blocks on their way through the SXM; the
+bundle reads them so that they meet the wave, and writes its result. All offsets count from the
+cycle in which level 0 of the wave samples its first vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from clockstep_compiler.bundle import Bundle
+from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.storage import Copy
+from clockstep_compiler.wave import Arrival, Feed, Wave, WaveProgram, plan_wave
+from clockstep_isa.geometry import Queue, Unit, geometry
+from clockstep_isa.table import BY_OPCODE, Type
+
+__all__ = ["Array", "FromMem", "FromMxm", "FromSxm", "Kernel", "Rows", "Run", "Target", "build"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Rows:
+    """Rows start, start + stride, ... of one copy of a block."""
+
+    copy: Copy
+    start: int
+    stride: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FromMem:
+    rows: Rows
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Run:
+    """Consecutive columns of an array: `dispatches` of `lw`, `columns` each.
+
+    Stripe i is (slice, address, stride, words) and feeds stream i. `rows` is the block that the
+    columns are rows of, None for constant weights.
+    """
+
+    stripes: tuple[tuple[int, int, int, int], ...]
+    dispatches: int
+    columns: int
+    rows: Rows | None
+
+    def byte(self, index: int) -> Run:
+        """One byte of every element as an int8 column of its own."""
+        return Run(self.stripes[index : index + 1], self.dispatches, self.columns, self.rows)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Array:
+    """What is installed in a plane."""
+
+    side: str
+    plane: int
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FromMxm:
+    """The product of a block's lanes 0..depth-1 with an array."""
+
+    rows: Rows
+    type: Type
+    depth: int
+    array: Array
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FromSxm:
+    """A block through the permutor of a hemisphere; `args` follow the operand in the row."""
+
+    rows: Rows
+    side: str
+    name: str
+    args: tuple[int, ...]
+
+
+Origin = FromMem | FromMxm | FromSxm
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Target:
+    """Where the result goes: a slice and address for each byte, `stride` words a row.
+
+    `since` is the first cycle in which all of it may be written.
+    """
+
+    side: str
+    planes: tuple[tuple[int, int], ...]
+    stride: int
+    since: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Kernel:
+    """One wave over `count` rows on one chip."""
+
+    chip: int
+    program: WaveProgram
+    origins: tuple[Origin, ...]
+    count: int
+    interval: int
+
+
+@dataclass(slots=True)
+class _Builder:
+    plan: Floorplan
+    kernel: Kernel
+    bundle: Bundle
+    lead: int
+    """Extra cycles between loading weights and using them, where slices would clash."""
+
+    @property
+    def length(self) -> int:
+        """Phases or cycles that one stream or queue serves."""
+        return (self.kernel.count - 1) * self.kernel.interval + 1
+
+
+def build(plan: Floorplan, kernel: Kernel, target: Target, variant: int) -> Bundle | None:
+    """The bundle of a kernel, or None if this variant has no wave."""
+    sides = tuple(plan.inward(_side(origin)) for origin in kernel.origins)
+    feeds = tuple(f for f in (_feed(plan, origin) for origin in kernel.origins) if f is not None)
+    wave = plan_wave(
+        plan.machine, kernel.program, sides, feeds, plan.outward(target.side), variant
+    )
+    if wave is None:
+        return None
+    for lead in (0, 2 * geometry(plan.machine).positions):
+        bundle = _assemble(_Builder(plan, kernel, Bundle(plan), lead), wave, target)
+        if not bundle.clashes():
+            return bundle
+    return None
+
+
+def _side(origin: Origin) -> str:
+    """The hemisphere from which an origin enters the VXM."""
+    if isinstance(origin, FromMem):
+        return origin.rows.copy.side
+    return origin.array.side if isinstance(origin, FromMxm) else origin.side
+
+
+def _station(plan: Floorplan, origin: FromMxm | FromSxm) -> Queue:
+    """The unit that an origin's block passes through."""
+    if isinstance(origin, FromMxm):
+        return plan.queue(Unit.ABC, origin.array.side, origin.array.plane)
+    return plan.queue(Unit.PERMUTE, origin.side, 0)
+
+
+def _feed(plan: Floorplan, origin: Origin) -> Feed | None:
+    if isinstance(origin, FromMem):
+        return None
+    source = plan.queues[origin.rows.copy.planes[0][0]]
+    way = plan.way(source, _station(plan, origin))
+    return Feed(way.direction, way.first, way.last, len(origin.rows.copy.planes))
+
+
+def _assemble(b: _Builder, wave: Wave, target: Target) -> Bundle:
+    feeds = iter(wave.feeds)
+    samples = [
+        _enter(b, origin, arrival, feeds)
+        for origin, arrival in zip(b.kernel.origins, wave.arrivals, strict=True)
+    ]
+    _install(b, [s for s in samples if s is not None])
+    kernel, chip = b.kernel, b.kernel.chip
+    for step in wave.steps:
+        queue = b.plan.queue(Unit.VXM, "", step.alu).id
+        name = BY_OPCODE[step.opcode].name
+        b.bundle.issue(chip, queue, name, step.cycle, step.args, kernel.count, kernel.interval)
+    for hold in wave.holds:
+        b.bundle.reservations += [
+            (b.plan.stream_resource(chip, hold.direction, s, hold.base + i), hold.phase, b.length)
+            for s in range(hold.first, hold.last + 1)
+            for i in range(hold.streams)
+        ]
+    _write(b, wave.out, target)
+    return b.bundle
+
+
+def _write(b: _Builder, out: Arrival, target: Target) -> None:
+    for byte, (queue, address) in enumerate(target.planes):
+        cycle = out.cycle + abs(b.plan.queues[queue].x - out.x)
+        args = (out.direction << 8 | out.base + byte, address, target.stride)
+        b.bundle.issue(
+            b.kernel.chip, queue, "write", cycle, args, b.kernel.count, b.kernel.interval
+        )
+        b.bundle.after(cycle, target.since)
+
+
+def _read(b: _Builder, rows: Rows, x: int, cycle: int, direction: int, base: int) -> None:
+    """Read a block so that its first vector is at `x` in `cycle`."""
+    kernel = b.kernel
+    for byte, (queue, address) in enumerate(rows.copy.planes):
+        at = cycle - abs(x - b.plan.queues[queue].x) - b.plan.machine.mem.read_latency
+        args = (address + rows.start, rows.stride, direction << 8 | base + byte)
+        b.bundle.issue(kernel.chip, queue, "read", at, args, kernel.count, kernel.interval)
+        _wait(b, rows, kernel.count, kernel.interval, at)
+
+
+def _wait(b: _Builder, rows: Rows, count: int, interval: int, at: int) -> None:
+    """No row is read before it is there: the latest of (ready - its place in the sequence)."""
+    steps = np.arange(count)
+    ready = rows.copy.ready[rows.start + rows.stride * steps]
+    b.bundle.after(at, int((ready - steps * interval).max()))
+
+
+def _enter(
+    b: _Builder, origin: Origin, arrival: Arrival, feeds: Iterator[int]
+) -> tuple[FromMxm, int] | None:
+    """Bring one origin to its arrival; for a product also the cycle its plane first samples."""
+    plan, kernel = b.plan, b.kernel
+    if isinstance(origin, FromMem):
+        _read(b, origin.rows, arrival.x, arrival.cycle, arrival.direction, arrival.base)
+        return None
+    station = _station(plan, origin)
+    emitted = arrival.cycle - abs(arrival.x - station.x)
+    base = next(feeds)
+    stream = arrival.direction << 8 | arrival.base
+    source = plan.queues[origin.rows.copy.planes[0][0]]
+    way = plan.way(source, station)
+    operand = way.direction << 8 | base
+    if isinstance(origin, FromSxm):
+        sample = emitted - plan.machine.sxm.permute_latency
+        width = len(origin.rows.copy.planes)
+        args = (operand, width, *origin.args, stream)
+        b.bundle.issue(
+            kernel.chip, station.id, origin.name, sample, args, kernel.count, kernel.interval
+        )
+    else:
+        sample = _multiply(b, origin, emitted, operand, stream)
+    _read(b, origin.rows, station.x, sample, way.direction, base)
+    b.bundle.reservations += plan.hold(
+        kernel.chip, way, base, len(origin.rows.copy.planes), sample, station.x, b.length
+    )
+    return (origin, sample) if isinstance(origin, FromMxm) else None
+
+
+def _multiply(b: _Builder, origin: FromMxm, emitted: int, operand: int, stream: int) -> int:
+    """`acc` and `abc` for a result emitted in a cycle; returns when the operand is sampled."""
+    plan, kernel, mxm = b.plan, b.kernel, b.plan.machine.mxm
+    side, plane = origin.array.side, origin.array.plane
+    result = Type.I32 if origin.type == Type.I8 else Type.F32
+    take = emitted - mxm.accumulate_latency
+    sample = take - mxm.multiply_latency
+    acc, abc = (plan.queue(u, side, plane).id for u in (Unit.ACC, Unit.ABC))
+    b.bundle.issue(
+        kernel.chip, acc, "acc", take, (int(result), stream), kernel.count, kernel.interval
+    )
+    args = (int(origin.type), operand, origin.depth)
+    at = sample - mxm.activation_skew
+    b.bundle.issue(
+        kernel.chip, abc, "abc", at, args, kernel.count, kernel.interval, kernel.interval
+    )
+    return sample
+
+
+def _install(b: _Builder, samples: list[tuple[FromMxm, int]]) -> None:
+    """Load and install the weights of every plane, all just before the first needs them."""
+    if not samples:
+        return
+    mxm = b.plan.machine.mxm
+    first = min(sample for _, sample in samples) - mxm.install_latency
+    before: list[tuple[frozenset[int], str, int]] = []
+    for origin, sample in samples:
+        array = origin.array
+        slices = frozenset(stripe[0] for run in array.runs for stripe in run.stripes)
+        start = first - b.lead
+        for others, side, begun in before:
+            if slices & others:
+                gap = 0 if side == array.side else geometry(b.plan.machine).positions
+                start = min(start, begun - gap)
+        start -= sum(run.dispatches for run in array.runs)
+        before.append((slices, array.side, start))
+        lw = b.plan.queue(Unit.LW, array.side, array.plane)
+        _load(b, origin, lw, start)
+        b.bundle.issue(
+            b.kernel.chip, lw.id, "iw", first, (int(origin.type),), busy=mxm.install_latency
+        )
+        end = sample + b.length
+        planes = mxm.fp16_planes if origin.type == Type.F16 else 1
+        for plane in range(array.plane, array.plane + planes):
+            buffer, held = b.plan.plane_resources(b.kernel.chip, array.side, plane)
+            b.bundle.reservations.append((buffer, start, first + 1 - start))
+            b.bundle.reservations.append((held, first, end - first))
+
+
+def _load(b: _Builder, origin: FromMxm, lw: Queue, start: int) -> None:
+    """`lw` for every run of columns, and the reads that feed it."""
+    plan, chip, array = b.plan, b.kernel.chip, origin.array
+    base = array.plane * plan.install_streams
+    column = 0
+    direction = plan.outward(array.side)
+    for run in array.runs:
+        for i, (queue, address, stride, words) in enumerate(run.stripes):
+            way = plan.way(plan.queues[queue], lw)
+            at = start - way.hops - plan.machine.mem.read_latency
+            args = (address, stride, direction << 8 | base + i)
+            b.bundle.issue(chip, queue, "read", at, args, words)
+            b.bundle.reservations += plan.hold(chip, way, base + i, 1, start, lw.x, words)
+            if run.rows is not None:
+                _wait(b, run.rows, words, 1, at)
+        args = (int(origin.type), direction << 8 | base, len(run.stripes), column, run.columns)
+        b.bundle.issue(chip, lw.id, "lw", start, args, run.dispatches)
+        start += run.dispatches
+        column += run.dispatches * run.columns

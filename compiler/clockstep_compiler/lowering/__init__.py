@@ -1,0 +1,12 @@
+"""Lowering: the graph becomes steps over stored matrices, numerics chosen.
+
+One file a family of operators; `@lowers("Add", ...)` registers a handler, and
+`clockstep_compiler.operators` lists it for users.
+"""
+
+from __future__ import annotations
+
+from clockstep_compiler.lowering import elementwise, matmul, quantized, shapes
+from clockstep_compiler.lowering.lower import HANDLERS, lower
+
+__all__ = ["HANDLERS", "elementwise", "lower", "matmul", "quantized", "shapes"]

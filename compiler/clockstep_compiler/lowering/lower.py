@@ -1,0 +1,336 @@
+"""The state of lowering: what each tensor is so far, and how it becomes a stored matrix.
+
+A tensor is an expression until somebody needs it stored: a second reader, a product's operand, a
+graph output. So a chain of operators with one reader each becomes one wave.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_compiler.expr import Const, Expr, Leaf, add, binary, cast, mul
+from clockstep_compiler.graph import Graph, Node
+from clockstep_compiler.options import Options
+from clockstep_compiler.steps import Broadcast, Compute, Lowered, Step, Value
+from clockstep_isa.diagnostics import Diagnostic, UnsupportedModel
+from clockstep_isa.layout import numpy_type
+from clockstep_isa.table import Type
+
+__all__ = ["HANDLERS", "Lowering", "Quant", "Tensor", "lower", "lowers"]
+
+FLOATS = ("float16", "float32", "float64", "bfloat16")
+STORED = {
+    **dict.fromkeys(FLOATS, Type.F16),
+    "int8": Type.I8,
+    "uint8": Type.I8,
+    "bool": Type.I8,
+    "int16": Type.I16,
+    "uint16": Type.I32,
+    "int32": Type.I32,
+    "int64": Type.I32,
+}
+"""How a tensor's elements are kept in SRAM: floats as fp16, uint8 as int8 less 128."""
+
+Handler = Callable[["Lowering", Node], None]
+HANDLERS: dict[str, Handler] = {}
+
+
+def lowers(*names: str) -> Callable[[Handler], Handler]:
+    """Register the lowering of operators."""
+
+    def register(handler: Handler) -> Handler:
+        for name in names:
+            assert name not in HANDLERS, f"{name} is lowered twice"
+            HANDLERS[name] = handler
+        return handler
+
+    return register
+
+
+def offset_of(dtype: str) -> int:
+    """What is added to an element before it is stored."""
+    return -128 if dtype == "uint8" else 0
+
+
+@dataclass(slots=True)
+class Tensor:
+    """A tensor while lowering: `expr` computes it in f32 or i32, or is the leaf that holds it.
+
+    `narrow` is true if `expr` is in the storage type. `nodes` are those whose work `expr` holds.
+    `quant` says what a DequantizeLinear read, for the products that can use the integers.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    expr: Expr
+    nodes: tuple[int, ...]
+    narrow: bool = False
+    value: Value | None = None
+    quant: Quant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quant:
+    """A tensor as scale * (integers - zero); scale and zero broadcast to its shape."""
+
+    source: str
+    scale: NDArray[np.float64]
+    zero: NDArray[np.int64]
+
+
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns of a tensor's matrix."""
+    return (math.prod(shape[:-1]), shape[-1]) if shape else (1, 1)
+
+
+class Lowering:
+    """Walks the graph once; handlers call `define` for each output of their node."""
+
+    def __init__(self, graph: Graph, options: Options) -> None:
+        self.graph = graph
+        self.options = options
+        self.steps: list[Step] = []
+        self.values: list[Value] = []
+        self.tensors: dict[str, Tensor] = {}
+        self.node = 0
+        self._fused: set[int] = set()
+        self.weight_bytes = 0
+        self.warnings: list[str] = []
+        self.uses = Counter(name for node in graph.nodes for name in node.inputs if name)
+        self.uses.update(graph.outputs)
+        self.views: dict[tuple[object, ...], Value] = {}
+        for name in graph.inputs:
+            self._define_input(name)
+
+    def start_node(self, index: int) -> None:
+        """Handlers work for node `index` from here on."""
+        self.node = index
+        self._fused = set()
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.graph.tensors[name].shape
+
+    def dtype(self, name: str) -> str:
+        return self.graph.tensors[name].dtype
+
+    def constant(self, name: str) -> NDArray[np.generic] | None:
+        """The array of a constant, None for anything computed or absent."""
+        return self.graph.constants.get(name) if name else None
+
+    def operand(self, name: str, shape: tuple[int, ...]) -> Expr:
+        """A tensor as an expression over `shape`, in f32 or i32, ready to compute with."""
+        constant = self.constant(name)
+        if constant is not None:
+            kind = Type.F32 if self.dtype(name) in FLOATS else Type.I32
+            exact = constant.astype(np.float64 if kind == Type.F32 else np.int64)
+            return Const(exact, kind)
+        tensor = self.tensors[name]
+        if isinstance(tensor.expr, Const):
+            return tensor.expr
+        if tensor.quant is not None:
+            return self.dequantized(tensor.quant, shape)
+        inline = self.uses[name] == 1 and tensor.shape == shape
+        if not inline or tensor.value is not None:
+            return self.widen(self.leaf(name, shape), tensor.dtype)
+        self._fused.update(tensor.nodes)
+        return self.widen(tensor.expr, tensor.dtype) if tensor.narrow else tensor.expr
+
+    def dequantized(self, quant: Quant, shape: tuple[int, ...]) -> Expr:
+        """scale * (integers - zero) over `shape`, from the stored integers."""
+        integers = self.widen(self.leaf(quant.source, shape), self.dtype(quant.source))
+        return mul(cast(add(integers, -quant.zero), Type.F32), quant.scale)
+
+    def leaf(self, name: str, shape: tuple[int, ...]) -> Expr:
+        """A stored tensor's leaf over `shape`, rows mapped by ONNX broadcasting."""
+        value = self.store(name)
+        own = self.tensors[name].shape
+        if own == shape:
+            return Leaf(value, None)
+        if own and own[-1] != (shape[-1] if shape else 1):
+            value = self._spread(value)
+        rows = np.arange(value.rows).reshape(own[:-1])
+        index = np.broadcast_to(rows, shape[:-1]).ravel()
+        return Leaf(value, np.ascontiguousarray(index))
+
+    def widen(self, expr: Expr, dtype: str) -> Expr:
+        """From the storage type to f32 or i32."""
+        if dtype in FLOATS:
+            return cast(expr, Type.F32)
+        return add(cast(expr, Type.I32), -offset_of(dtype))
+
+    def narrow(self, expr: Expr, dtype: str) -> Expr:
+        """From f32 or i32 to the storage type of `dtype`; integers keep their low bits."""
+        stored = STORED[dtype]
+        if dtype == "uint16":
+            return binary("and", expr, Const(np.asarray(0xFFFF), Type.I32))
+        if expr.out == Type.I32:
+            expr = add(expr, offset_of(dtype))
+        return cast(expr, stored, saturate=False)
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def define(self, name: str, expr: Expr, *, narrow: bool = False) -> Tensor:
+        """The tensor `name` is `expr`, in f32 or i32, or `narrow`: in its storage type."""
+        tensor = self.graph.tensors[name]
+        nodes = tuple(sorted(self._fused | {self.node}))
+        self.tensors[name] = Tensor(name, tensor.shape, tensor.dtype, expr, nodes, narrow)
+        return self.tensors[name]
+
+    def define_value(self, name: str, value: Value) -> Tensor:
+        """The tensor `name` is stored as `value`."""
+        tensor = self.graph.tensors[name]
+        leaf = Leaf(value, None)
+        self.tensors[name] = Tensor(
+            name, tensor.shape, tensor.dtype, leaf, (self.node,), True, value
+        )
+        return self.tensors[name]
+
+    def store(self, name: str) -> Value:
+        """The matrix that holds a tensor, made now if it has none yet."""
+        constant = self.constant(name)
+        if constant is not None and name not in self.tensors:
+            self.define_value(name, self._constant_leaf(name, constant).value)
+        tensor = self.tensors[name]
+        if isinstance(tensor.expr, Const):
+            leaf = self._constant_leaf(name, tensor.expr.array)
+            tensor.value, tensor.expr, tensor.narrow = leaf.value, leaf, True
+        if tensor.value is None:
+            expr = tensor.expr if tensor.narrow else self.narrow(tensor.expr, tensor.dtype)
+            rows, columns = matrix_shape(tensor.shape)
+            tensor.value = self.new_value(name, rows, columns, expr.out, "step")
+            self.steps.append(Compute(tensor.value, expr, tensor.nodes, tensor.shape))
+            tensor.expr, tensor.narrow = Leaf(tensor.value, None), True
+        return tensor.value
+
+    def new_value(
+        self, name: str, rows: int, columns: int, kind: Type, origin: str, **extra: object
+    ) -> Value:
+        value = Value(len(self.values), name, rows, columns, kind, origin, **extra)  # type: ignore[arg-type]
+        self.values.append(value)
+        return value
+
+    def input_view(self, name: str, axes: tuple[int, ...], rows: int, columns: int) -> Value:
+        """A graph input, loaded by the host with its axes in another order or in other rows."""
+        key = (name, axes, rows, columns)
+        if key not in self.views:
+            kind = STORED[self.dtype(name)]
+            self.views[key] = self.new_value(
+                name, rows, columns, kind, "input", source=name, axes=axes
+            )
+        return self.views[key]
+
+    def constant_value(self, name: str, data: NDArray[np.generic]) -> Value:
+        """A stored constant matrix [rows, columns] in a storage type's dtype."""
+        kind = next(t for t in Type if numpy_type(t) == data.dtype)
+        return self.new_value(name, *data.shape, kind, "const", data=data)
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _define_input(self, name: str) -> None:
+        tensor = self.graph.tensors[name]
+        if tensor.dtype not in STORED:
+            return  # reported with the node that reads it, or as an output
+        axes = tuple(range(len(tensor.shape)))
+        self.define_value(name, self.input_view(name, axes, *matrix_shape(tensor.shape)))
+
+    def _constant_leaf(self, name: str, array: NDArray[np.generic]) -> Leaf:
+        tensor = self.graph.tensors[name]
+        target = numpy_type(STORED[tensor.dtype])
+        full = np.broadcast_to(array, tensor.shape).reshape(matrix_shape(tensor.shape))
+        if tensor.dtype in FLOATS:
+            with np.errstate(over="ignore"):
+                data = full.astype(target)
+            if np.isinf(data).any() and not np.isinf(full).any():
+                self.warnings.append(f"constant {name!r} exceeds fp16 and became infinite")
+        else:
+            data = (full.astype(np.int64) + offset_of(tensor.dtype)).astype(target)
+        return Leaf(self.constant_value(name, np.ascontiguousarray(data)), None)
+
+    def _spread(self, value: Value) -> Value:
+        """A matrix of one column with that column in every lane."""
+        assert value.columns == 1, value.name
+        key = ("spread", value.number)
+        if key not in self.views:
+            out = self.new_value(value.name, value.rows, 1, value.type, "step")
+            self.steps.append(Broadcast(out, value, (self.node,)))
+            self.views[key] = out
+        return self.views[key]
+
+
+def _problem(graph: Graph, node: Node, error: UnsupportedModel) -> Diagnostic:
+    d = error.diagnostic
+    return Diagnostic(d.code, d.message, f"node {node.name!r} ({node.op})", d.help)
+
+
+def _check_types(graph: Graph) -> list[Diagnostic]:
+    """Graph inputs and outputs of an element type that cannot be stored."""
+    return [
+        Diagnostic(
+            "type-unsupported",
+            f"{graph.tensors[name].dtype} cannot be stored",
+            f"{kind} {name!r}",
+            "cast to one of " + ", ".join(STORED),
+        )
+        for kind, names in (("input", graph.inputs), ("output", graph.outputs))
+        for name in names
+        if graph.tensors[name].dtype not in STORED
+    ]
+
+
+def lower(graph: Graph, options: Options) -> Lowered:
+    """Turn every node into steps.
+
+    Raises `UnsupportedModel` with one diagnostic for each node that cannot be lowered.
+    """
+    state = Lowering(graph, options)
+    problems = _check_types(graph)
+    broken: set[str] = {n for n in graph.inputs if graph.tensors[n].dtype not in STORED}
+    for index, node in enumerate(graph.nodes):
+        state.start_node(index)
+        if broken.intersection(node.inputs):
+            broken.update(node.outputs)
+            continue
+        try:
+            _lower_node(state, node)
+        except UnsupportedModel as error:
+            problems.append(_problem(graph, node, error))
+            broken.update(node.outputs)
+    if problems:
+        first = problems[0]
+        raise UnsupportedModel(
+            first.code, first.message, where=first.where, help=first.help,
+            diagnostics=tuple(problems),
+        )
+    outputs = tuple((name, state.store(name)) for name in graph.outputs)
+    return Lowered(
+        tuple(state.steps),
+        tuple(state.values),
+        outputs,
+        state.weight_bytes,
+        tuple(state.warnings),
+    )
+
+
+def _lower_node(state: Lowering, node: Node) -> None:
+    if node.domain not in ("", "ai.onnx") or node.op not in HANDLERS:
+        name = f"{node.domain}::{node.op}" if node.domain else node.op
+        raise UnsupportedModel(
+            "op-unsupported", f"operator {name} is not supported", help="see `clockstep ops`"
+        )
+    for name in (*node.inputs, *node.outputs):
+        if name and state.dtype(name) not in STORED and state.constant(name) is None:
+            raise UnsupportedModel(
+                "type-unsupported",
+                f"element type {state.dtype(name)} of {name!r} is not supported",
+                help="cast to one of " + ", ".join(STORED),
+            )
+    HANDLERS[node.op](state, node)

@@ -1,0 +1,356 @@
+"""Matrix products: operands brought to the array's layout, zero points turned into corrections.
+
+The array multiplies signed int8 or fp16 with the inner dimension along the lanes of both operands.
+uint8 is stored as int8 less 128; what that and the zero points take away is given back by a
+correction per column where the weights are constant, and by products with constant matrices
+where they are not. All of it is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_compiler.expr import Acc, Const, Expr, add, cast, mul
+from clockstep_compiler.graph import Node
+from clockstep_compiler.lowering.elementwise import attribute, combine
+from clockstep_compiler.lowering.lower import FLOATS, Lowering, Quant, lowers, offset_of
+from clockstep_compiler.lowering.quantized import constant_of, requantize
+from clockstep_compiler.steps import Product, Term, Transpose, Value, Weights
+from clockstep_isa.diagnostics import UnsupportedModel
+from clockstep_isa.table import Type
+
+__all__: list[str] = []
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class _Operand:
+    """One side of a product: a tensor, whether its last two axes are exchanged, its zero point.
+
+    `shape` is the tensor's shape after that, with vectors made matrices.
+    """
+
+    name: str
+    swap: bool
+    shape: tuple[int, ...]
+    zero: NDArray[np.int64]
+
+
+def _swapped(shape: tuple[int, ...], swap: bool) -> tuple[int, ...]:
+    return (*shape[:-2], shape[-1], shape[-2]) if swap else shape
+
+
+def _shapes(state: Lowering, a: str, b: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of both operands as (stacks of) matrices, the way numpy's matmul sees them."""
+    left, right = state.shape(a), state.shape(b)
+    if not left or not right:
+        raise UnsupportedModel("matmul-scalar", "an operand is a scalar")
+    left = (1, *left) if len(left) == 1 else left
+    right = (*right, 1) if len(right) == 1 else right
+    if left[-1] != right[-2]:
+        raise UnsupportedModel("matmul-shape", f"{list(left)} times {list(right)}")
+    return left, right
+
+
+# -- operands in the layout of the array ------------------------------------------------------
+
+
+def _lanes_matrix(state: Lowering, name: str, shape: tuple[int, ...], swap: bool) -> Value:
+    """A tensor with the rows of its matrices along the lanes, or with `swap` their columns.
+
+    `shape` is the tensor's, vectors made matrices.
+    """
+    if not swap:
+        return state.store(name)
+    rows, columns = math.prod(shape[:-2]) * shape[-1], shape[-2]
+    value = state.store(name)
+    if value.origin == "input" and name in state.graph.inputs:
+        axes = value.axes
+        order = (*axes[:-2], axes[-1], axes[-2])
+        return state.input_view(name, order, rows, columns)
+    if value.origin == "const":
+        assert value.data is not None
+        data = np.swapaxes(value.data.reshape(shape), -1, -2).reshape(rows, columns)
+        return state.constant_value(name, np.ascontiguousarray(data))
+    return _transposed(state, value, math.prod(shape[:-2]))
+
+
+def _transposed(state: Lowering, value: Value, batch: int) -> Value:
+    key = ("transposed", value.number, batch)
+    if key not in state.views:
+        rows = value.rows // batch
+        out = state.new_value(value.name, batch * value.columns, rows, value.type, "step")
+        state.steps.append(Transpose(out, value, batch, (state.node,)))
+        state.views[key] = out
+    return state.views[key]
+
+
+def _weights(state: Lowering, b: _Operand) -> Weights:
+    """The right operand of `a @ b`: inner dimension along the lanes."""
+    sets, depth, columns = math.prod(b.shape[:-2]), b.shape[-2], b.shape[-1]
+    # a vector is stored as one row, which is its layout as weights already
+    swap = not b.swap and len(state.shape(b.name)) > 1
+    value = _lanes_matrix(state, b.name, _swapped(b.shape, b.swap), swap)
+    if value.origin != "const":
+        return Weights(sets, columns, depth, value=value)
+    assert value.data is not None
+    state.weight_bytes += value.data.nbytes
+    return Weights(sets, columns, depth, data=value.data.reshape(sets, columns, depth))
+
+
+def _rows(lead: tuple[int, ...], out: tuple[int, ...], rows: int) -> NDArray[np.int64] | None:
+    """Row of a stacked operand for every row of the result; None if it is the same row."""
+    if lead == out:
+        return None
+    batch = np.broadcast_to(np.arange(math.prod(lead)).reshape(lead), out).reshape(-1, 1)
+    return (batch * rows + np.arange(rows)).ravel()
+
+
+def _sets(lead: tuple[int, ...], out: tuple[int, ...], rows: int) -> NDArray[np.int64] | None:
+    """Weight set of every row of the result; None if there is only one."""
+    if math.prod(lead) == 1:
+        return None
+    batch = np.broadcast_to(np.arange(math.prod(lead)).reshape(lead), out).ravel()
+    return np.repeat(batch, rows)
+
+
+def _product(
+    kind: Type, a: _Operand, b: _Operand, terms: list[Term], lead: tuple[int, ...]
+) -> Expr:
+    rows = a.shape[-2]
+    if not terms or a.shape[-1] == 0:
+        return Const(np.zeros(()), Type.I32 if kind == Type.I8 else Type.F32)
+    sets = _sets(b.shape[:-2], lead, rows)
+    return Acc(Product(kind, math.prod(lead) * rows, b.shape[-1], tuple(terms), sets))
+
+
+def _lead(a: _Operand, b: _Operand) -> tuple[int, ...]:
+    return np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+
+
+# -- fp16 ------------------------------------------------------------------------------------
+
+
+def _float_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
+    lead = _lead(a, b)
+    value = _lanes_matrix(state, a.name, _swapped(a.shape, a.swap), a.swap)
+    index = _rows(a.shape[:-2], lead, a.shape[-2])
+    return _product(Type.F16, a, b, [Term(value, _weights(state, b), index)], lead)
+
+
+# -- int8 ------------------------------------------------------------------------------------
+
+
+def _parts(array: NDArray[np.int64]) -> list[NDArray[np.int8]]:
+    """Integers as a sum of int8 arrays, as few as it takes."""
+    parts = []
+    while np.any(array):
+        part = np.clip(array, -128, 127)
+        parts.append(part.astype(np.int8))
+        array = array - part
+    return parts
+
+
+def _integer_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
+    """sum of (a - zero_a) * (b - zero_b) over the inner dimension, exact in i32.
+
+    `a.zero` is a scalar or [rows, 1]; `b.zero` a scalar or [1, columns].
+    """
+    if state.constant(b.name) is not None:
+        return _constant_integer_product(state, a, b)
+    return _dynamic_integer_product(state, a, b)
+
+
+def _shift(state: Lowering, operand: _Operand) -> NDArray[np.int64]:
+    """What must be added to a stored element to make it `element - zero`."""
+    return -offset_of(state.dtype(operand.name)) - operand.zero
+
+
+def _constant_integer_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
+    constant = state.constant(b.name)
+    assert constant is not None
+    matrix = constant.astype(np.int64).reshape(_swapped(b.shape, b.swap))
+    if b.swap:
+        matrix = np.swapaxes(matrix, -1, -2)
+    effective = np.swapaxes(matrix - b.zero, -1, -2).reshape(-1, b.shape[-1], b.shape[-2])
+    lead, rows = _lead(a, b), a.shape[-2]
+    value = _lanes_matrix(state, a.name, _swapped(a.shape, a.swap), a.swap)
+    index = _rows(a.shape[:-2], lead, rows)
+    weights = [Weights(*part.shape, data=part) for part in _parts(effective)]
+    state.weight_bytes += sum(w.data.nbytes for w in weights if w.data is not None)
+    terms = [Term(value, w, index) for w in weights]
+    product = _product(Type.I8, a, b, terms, lead)
+    sums = effective.sum(axis=2).reshape(*b.shape[:-2], 1, b.shape[-1])
+    correction = _shift(state, a) * sums
+    return add(product, correction) if np.any(correction) else product
+
+
+def _dynamic_integer_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
+    """(a + s)(b + t) = ab + sb + at + st: the middle terms are products with constants."""
+    lead, rows, depth, columns = _lead(a, b), a.shape[-2], a.shape[-1], b.shape[-1]
+    value = _lanes_matrix(state, a.name, _swapped(a.shape, a.swap), a.swap)
+    index = _rows(a.shape[:-2], lead, rows)
+    weights = _weights(state, b)
+    terms = [Term(value, weights, index)]
+    s, t = _shift(state, a), _shift(state, b)
+    every = math.prod(lead)
+    for part in _parts(np.broadcast_to(s, (rows, 1))):
+        data = np.ascontiguousarray(np.broadcast_to(part, (rows, depth)))
+        own = np.tile(np.arange(rows), every)
+        terms.append(Term(state.constant_value("zero point", data), weights, own))
+    for part in _parts(np.broadcast_to(t, (1, columns))):
+        data = np.broadcast_to(part[:, :, None], (weights.sets, columns, depth))
+        fill = Weights(weights.sets, columns, depth, data=np.ascontiguousarray(data))
+        terms.append(Term(value, fill, index))
+    product = _product(Type.I8, a, b, terms, lead)
+    return add(product, s * t * depth)
+
+
+# -- the operators ---------------------------------------------------------------------------
+
+
+def _quantized_pair(
+    state: Lowering, a: str, b: str, swap_a: bool, swap_b: bool
+) -> tuple[Quant, Quant] | None:
+    """Both operands' integers, if the product can be taken of them and scaled afterwards."""
+    pair = [state.tensors[n].quant if n in state.tensors else None for n in (a, b)]
+    left, right = pair
+    if left is None or right is None:
+        return None
+    if any(state.dtype(q.source) not in ("int8", "uint8") for q in (left, right)):
+        return None
+    if left.scale.size != 1 or left.zero.size != 1:
+        return None
+    constant = state.constant(right.source) is not None
+    per_column = 1 if not swap_b else 2
+    for array in (right.scale, right.zero):
+        if array.size == 1:
+            continue
+        if not constant or array.ndim < 2 or array.shape[-per_column] != array.size:
+            return None
+    return left, right
+
+
+def _per_column(array: Array, swap: bool) -> Array:
+    """A scale or zero point of the right operand, shaped [..., 1, columns] or scalar."""
+    return array if array.size == 1 else array.reshape(1, -1)
+
+
+def _matmul(state: Lowering, a: str, b: str, swap_a: bool, swap_b: bool) -> Expr:
+    """a @ b in f32, of the integers where both were dequantized, else in fp16."""
+    if swap_a or swap_b:
+        left, right = _swapped(state.shape(a), swap_a), _swapped(state.shape(b), swap_b)
+    else:
+        left, right = _shapes(state, a, b)
+    pair = _quantized_pair(state, a, b, swap_a, swap_b)
+    none = np.zeros((), np.int64)
+    if pair is None:
+        return _float_product(
+            state, _Operand(a, swap_a, left, none), _Operand(b, swap_b, right, none)
+        )
+    qa, qb = pair
+    zero_b = _per_column(qb.zero, swap_b).astype(np.int64)
+    product = _integer_product(
+        state,
+        _Operand(qa.source, swap_a, left, qa.zero.reshape(())),
+        _Operand(qb.source, swap_b, right, zero_b),
+    )
+    scale = qa.scale.reshape(()) * _per_column(qb.scale, swap_b).astype(np.float64)
+    return mul(cast(product, Type.F32), scale)
+
+
+def _reject_integers(state: Lowering, node: Node) -> None:
+    for name in node.inputs[:2]:
+        if state.dtype(name) not in FLOATS:
+            raise UnsupportedModel(
+                "type-unsupported",
+                f"{node.op} of {state.dtype(name)} is not supported",
+                help="MatMulInteger multiplies int8",
+            )
+
+
+@lowers("MatMul")
+def _lower_matmul(state: Lowering, node: Node) -> None:
+    _reject_integers(state, node)
+    a, b = node.inputs
+    state.define(node.outputs[0], _matmul(state, a, b, False, False))
+
+
+@lowers("Gemm")
+def _lower_gemm(state: Lowering, node: Node) -> None:
+    """alpha A' B' + beta C."""
+    _reject_integers(state, node)
+    a, b = node.inputs[:2]
+    swap_a, swap_b = (bool(node.attributes.get(k, 0)) for k in ("transA", "transB"))
+    result = mul(_matmul(state, a, b, swap_a, swap_b), attribute(node, "alpha", 1.0))
+    c = node.inputs[2] if len(node.inputs) > 2 else ""
+    beta = attribute(node, "beta", 1.0)
+    if c and beta != 0:
+        term = state.operand(c, state.shape(node.outputs[0]))
+        scaled = Const(term.array * beta, Type.F32) if isinstance(term, Const) else mul(term, beta)
+        result = combine("add", result, scaled)
+    state.define(node.outputs[0], result)
+
+
+def _row_zero(zero: Array, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Zero point (or scale) of the left operand: a scalar, or one a row."""
+    if zero.size == 1:
+        return zero.reshape(())
+    if zero.ndim > 2 or zero.size != shape[-2]:
+        raise UnsupportedModel(
+            "quant-shape", f"a left zero point or scale of shape {list(zero.shape)}"
+        )
+    return zero.reshape(-1, 1)
+
+
+def _column_zero(zero: Array, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    if zero.size == 1:
+        return zero.reshape(())
+    if zero.ndim > 2 or zero.size != shape[-1]:
+        raise UnsupportedModel(
+            "quant-shape", f"a right zero point or scale of shape {list(zero.shape)}"
+        )
+    return zero.reshape(1, -1)
+
+
+def _integers(state: Lowering, node: Node, a: int, b: int, za: int, zb: int) -> Expr:
+    """The i32 product of two inputs less their zero points, given by input position."""
+    left, right = _shapes(state, node.inputs[a], node.inputs[b])
+    zero_a = _row_zero(constant_of(state, node, za, "zero point"), left).astype(np.int64)
+    zero_b = _column_zero(constant_of(state, node, zb, "zero point"), right).astype(np.int64)
+    for name in (node.inputs[a], node.inputs[b]):
+        if state.dtype(name) not in ("int8", "uint8"):
+            raise UnsupportedModel("type-unsupported", f"operand of type {state.dtype(name)}")
+    return _integer_product(
+        state,
+        _Operand(node.inputs[a], False, left, zero_a),
+        _Operand(node.inputs[b], False, right, zero_b),
+    )
+
+
+@lowers("MatMulInteger")
+def _lower_integer(state: Lowering, node: Node) -> None:
+    state.define(node.outputs[0], _integers(state, node, 0, 1, 2, 3))
+
+
+@lowers("QLinearMatMul")
+def _lower_qlinear(state: Lowering, node: Node) -> None:
+    """Inputs a, scale, zero, b, scale, zero, then the result's scale and zero."""
+    left, right = _shapes(state, node.inputs[0], node.inputs[3])
+    product = _integers(state, node, 0, 3, 2, 5)
+    scale_a = _row_zero(constant_of(state, node, 1, "scale"), left).astype(np.float64)
+    scale_b = _column_zero(constant_of(state, node, 4, "scale"), right).astype(np.float64)
+    scale = constant_of(state, node, 6, "scale").astype(np.float64)
+    zero = constant_of(state, node, 7, "zero point").astype(np.int64)
+    if scale.size != 1 or zero.size != 1:
+        scale, zero = _row_zero(scale, left), _row_zero(zero, left)
+    else:
+        scale, zero = scale.reshape(()), zero.reshape(())
+    real = mul(cast(product, Type.F32), scale_a * scale_b)
+    out = node.outputs[0]
+    state.define(out, requantize(real, scale, zero, state.dtype(out)), narrow=True)

@@ -1,0 +1,76 @@
+"""SRAM as free intervals in space, each with the cycle from which it may be written.
+
+Activations are taken from the low end and given back with the cycle of their last read; what
+must be there before the first cycle (weights, constants, inputs) is taken from the high end of
+space that no instruction has written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ChipMemory", "Span"]
+
+
+@dataclass(slots=True)
+class Span:
+    """Free words [start, end) of a slice; a write may reach them from cycle `since` on."""
+
+    start: int
+    end: int
+    since: int
+
+
+class ChipMemory:
+    """The free words of one chip, slice by slice (slices are named by queue id)."""
+
+    def __init__(self, slices: list[int], words: int) -> None:
+        self.free: dict[int, list[Span]] = {s: [Span(0, words, 0)] for s in slices}
+        self.words = words
+
+    def free_words(self, queue: int) -> int:
+        """Free words of a slice, wherever they lie."""
+        return sum(span.end - span.start for span in self.free[queue])
+
+    def virgin_room(self, queue: int) -> int:
+        """Longest run of words of a slice that nothing has used."""
+        return max((s.end - s.start for s in self.free[queue] if not s.since), default=0)
+
+    def offer(self, queue: int, words: int) -> int | None:
+        """The cycle from which `words` adjacent words of the slice could be written, if any."""
+        since = [s.since for s in self.free[queue] if s.end - s.start >= words]
+        return min(since, default=None)
+
+    def take(self, queue: int, words: int) -> tuple[int, int]:
+        """Take `words` adjacent words, the earliest usable; returns (address, since)."""
+        spans = self.free[queue]
+        span = min((s for s in spans if s.end - s.start >= words), key=lambda s: (s.since, s.start))
+        address = span.start
+        span.start += words
+        if span.start == span.end:
+            spans.remove(span)
+        return address, span.since
+
+    def take_virgin(self, queue: int, words: int) -> int:
+        """Take `words` adjacent words that nothing has used, from the high end; the address."""
+        spans = self.free[queue]
+        span = max((s for s in spans if not s.since and s.end - s.start >= words), key=lambda s: s.end)
+        span.end -= words
+        if span.start == span.end:
+            spans.remove(span)
+        return span.end
+
+    def give(self, queue: int, address: int, words: int, since: int) -> None:
+        """Give words back; they may be written from cycle `since` on."""
+        spans = self.free[queue]
+        new = Span(address, address + words, max(since, 1))
+        at = sum(s.start < address for s in spans)
+        spans.insert(at, new)
+        for left, right in ((at, at + 1), (at - 1, at)):
+            if left < 0 or right >= len(spans) or spans[left].end != spans[right].start:
+                continue
+            if not spans[left].since or not spans[right].since:
+                continue  # keep virgin space apart: only it can hold an initial image
+            spans[left].end = spans[right].end
+            spans[left].since = max(spans[left].since, spans[right].since)
+            del spans[right]

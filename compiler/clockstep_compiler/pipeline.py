@@ -1,0 +1,278 @@
+"""The compiler: its stages in order, and the search for the number of chips.
+
+import -> lower -> split -> (partition, schedule on n chips, until it fits) -> emit. Each stage
+takes and returns frozen data; the reasons for the order are in `ORDER`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import onnx
+
+from clockstep_compiler.bounds import lower_bound
+from clockstep_compiler.driver import Schedule, schedule
+from clockstep_compiler.emit import code_of, emit
+from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.frontend import import_model
+from clockstep_compiler.graph import Graph
+from clockstep_compiler.lowering import lower
+from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
+from clockstep_compiler.partition import total_words
+from clockstep_compiler.split import split
+from clockstep_compiler.steps import Lowered
+from clockstep_compiler.storage import NoRoom
+from clockstep_isa import instruction_bytes
+from clockstep_isa.diagnostics import Diagnostic, DoesNotFit, UnsupportedModel, UsageError
+from clockstep_isa.machine import Machine
+from clockstep_isa.program import Program
+
+__all__ = ["ORDER", "Check", "Problem", "check_model", "compile_model"]
+
+Model = str | os.PathLike[str] | bytes | onnx.ModelProto
+
+ORDER = (
+    ("import", "lower", "lowering needs static shapes and constants"),
+    ("lower", "split", "only a lowered expression shows how many ALUs and slices it takes"),
+    ("split", "partition", "a split step is a step of its own, with groups of its own"),
+    ("partition", "schedule", "blocks are made where their weights are"),
+    ("schedule", "emit", "emission only writes down what is fixed"),
+)
+"""(before, after, why)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One reason why a model cannot be compiled."""
+
+    node: str
+    op: str
+    opset: int
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What `clockstep check` says: every problem at once, and the chips it would take."""
+
+    supported: bool
+    problems: tuple[Problem, ...]
+    chips_needed: int | None
+
+
+def compile_model(model: Model, machine: Machine, options: Options) -> Program:
+    """Compile an ONNX model (path, bytes or proto) for a machine.
+
+    Raises `UnsupportedModel` naming every node that cannot be compiled, `DoesNotFit` if the chips
+    do not hold it, `MalformedFile` or `UsageError` for what is wrong with the file or options.
+    """
+    _check_options(machine, options)
+    graph = import_model(model, options)
+    plan = Floorplan(machine)
+    lowered = split(plan, lower(graph, options))
+    if options.chips is not None:
+        done = _exactly(plan, lowered, options)
+    else:
+        done = _fewest(plan, lowered, options)
+    return emit(graph, lowered, done, options.weights, _info(plan, graph, lowered, done, options))
+
+
+def check_model(model: Model, machine: Machine, options: Options) -> Check:
+    """Everything that keeps a model from compiling, without stopping at the first."""
+    _check_options(machine, options)
+    try:
+        graph = import_model(model, options)
+        lowered = split(Floorplan(machine), lower(graph, options))
+    except UnsupportedModel as error:
+        return Check(False, tuple(_problem(d) for d in error.diagnostics), None)
+    try:
+        plan = Floorplan(machine)
+        done = _exactly(plan, lowered, options) if options.chips else _fewest(plan, lowered, options)
+    except DoesNotFit as error:
+        d = error.diagnostic
+        return Check(False, (Problem("", "", 0, d.message, d.help),), None)
+    return Check(True, (), done.scheduler.chips)
+
+
+def _problem(d: Diagnostic) -> Problem:
+    """`where` is "node 'name' (Op)" for a node, anything else for the model."""
+    node, _, op = d.where.removeprefix("node ").partition(" (")
+    return Problem(node.strip("'"), op.rstrip(")"), 0, d.message, d.help)
+
+
+def _check_options(machine: Machine, options: Options) -> None:
+    if options.precision not in PRECISIONS or options.effort not in EFFORTS:
+        known = ", ".join(PRECISIONS) + "; " + ", ".join(EFFORTS)
+        raise UsageError(
+            "option", f"precision {options.precision!r}, effort {options.effort!r}", help=known
+        )
+    if options.precision == "exact":
+        raise UsageError(
+            "precision-exact", "float32 exact products are not available yet", help="use fp16"
+        )
+    if options.chips is not None and not 1 <= options.chips <= machine.max_chips:
+        raise UsageError(
+            "chips", f"--chips {options.chips}: the machine has 1 to {machine.max_chips}"
+        )
+
+
+# -- how many chips --------------------------------------------------------------------------
+
+
+def _attempt(plan: Floorplan, lowered: Lowered, chips: int, effort: str) -> Schedule:
+    """A schedule on exactly `chips`, with less and less room kept free of weights."""
+    words = plan.machine.words_per_slice
+    failure: NoRoom | None = None
+    for reserve in (words // 4, words // 16, 0):
+        try:
+            done = schedule(plan, lowered, chips, effort, reserve)
+            _instructions_fit(plan, done)
+        except NoRoom as error:
+            failure = failure or error
+            continue
+        return done
+    assert failure is not None
+    raise failure
+
+
+def _instructions_fit(plan: Floorplan, done: Schedule) -> None:
+    """Instructions lie in the same SRAM, in words that nothing else ever uses."""
+    if not plan.machine.icu.instructions_in_sram:
+        return
+    s = done.scheduler
+    for chip, needed in enumerate(_instruction_bytes(plan, done)):
+        memory = s.storage.memories[chip]
+        free = sum(span.end - span.start for q in memory.free for span in memory.free[q] if not span.since)
+        words = -(-needed // plan.machine.vector)
+        if words > free:
+            raise NoRoom(chip, "instructions", words - free)
+
+
+def _instruction_bytes(plan: Floorplan, done: Schedule) -> list[int]:
+    counted = instruction_bytes(plan.machine, code_of(done), done.scheduler.chips)
+    return [int(n) for n in counted]
+
+
+def _candidates(plan: Floorplan, lowered: Lowered) -> Iterator[int]:
+    """Chip counts worth trying: from what the weights alone take, one by one, then in strides."""
+    chips = max(1, -(-total_words(plan, lowered) // plan.machine.words_per_chip))
+    first = chips
+    while chips <= plan.machine.max_chips:
+        yield chips
+        chips += 1 if chips < first + 8 else max(1, chips // 8)
+
+
+def _fewest(plan: Floorplan, lowered: Lowered, options: Options) -> Schedule:
+    failure: NoRoom | None = None
+    for chips in _candidates(plan, lowered):
+        try:
+            return _attempt(plan, lowered, chips, options.effort)
+        except NoRoom as error:
+            failure = error
+    raise _does_not_fit(plan, lowered, plan.machine.max_chips, failure, None)
+
+
+def _exactly(plan: Floorplan, lowered: Lowered, options: Options) -> Schedule:
+    assert options.chips is not None
+    try:
+        return _attempt(plan, lowered, options.chips, options.effort)
+    except NoRoom as error:
+        failure = error
+    enough = None
+    for chips in _candidates(plan, lowered):
+        if chips <= options.chips:
+            continue
+        try:
+            _attempt(plan, lowered, chips, "fast")
+        except NoRoom:
+            continue
+        enough = chips
+        break
+    raise _does_not_fit(plan, lowered, options.chips, failure, enough)
+
+
+def _does_not_fit(
+    plan: Floorplan, lowered: Lowered, chips: int, failure: NoRoom | None, enough: int | None
+) -> DoesNotFit:
+    machine = plan.machine
+    weights = total_words(plan, lowered) * machine.vector
+    have = chips * machine.sram_bytes
+    message = f"{chips} chip{'s' if chips > 1 else ''} of {machine.sram_bytes:,} bytes hold {have:,}; "
+    message += f"the weights take {weights:,} in whole vectors"
+    if failure is not None:
+        message += f"; chip {failure.chip} lacks {failure.words:,} words for {failure.what}"
+    remedy = f"{enough} chips would do: --chips {enough}" if enough else "use a machine with more SRAM"
+    return DoesNotFit("sram", message, where=machine.name, help=remedy)
+
+
+# -- facts about the result ------------------------------------------------------------------
+
+
+def _info(
+    plan: Floorplan, graph: Graph, lowered: Lowered, done: Schedule, options: Options
+) -> dict[str, Any]:
+    machine, s = plan.machine, done.scheduler
+    lanes = machine.vector
+    instructions = _instruction_bytes(plan, done)
+    bound, cause = lower_bound(plan, lowered, s.chips)
+    chips = []
+    for chip in range(s.chips):
+        loaded = sum(len(words) for c, _, _, words in s.storage.image if c == chip)
+        weights = done.partition.weight_words[chip]
+        memory = s.storage.memories[chip]
+        untouched = sum(
+            span.end - span.start for q in memory.free for span in memory.free[q] if not span.since
+        )
+        used = machine.words_per_chip - untouched
+        chips.append(
+            {
+                "weights": weights * lanes,
+                "constants": (loaded - weights) * lanes,
+                "activations": (used - loaded) * lanes,
+                "instructions": instructions[chip],
+                "total": used * lanes + instructions[chip],
+            }
+        )
+    return {
+        "tool_version": version("clockstep"),
+        "model": graph.name,
+        "source_sha256": graph.sha256,
+        "options": _options(options),
+        "weight_bytes": lowered.weight_bytes,
+        "sram_bytes_used": sum(c["total"] for c in chips),
+        "sram_bytes_total": s.chips * machine.sram_bytes,
+        "lower_bound_cycles": bound,
+        "bound_by": cause,
+        "chip_bytes": chips,
+        "memory": _memory(plan, s.storage.entries),
+        "warnings": list(lowered.warnings),
+    }
+
+
+def _options(options: Options) -> dict[str, Any]:
+    found = asdict(options)
+    found["dims"] = dict(sorted(options.dims.items()))
+    found["shapes"] = {k: list(v) for k, v in sorted(options.shapes.items())}
+    return found
+
+
+def _memory(plan: Floorplan, entries: list[Any]) -> list[dict[str, Any]]:
+    rows = [
+        {
+            "chip": e.chip,
+            "unit": plan.queues[e.queue].name,
+            "tensor": e.tensor,
+            "kind": e.kind,
+            "address": e.address,
+            "words": e.words,
+            "first_cycle": e.first,
+            "last_cycle": e.last,
+        }
+        for e in entries
+    ]
+    return sorted(rows, key=lambda r: (r["chip"], r["unit"], r["address"], r["first_cycle"]))

@@ -1,0 +1,234 @@
+"""The list scheduler: steps in order, each block's kernels at the earliest time that is free.
+
+A block is computed run by run (rows whose sources advance regularly) and group by group (K tiles
+that the planes take at once); partial sums go through SRAM. Whatever a kernel reads is brought to
+its chip, and to slices of its own, first. Nothing here reasons about single cycles: bundles slide
+in the calendars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_compiler.bundle import Bundle, Row
+from clockstep_compiler.calendar import Calendars
+from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.kernel import FromMem, FromMxm, Kernel, Origin, Rows, Target, build
+from clockstep_compiler.steps import Value
+from clockstep_compiler.storage import Block, Copy, NoRoom, Storage
+from clockstep_compiler.transfer import Links, send_block
+from clockstep_compiler.wave import WaveOp, WaveProgram
+from clockstep_isa.table import Type
+
+__all__ = ["VARIANTS", "Place", "Scheduler", "move_program", "regular_runs"]
+
+VARIANTS = {"fast": 1, "standard": 2, "high": 6}
+"""Waves tried for every kernel at each effort; the one that ends first is taken."""
+
+
+def move_program(kind: Type) -> WaveProgram:
+    """The wave that copies a block."""
+    return WaveProgram((kind,), (WaveOp("mov", kind, (0,), kind),))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Place:
+    """Where a kernel's result goes: rows start, start + stride, ... of some bytes of a copy."""
+
+    copy: Copy
+    start: int
+    stride: int
+    first_byte: int = 0
+    bytes: int = 0  # 0: all
+    since: int = 0
+
+    def moved(self, rows: int) -> Place:
+        """The place `rows` rows on."""
+        return replace(self, start=self.start + rows * self.stride)
+
+
+@dataclass(slots=True)
+class Scheduler:
+    """The state of one schedule; kernels commit their rows to `rows`, notes beside them."""
+
+    plan: Floorplan
+    chips: int
+    effort: str
+    calendars: Calendars = field(default_factory=Calendars)
+    rows: list[Row] = field(default_factory=list)
+    row_notes: list[int] = field(default_factory=list)
+    notes: dict[tuple[int, str], int] = field(default_factory=dict)
+    spans: dict[int, tuple[int, int]] = field(default_factory=dict)
+    nodes: tuple[int, ...] = ()
+    tile: str = ""
+    turn: int = 0
+    storage: Storage = field(init=False)
+    links: Links = field(init=False)
+    chunk: int = 1
+
+    def __post_init__(self) -> None:
+        self.storage = Storage(self.plan, self.chips, self.calendars, self.chunk)
+        self.links = Links(self.plan.machine, self.chips)
+
+    # -- committing ---------------------------------------------------------------------------
+
+    def commit(self, bundle: Bundle, time: int) -> None:
+        """Fix a bundle at `time`."""
+        self.calendars.reserve(bundle.reservations, time)
+        note = self.notes.setdefault((self.nodes[0], self.tile), len(self.notes))
+        self.rows += [row._replace(cycle=row.cycle + time) for row in bundle.rows]
+        self.row_notes += [note] * len(bundle.rows)
+        start, end = time + bundle.first, time + bundle.end
+        for node in self.nodes:
+            low, high = self.spans.get(node, (start, end))
+            self.spans[node] = (min(low, start), max(high, end))
+
+    def earliest(self, bundle: Bundle) -> int:
+        return self.calendars.earliest(
+            bundle.reservations, max(bundle.not_before, -bundle.first)
+        )
+
+    # -- kernels ------------------------------------------------------------------------------
+
+    def run(
+        self,
+        chip: int,
+        program: WaveProgram,
+        origins: Sequence[Origin],
+        count: int,
+        interval: int,
+        place: Place,
+    ) -> None:
+        """Schedule one kernel: the best of a few variants, at its earliest time."""
+        kernel = Kernel(chip, program, tuple(origins), count, interval)
+        last = place.first_byte + (place.bytes or len(place.copy.planes))
+        planes = tuple(
+            (queue, address + place.start)
+            for queue, address in place.copy.planes[place.first_byte : last]
+        )
+        target = Target(place.copy.side, planes, place.stride, place.since)
+        found: list[tuple[int, int, int, Bundle]] = []
+        for attempt in range(4 * self.plan.machine.vxm.ranks):
+            variant = self.turn + attempt
+            bundle = build(self.plan, kernel, target, variant % (2 * self.plan.machine.vxm.ranks))
+            if bundle is not None:
+                time = self.earliest(bundle)
+                found.append((time + bundle.end, time, attempt, bundle))
+            if len(found) == VARIANTS[self.effort]:
+                break
+        self.turn += 1
+        if not found:
+            raise NoRoom(chip, f"a wave of {len(program.ops)} operations", 0)
+        _, time, _, bundle = min(found, key=lambda f: f[:3])
+        self.commit(bundle, time)
+        self._settle(bundle, time, kernel, place)
+
+    def _settle(self, bundle: Bundle, time: int, kernel: Kernel, place: Place) -> None:
+        """Record when the result's rows are ready and until when the sources are read."""
+        end = time + bundle.end
+        for origin in kernel.origins:
+            origin.rows.copy.last_use = max(origin.rows.copy.last_use, end)
+            if isinstance(origin, FromMxm):
+                for run in origin.array.runs:
+                    if run.rows is not None:
+                        run.rows.copy.last_use = max(run.rows.copy.last_use, end)
+        steps = np.arange(kernel.count)
+        rows = place.start + place.stride * steps
+        done = end - (kernel.count - 1 - steps) * kernel.interval
+        ready = place.copy.ready
+        ready[rows] = np.maximum(ready[rows], done)
+
+    # -- room ---------------------------------------------------------------------------------
+
+    def room(
+        self, chip: int, kind: Type, rows: int, avoid: frozenset[int], what: str
+    ) -> tuple[Copy, int]:
+        """A new copy of a block, in the hemisphere where it can be written first."""
+        offers = []
+        for order, side in enumerate(("WE", "EW")[self.turn % 2]):
+            choice = self.storage.choose(chip, side, kind.bytes, rows, avoid)
+            if choice is not None:
+                offers.append((choice[1], order, side, choice[0]))
+        if not offers:
+            raise NoRoom(chip, what, kind.bytes * rows)
+        since, _, side, queues = min(offers)
+        return self.storage.take(chip, queues, rows, side), since
+
+    def fetch(self, value: Value, chunk: int, tile: int, chip: int, avoid: frozenset[int]) -> Copy:
+        """A copy of a block on `chip` that shares no slice with `avoid`, made if there is none."""
+        block: Block = (value.number, chunk, tile)
+        copy = self.storage.find(block, chip, avoid)
+        if copy is not None:
+            return copy
+        if value.origin != "step":
+            return self.storage.load(value, block, chip, avoid)
+        here = self.storage.find(block, chip, frozenset())
+        if here is None:
+            return self._bring(value, block, chip, avoid)
+        copy = self.duplicate(here, chip, value.type, avoid, value.name)
+        self.storage.add(block, chip, copy)
+        return copy
+
+    def duplicate(
+        self, copy: Copy, chip: int, kind: Type, avoid: frozenset[int], what: str
+    ) -> Copy:
+        """Copy a block into other slices of its chip."""
+        rows = len(copy.ready)
+        new, since = self.room(chip, kind, rows, avoid | copy.slices, what)
+        self.run(chip, move_program(kind), [FromMem(Rows(copy, 0, 1))], rows, 1, Place(new, 0, 1, since=since))
+        return new
+
+    def send(
+        self, copy: Copy, origin: int, target: int, kind: Type, avoid: frozenset[int], what: str
+    ) -> Copy:
+        """Copy a block to a chip that a link leads to, one byte of its elements after another."""
+        new, since = self.room(target, kind, len(copy.ready), avoid, what)
+        pace = self.plan.machine.c2c.cycles_per_vector
+        for bundle in send_block(
+            self.plan, self.links, self.calendars, origin, target, copy, new, since
+        ):
+            time = self.earliest(bundle)
+            self.commit(bundle, time)
+            copy.last_use = max(copy.last_use, time + bundle.end)
+            done = time + bundle.end - pace * np.arange(len(new.ready))[::-1]
+            np.maximum(new.ready, done, out=new.ready)
+        return new
+
+    def _bring(self, value: Value, block: Block, chip: int, avoid: frozenset[int]) -> Copy:
+        """Send a block from the nearest chip that has it, hop by hop."""
+        route = self.links.route(self.storage.holders(block), chip)
+        copy = self.storage.copies[block, route[0]][0]
+        for a, b in zip(route, route[1:], strict=False):
+            avoided = avoid if b == chip else frozenset()
+            copy = self.send(copy, a, b, value.type, avoided, value.name)
+            self.storage.add(block, b, copy)
+        return copy
+
+
+def regular_runs(
+    indices: Sequence[NDArray[np.int64]], fixed: Sequence[NDArray[np.int64]]
+) -> list[tuple[int, int]]:
+    """Split rows into (start, count) over which every index advances by a constant step.
+
+    `fixed` are arrays that must not change within a run (the chunk an index falls in).
+    """
+    total = len(indices[0]) if indices else len(fixed[0])
+    breaks = np.zeros(max(total - 1, 0), bool)
+    for array in fixed:
+        breaks |= np.diff(array) != 0
+    steps = [np.diff(index) for index in indices]
+    runs, start = [], 0
+    for end in [*np.flatnonzero(breaks) + 1, total]:
+        while start < end:
+            stop = int(end)
+            for step in steps:
+                changed = np.flatnonzero(step[start : stop - 1] != step[start : start + 1])
+                if changed.size:
+                    stop = start + int(changed[0]) + 1
+            runs.append((start, stop - start))
+            start = stop
+    return runs

@@ -1,0 +1,129 @@
+"""Cut expressions that one wave cannot run: too many ALUs, or operands in too many slices.
+
+A part of the expression becomes a matrix of its own in the type it is computed in, and the rest
+reads it. What can run is asked of the planner itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from clockstep_compiler.blocks import with_sum
+from clockstep_compiler.expr import Acc, Expr, Leaf, Op, flatten, size
+from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.partition import group_size
+from clockstep_compiler.steps import Compute, Lowered, Step, Value
+from clockstep_compiler.wave import Feed, plan_wave
+from clockstep_isa.diagnostics import DoesNotFit
+from clockstep_isa.geometry import EAST, WEST
+
+__all__ = ["fits_a_wave", "split"]
+
+
+def split(plan: Floorplan, lowered: Lowered) -> Lowered:
+    """Every compute step of the result fits a wave.
+
+    Raises `DoesNotFit` if the machine cannot run even a single operation.
+    """
+    values = list(lowered.values)
+    steps: list[Step] = []
+    for step in lowered.steps:
+        if isinstance(step, Compute):
+            steps += _split(plan, step, values)
+        else:
+            steps.append(step)
+    return replace(lowered, steps=tuple(steps), values=tuple(values))
+
+
+def _split(plan: Floorplan, step: Compute, values: list[Value]) -> list[Step]:
+    if fits_a_wave(plan, step):
+        return [step]
+    part = _part(step.expr)
+    if part is None:
+        raise DoesNotFit(
+            "machine-too-small",
+            f"no wave of this machine runs {_name(step.expr)} for {step.out.name!r}",
+            help="give it more slices, streams or ALUs",
+        )
+    temporary = Value(
+        len(values), f"{step.out.name}.part", step.out.rows, step.out.columns, part.out, "step"
+    )
+    values.append(temporary)
+    leaf = Leaf(temporary, None)
+    head = Compute(temporary, part, step.nodes, step.shape)
+    tail = replace(step, expr=_replaced(step.expr, part, leaf))
+    return [*_split(plan, head, values), *_split(plan, tail, values)]
+
+
+def _name(expr: Expr) -> str:
+    return expr.name if isinstance(expr, Op) else "a product"
+
+
+def _part(expr: Expr) -> Expr | None:
+    """The proper part nearest to half of the operations; a product alone counts as a part."""
+    total = size(expr)
+    found: list[Expr] = []
+
+    def visit(e: Expr) -> None:
+        if any(e is f for f in found):
+            return
+        if isinstance(e, Op | Acc):
+            found.append(e)
+        if isinstance(e, Op):
+            for arg in e.args:
+                visit(arg)
+
+    visit(expr)
+    parts = [e for e in found if e is not expr]
+    return min(parts, key=lambda e: abs(2 * size(e) - total), default=None)
+
+
+def _replaced(expr: Expr, old: Expr, new: Expr) -> Expr:
+    done: dict[int, Expr] = {}
+
+    def visit(e: Expr) -> Expr:
+        if e is old:
+            return new
+        if not isinstance(e, Op):
+            return e
+        if id(e) not in done:
+            done[id(e)] = replace(e, args=tuple(visit(arg) for arg in e.args))
+        return done[id(e)]
+
+    return visit(expr)
+
+
+def fits_a_wave(plan: Floorplan, step: Compute) -> bool:
+    """Whether a wave exists wherever the operands happen to lie, and slices for all of them."""
+    program, sources = flatten(step.expr)
+    feeds: tuple[Feed, ...] = ()
+    planes = step.out.type.bytes
+    product = next((s.product for s in sources if isinstance(s, Acc)), None)
+    if product is not None:
+        members = group_size(plan, product.type)
+        position = next(i for i, s in enumerate(sources) if isinstance(s, Acc))
+        program = with_sum(program, position, members + 1)
+        width = product.type.bytes
+        edge = plan.machine.vxm.ranks
+        ways = (Feed(EAST, 0, edge, width), Feed(WEST, 0, edge, width))
+        feeds = tuple(ways[k % 2] for k in range(members))
+        planes += members * width
+    planes += sum(kind.bytes for kind in program.leaves[len(feeds) :])
+    if planes > 2 * plan.machine.mem.slices_per_hemisphere - 6:
+        return False
+    count = len(program.leaves)
+    mixed = tuple((WEST, EAST)[k % 2] for k in range(count))
+    arrivals = [mixed, mixed[::-1]]
+    if product is None or members == 1:
+        arrivals += [(EAST,) * count, (WEST,) * count]
+    else:
+        head = mixed[: len(feeds)]
+        arrivals = [(*head, *((side,) * (count - len(head)))) for side in (EAST, WEST)]
+    return all(
+        any(
+            plan_wave(plan.machine, program, sides, feeds, out, variant) is not None
+            for variant in range(2 * plan.machine.vxm.ranks)
+        )
+        for sides in arrivals
+        for out in (EAST, WEST)
+    )

@@ -1,0 +1,160 @@
+"""The lowered model: stored matrices and the steps that make them.
+
+Every tensor is a matrix: its last axis lies along the lanes (in tiles of one vector), all others
+are rows, one word each. Steps are in an order in which they can run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_compiler.expr import Acc, Expr, Leaf, Op
+from clockstep_isa.table import Type
+
+__all__ = [
+    "Broadcast",
+    "Compute",
+    "Lowered",
+    "Product",
+    "Relayout",
+    "Step",
+    "Term",
+    "Transpose",
+    "Value",
+    "Weights",
+    "sources_of",
+]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Value:
+    """A matrix in SRAM. `origin` is "input" (the host loads it), "const" or "step".
+
+    A constant has its stored elements in `data` [rows, columns]. An input is the graph input
+    `source` with its axes in the order `axes`, read as rows x columns.
+    """
+
+    number: int
+    name: str
+    rows: int
+    columns: int
+    type: Type
+    origin: str
+    data: NDArray[np.generic] | None = None
+    source: str = ""
+    axes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Weights:
+    """The right operand of a product, lanes along the inner dimension.
+
+    Constant: `data` [sets, columns, depth]. Otherwise `value` has rows set * columns + column.
+    """
+
+    sets: int
+    columns: int
+    depth: int
+    data: NDArray[np.generic] | None = None
+    value: Value | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Term:
+    """One product of the sum: row `index[r]` of `a` [any, depth] with `weights`."""
+
+    a: Value
+    weights: Weights
+    index: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Product:
+    """sum over terms of a[index[r]] . weights[w_set[r]][n]: a matrix [rows, columns].
+
+    `w_set` None means set 0 for every row.
+    """
+
+    type: Type
+    rows: int
+    columns: int
+    terms: tuple[Term, ...]
+    w_set: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Compute:
+    """out = expr, element by element; at most one `Acc` in it. `nodes` are those it serves,
+    `shape` that of the tensor, which constants broadcast to."""
+
+    out: Value
+    expr: Expr
+    nodes: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Relayout:
+    """The elements of `source` in row-major order, in rows of another length."""
+
+    out: Value
+    source: Value
+    nodes: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Broadcast:
+    """The one column of `source` in every lane of `out`, which has one tile."""
+
+    out: Value
+    source: Value
+    nodes: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Transpose:
+    """Each of `batch` matrices of `source` transposed."""
+
+    out: Value
+    source: Value
+    batch: int
+    nodes: tuple[int, ...]
+
+
+Step = Compute | Relayout | Broadcast | Transpose
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """All steps of a model. `outputs` pairs each graph output with the matrix that holds it."""
+
+    steps: tuple[Step, ...]
+    values: tuple[Value, ...]
+    outputs: tuple[tuple[str, Value], ...]
+    weight_bytes: int
+    warnings: tuple[str, ...]
+
+
+def sources_of(step: Step) -> list[Value]:
+    """The matrices that a step reads, constant weights excepted."""
+    if not isinstance(step, Compute):
+        return [step.source]
+    found: list[Value] = []
+
+    def visit(e: Expr) -> None:
+        if isinstance(e, Leaf):
+            found.append(e.value)
+        elif isinstance(e, Op):
+            for arg in e.args:
+                visit(arg)
+        elif isinstance(e, Acc):
+            for term in e.product.terms:
+                found.append(term.a)
+                if term.weights.value is not None:
+                    found.append(term.weights.value)
+
+    visit(step.expr)
+    return found

@@ -1,0 +1,200 @@
+"""Where every block of every matrix lies, chip by chip, and when it may be read.
+
+A block is a chunk of rows by one tile of lanes; each byte of its elements is a run of words in a
+slice of its own, all in one hemisphere so that they travel together. A block may have copies: on
+other chips, or in other slices where two operands of one kernel would meet in one slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_compiler.calendar import Calendars
+from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.memory import ChipMemory
+from clockstep_compiler.steps import Value
+
+__all__ = ["Block", "Copy", "Entry", "NoRoom", "Storage"]
+
+Block = tuple[int, int, int]
+"""(value number, chunk of rows, tile of lanes)."""
+
+
+class NoRoom(Exception):
+    """A chip has no room for something; the driver retries with more chips or reports it."""
+
+    def __init__(self, chip: int, what: str, words: int) -> None:
+        super().__init__(f"chip {chip} has no room for {what} ({words} words)")
+        self.chip, self.what, self.words = chip, what, words
+
+
+@dataclass(eq=False, slots=True)
+class Copy:
+    """One copy of a block: `planes[b]` is (slice, address) of byte `b`; row r is r words on.
+
+    `ready[r]` is the cycle from which row `r` may be read; `last_use` one past its last access.
+    """
+
+    side: str
+    planes: tuple[tuple[int, int], ...]
+    ready: NDArray[np.int64]
+    last_use: int = 0
+
+    @property
+    def slices(self) -> frozenset[int]:
+        return frozenset(queue for queue, _ in self.planes)
+
+
+@dataclass(slots=True)
+class Entry:
+    """What a run of words held, for `inspect --section memory`."""
+
+    chip: int
+    queue: int
+    address: int
+    words: int
+    tensor: str
+    kind: str
+    first: int
+    last: int
+
+
+@dataclass(slots=True)
+class Storage:
+    """All SRAM of all chips; `image` collects the words that must be there at the start."""
+
+    plan: Floorplan
+    chips: int
+    calendars: Calendars
+    chunk: int
+    memories: list[ChipMemory] = field(init=False)
+    copies: dict[tuple[Block, int], list[Copy]] = field(default_factory=dict)
+    image: list[tuple[int, int, int, NDArray[np.uint8]]] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    pieces: dict[int, list[tuple[int, ...]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        every = self.plan.slices["W"] + self.plan.slices["E"]
+        words = self.plan.machine.words_per_slice
+        self.memories = [ChipMemory(every, words) for _ in range(self.chips)]
+
+    # -- shapes -------------------------------------------------------------------------------
+
+    def rows_of(self, value: Value, chunk: int) -> int:
+        return min(self.chunk, value.rows - chunk * self.chunk)
+
+    def lanes_of(self, value: Value, tile: int) -> int:
+        return min(self.plan.machine.vector, value.columns - tile * self.plan.machine.vector)
+
+    def tiles(self, value: Value) -> int:
+        return -(-value.columns // self.plan.machine.vector)
+
+    def chunks(self, value: Value) -> int:
+        return -(-value.rows // self.chunk)
+
+    # -- choosing slices ----------------------------------------------------------------------
+
+    def choose(
+        self, chip: int, side: str, count: int, words: int, avoid: Iterable[int]
+    ) -> tuple[list[int], int] | None:
+        """`count` slices of a hemisphere with room for `words` each, and when all are writable."""
+        memory, taken = self.memories[chip], frozenset(avoid)
+        offers = []
+        for queue in self.plan.slices[side]:
+            since = None if queue in taken else memory.offer(queue, words)
+            if since is not None:
+                busy = self.calendars.busy_until(self.plan.queue_resource(chip, queue))
+                offers.append((since, busy, queue))
+        if len(offers) < count:
+            return None
+        best = sorted(offers)[:count]
+        return [queue for _, _, queue in best], max(since for since, _, _ in best)
+
+    def take(self, chip: int, queues: list[int], rows: int, side: str) -> Copy:
+        """Take room for a block of `rows` rows; its rows are ready once they are written."""
+        planes = tuple((q, self.memories[chip].take(q, rows)[0]) for q in queues)
+        return Copy(side, planes, np.full(rows, -1, np.int64))
+
+    def give(self, chip: int, copy: Copy, tensor: str, kind: str) -> None:
+        """Give a copy's room back from its last use on."""
+        since = max(copy.last_use, int(copy.ready.max(initial=0)))
+        for queue, address in copy.planes:
+            self.memories[chip].give(queue, address, len(copy.ready), since)
+            self._enter(chip, queue, address, len(copy.ready), tensor, kind, copy, since)
+
+    def _enter(
+        self, chip: int, queue: int, address: int, words: int, tensor: str, kind: str, copy: Copy,
+        last: int,
+    ) -> None:
+        first = int(copy.ready.min(initial=0))
+        self.entries.append(Entry(chip, queue, address, words, tensor, kind, max(first, 0), last))
+
+    # -- blocks -------------------------------------------------------------------------------
+
+    def add(self, block: Block, chip: int, copy: Copy) -> None:
+        self.copies.setdefault((block, chip), []).append(copy)
+
+    def find(self, block: Block, chip: int, avoid: frozenset[int]) -> Copy | None:
+        """A copy on this chip that shares no slice with `avoid`."""
+        for copy in self.copies.get((block, chip), ()):
+            if not copy.slices & avoid:
+                return copy
+        return None
+
+    def holders(self, block: Block) -> list[int]:
+        """Chips that have a copy, in order."""
+        return [chip for chip in range(self.chips) if (block, chip) in self.copies]
+
+    def load(self, value: Value, block: Block, chip: int, avoid: frozenset[int]) -> Copy:
+        """A new copy of a constant's or input's block, there before the first cycle."""
+        _, chunk, tile = block
+        rows, lanes = self.rows_of(value, chunk), self.lanes_of(value, tile)
+        copy = self._initial(chip, value.type.bytes, rows, avoid, f"{value.origin} {value.name!r}")
+        row, column = chunk * self.chunk, tile * self.plan.machine.vector
+        if value.data is not None:
+            part = np.ascontiguousarray(value.data[row : row + rows, column : column + lanes])
+            raw = part.view(np.uint8).reshape(rows, lanes, -1)
+            for byte, (queue, address) in enumerate(copy.planes):
+                self.image.append((chip, queue, address, raw[:, :, byte]))
+        else:
+            found = self.pieces.setdefault(value.number, [])
+            for byte, (queue, address) in enumerate(copy.planes):
+                found.append((byte, row, rows, column, lanes, chip, queue, address))
+        self.add(block, chip, copy)
+        return copy
+
+    def _initial(
+        self, chip: int, count: int, rows: int, avoid: frozenset[int], what: str
+    ) -> Copy:
+        memory = self.memories[chip]
+        for side in self._sides(chip):
+            room = [
+                (self.calendars.busy_until(self.plan.queue_resource(chip, q)), q)
+                for q in self.plan.slices[side]
+                if q not in avoid and memory.virgin_room(q) >= rows
+            ]
+            if len(room) >= count:
+                queues = [q for _, q in sorted(room)[:count]]
+                planes = tuple((q, memory.take_virgin(q, rows)) for q in queues)
+                return Copy(side, planes, np.zeros(rows, np.int64))
+        raise NoRoom(chip, what, count * rows)
+
+    def _sides(self, chip: int) -> list[str]:
+        """Hemispheres, the freer first."""
+        memory = self.memories[chip]
+        free = {s: sum(memory.free_words(q) for q in self.plan.slices[s]) for s in "WE"}
+        return sorted("WE", key=lambda s: -free[s])
+
+    def finish(self, names: dict[int, str]) -> None:
+        """Enter every block that is still there at the end."""
+        for ((number, _, _), chip), copies in self.copies.items():
+            for copy in copies:
+                last = max(copy.last_use, int(copy.ready.max(initial=0)))
+                for queue, address in copy.planes:
+                    self._enter(
+                        chip, queue, address, len(copy.ready), names[number], "block", copy, last
+                    )

@@ -1,0 +1,372 @@
+"""Waves: one pass of vectors through the VXM, planned once and used at any time.
+
+A wave runs an expression as a wavefront: level `i` of the expression runs on one rank of ALUs,
+its results and the operands that join at level `i + 1` meet at the next rank. Ranks are visited
+in a zigzag, so a chain longer than the ranks turns round. A value that is wanted later than one
+level after it was made is carried by `mov`s. Everything is relative to the cycle in which level 0
+samples its first vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+from clockstep_isa.geometry import EAST, WEST, geometry
+from clockstep_isa.machine import Machine
+from clockstep_isa.table import BY_NAME, Type
+
+__all__ = ["Feed", "Hold", "Wave", "WaveOp", "WaveProgram", "plan_wave"]
+
+_SEARCH_STEPS = 4000
+"""Choices of ALUs and streams tried for one wave before it counts as impossible."""
+
+
+class WaveOp(NamedTuple):
+    """One operation: `args` index the leaves, then the operations, of the program.
+
+    `extra` holds the fields after the type in the order of the row: the immediate's bits, or the
+    codes of a cast's result type, rounding and overflow.
+    """
+
+    name: str
+    type: Type
+    args: tuple[int, ...]
+    out: Type
+    extra: tuple[int, ...] = ()
+
+
+class WaveProgram(NamedTuple):
+    """A single-result expression; the last operation is the result. Hashable, so plans are kept."""
+
+    leaves: tuple[Type, ...]
+    ops: tuple[WaveOp, ...]
+
+
+class Feed(NamedTuple):
+    """Streams that pass along with the wave without entering it: operands of the MXM or SXM."""
+
+    direction: int
+    first: int  # stretches first..last of the chip, west to east
+    last: int
+    streams: int
+
+
+class Hold(NamedTuple):
+    """Streams base..base+streams-1 in one direction are taken on stretches first..last."""
+
+    direction: int
+    first: int
+    last: int
+    base: int
+    streams: int
+    phase: int  # of the first vector, relative to the wave
+
+
+class Arrival(NamedTuple):
+    """A leaf is sampled at position `x` in cycle `cycle` from streams `base`... moving `direction`."""
+
+    direction: int
+    base: int
+    cycle: int
+    x: int
+
+
+class Step(NamedTuple):
+    """One ALU's bulk instruction: dispatch cycle, opcode and fields of its row."""
+
+    alu: int
+    cycle: int
+    opcode: int
+    args: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """A planned wave; cycles and phases count from the sampling of level 0."""
+
+    steps: tuple[Step, ...]
+    arrivals: tuple[Arrival, ...]
+    out: Arrival
+    """The result enters the streams at `x` in cycle `cycle`."""
+    feeds: tuple[int, ...]
+    """First stream of each feed."""
+    holds: tuple[Hold, ...]
+
+
+@dataclass(slots=True)
+class _Item:
+    """An operation or a carrying `mov`, at its level; `args` are keys into `_Plan.where`."""
+
+    op: WaveOp
+    level: int
+    args: tuple[tuple[str, int], ...]
+
+
+@dataclass(slots=True)
+class _Plan:
+    """The search state: who runs where, and which streams are taken on which stretch."""
+
+    machine: Machine
+    path: tuple[int, ...]
+    order: tuple[int, ...]
+    items: list[_Item]
+    sides: tuple[int, ...]
+    steps_left: int = _SEARCH_STEPS
+    taken: dict[tuple[int, int], int] = field(default_factory=dict)
+    alus: dict[int, int] = field(default_factory=dict)
+    where: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    """Direction and first stream of each leaf or item result."""
+
+
+@lru_cache(maxsize=4096)
+def plan_wave(
+    machine: Machine,
+    program: WaveProgram,
+    sides: tuple[int, ...],
+    feeds: tuple[Feed, ...],
+    out: int,
+    variant: int,
+) -> Wave | None:
+    """Find ALUs and streams for a wave, or None if the machine cannot run it in one pass.
+
+    `sides[k]` is the direction in which leaf `k` moves; the result leaves in direction `out`.
+    Variants differ in the rank the wave starts from and in the streams they prefer.
+    """
+    items = _levelled(program)
+    depth = 1 + max(item.level for item in items)
+    path = _path(machine.vxm.ranks, depth, variant)
+    if path is None or len(items) > machine.vxm.rows * machine.vxm.ranks:
+        return None
+    quads = machine.quads
+    order = tuple((quads - 1 - q + 3 * variant) % quads for q in range(quads))
+    plan = _Plan(machine, path, order, items, sides)
+    if not _place(plan, 0):
+        return None
+    return _finish(plan, program, feeds, out)
+
+
+def _levelled(program: WaveProgram) -> list[_Item]:
+    """Operations as late as possible, with `mov`s wherever a value must wait for a level."""
+    leaves, ops = program
+    first_op = len(leaves)
+    uses: dict[int, list[int]] = {}
+    for k, op in enumerate(ops):
+        for arg in op.args:
+            uses.setdefault(arg, []).append(k)
+    above: list[int] = [0] * len(ops)  # levels between an operation and the result
+    for k in range(len(ops) - 2, -1, -1):
+        above[k] = 1 + max(above[u] for u in uses[first_op + k])
+    level = [max(above) - a for a in above]
+    items: list[_Item] = []
+    at: dict[tuple[int, int], tuple[str, int]] = {}
+
+    def value(node: int, wanted: int) -> tuple[str, int]:
+        """The key of `node`'s value as it stands at level `wanted`."""
+        if (node, wanted) not in at:
+            carried = value(node, wanted - 1)
+            kind = leaves[node] if node < first_op else ops[node - first_op].out
+            items.append(_Item(WaveOp("mov", kind, (0,), kind), wanted - 1, (carried,)))
+            at[node, wanted] = ("item", len(items) - 1)
+        return at[node, wanted]
+
+    for leaf in range(first_op):
+        at[leaf, min((level[u] for u in uses.get(leaf, ())), default=0)] = ("leaf", leaf)
+    for k in sorted(range(len(ops)), key=lambda k: (level[k], k)):
+        args = tuple(value(arg, level[k]) for arg in ops[k].args)
+        items.append(_Item(ops[k], level[k], args))
+        at[first_op + k, level[k] + 1] = ("item", len(items) - 1)
+    return items
+
+
+def _path(ranks: int, depth: int, variant: int) -> tuple[int, ...] | None:
+    """The rank of every level: a zigzag from a start that the variant chooses."""
+    if ranks == 1 and depth > 1:
+        return None
+    step = 1 if variant % 2 == 0 else -1
+    rank = (variant // 2) % ranks if step == 1 else ranks - 1 - (variant // 2) % ranks
+    path = []
+    for _ in range(depth):
+        path.append(rank)
+        if not 0 <= rank + step < ranks:
+            step = -step
+        rank += step
+    return tuple(path)
+
+
+def _place(plan: _Plan, done: int) -> bool:
+    """Give items `order[done:]` an ALU each and their operands streams, backtracking."""
+    if done == len(plan.items):
+        return True
+    index = _sequence(plan)[done]
+    item = plan.items[index]
+    row = BY_NAME[item.op.name]
+    ranks = plan.machine.vxm.ranks
+    rank = plan.path[item.level]
+    for r in range(plan.machine.vxm.rows):
+        alu = r * ranks + rank
+        if alu in plan.alus.values() or (row.large and not plan.machine.is_large(alu)):
+            continue
+        plan.alus[index] = alu
+        for _ in _operands(plan, item, alu, 0):
+            plan.steps_left -= 1
+            if _place(plan, done + 1):
+                return True
+            if plan.steps_left < 0:
+                break
+        del plan.alus[index]
+        if plan.steps_left < 0:
+            return False
+    return False
+
+
+def _sequence(plan: _Plan) -> list[int]:
+    """Items by level; inside a level those that need a large ALU first, small ALUs kept last."""
+    return sorted(
+        range(len(plan.items)),
+        key=lambda i: (plan.items[i].level, not BY_NAME[plan.items[i].op.name].large, i),
+    )
+
+
+def _operands(plan: _Plan, item: _Item, alu: int, position: int) -> Iterator[None]:
+    """Every way to give the operands from `position` on streams that the ALU can read."""
+    if position == len(item.args):
+        if _ports_meet(plan, item):
+            yield
+        return
+    key = item.args[position]
+    window = plan.machine.window(alu)
+    if key in plan.where:
+        if plan.where[key][1] // 4 in window:
+            yield from _operands(plan, item, alu, position + 1)
+        return
+    direction, first, last = _stretch(plan, key, item.level)
+    width = _type_of(plan, key, item, position).bytes
+    for base in _free_bases(plan, direction, first, last, width, window):
+        _mark(plan, direction, first, last, base, width, True)
+        plan.where[key] = (direction, base)
+        yield from _operands(plan, item, alu, position + 1)
+        del plan.where[key]
+        _mark(plan, direction, first, last, base, width, False)
+
+
+def _ports_meet(plan: _Plan, item: _Item) -> bool:
+    """Whether the two operands come through different quads, or from one direction."""
+    ends = [plan.where[key] for key in item.args]
+    return all(a[0] == b[0] or a[1] // 4 != b[1] // 4 for a in ends for b in ends)
+
+
+def _type_of(plan: _Plan, key: tuple[str, int], item: _Item, position: int) -> Type:
+    return plan.items[key[1]].op.out if key[0] == "item" else item.op.type
+
+
+def _stretch(plan: _Plan, key: tuple[str, int], level: int) -> tuple[int, int, int]:
+    """Direction and stretches over which a value travels to the rank of `level`.
+
+    Stretch 0 is west of rank 0, stretch r lies between ranks r - 1 and r, the last is the east.
+    """
+    here = plan.path[level]
+    if key[0] == "leaf":
+        direction = plan.sides[key[1]]
+        return (EAST, 0, here) if direction == EAST else (WEST, here + 1, plan.machine.vxm.ranks)
+    origin = plan.path[plan.items[key[1]].level]
+    return (EAST, here, here) if here > origin else (WEST, origin, origin)
+
+
+def _free_bases(
+    plan: _Plan, direction: int, first: int, last: int, width: int, window: frozenset[int] | None
+) -> Iterator[int]:
+    """First streams of free, aligned groups, one a quad, in the variant's order of preference."""
+    busy = 0
+    for stretch in range(first, last + 1):
+        busy |= plan.taken.get((direction, stretch), 0)
+    for quad in plan.order:
+        if window is not None and quad not in window:
+            continue
+        for base in range(4 * quad, 4 * quad + 4, width):
+            if not busy >> base & ((1 << width) - 1):
+                yield base
+                break
+
+
+def _mark(
+    plan: _Plan, direction: int, first: int, last: int, base: int, width: int, on: bool
+) -> None:
+    mask = ((1 << width) - 1) << base
+    for stretch in range(first, last + 1):
+        before = plan.taken.get((direction, stretch), 0)
+        plan.taken[direction, stretch] = before | mask if on else before & ~mask
+
+
+def _finish(
+    plan: _Plan, program: WaveProgram, feeds: tuple[Feed, ...], out: int
+) -> Wave | None:
+    """Choose the streams of the result and the feeds, and work out every cycle and phase."""
+    machine, ranks = plan.machine, plan.machine.vxm.ranks
+    rank_x = geometry(machine).rank_x
+    cycles = [0]
+    for a, b in zip(plan.path, plan.path[1:], strict=False):
+        cycles.append(cycles[-1] + machine.vxm.op_latency + abs(rank_x[b] - rank_x[a]))
+    final_rank = plan.path[-1]
+    first, last = (final_rank + 1, ranks) if out == EAST else (0, final_rank)
+    result = len(plan.items) - 1
+    width = plan.items[result].op.out.bytes
+    base = next(_free_bases(plan, out, first, last, width, None), None)
+    if base is None:
+        return None
+    _mark(plan, out, first, last, base, width, True)
+    out_cycle = cycles[-1] + machine.vxm.op_latency
+    holds = [Hold(out, first, last, base, width, _phase(out, out_cycle, rank_x[final_rank]))]
+    plan.where["item", result] = (out, base)
+
+    feed_bases = []
+    for feed in feeds:
+        free = next(
+            _free_bases(plan, feed.direction, feed.first, feed.last, feed.streams, None), None
+        )
+        if free is None:
+            return None
+        _mark(plan, feed.direction, feed.first, feed.last, free, feed.streams, True)
+        feed_bases.append(free)
+
+    arrivals: dict[int, Arrival] = {}
+    steps = []
+    held: set[tuple[str, int]] = set()
+    for index, item in enumerate(plan.items):
+        cycle, x = cycles[item.level], rank_x[plan.path[item.level]]
+        for position, key in enumerate(item.args):
+            direction, stream = plan.where[key]
+            if key[0] == "leaf":
+                arrivals[key[1]] = Arrival(direction, stream, cycle, x)
+            if key not in held:
+                held.add(key)
+                _, lo, hi = _stretch(plan, key, item.level)
+                streams = _type_of(plan, key, item, position).bytes
+                holds.append(Hold(direction, lo, hi, stream, streams, _phase(direction, cycle, x)))
+        steps.append(_step(plan, index, cycle))
+    return Wave(
+        tuple(steps),
+        tuple(arrivals[k] for k in range(len(program.leaves))),
+        Arrival(out, base, out_cycle, rank_x[final_rank]),
+        tuple(feed_bases),
+        tuple(holds),
+    )
+
+
+def _phase(direction: int, cycle: int, x: int) -> int:
+    return cycle - x if direction == EAST else cycle + x
+
+
+def _step(plan: _Plan, index: int, cycle: int) -> Step:
+    """The ALU's instruction, its fields in the order of the row."""
+    op = plan.items[index].op
+    operands = [d << 8 | s for d, s in (plan.where[key] for key in plan.items[index].args)]
+    direction, stream = plan.where["item", index]
+    out = direction << 8 | stream
+    if op.name == "cast":
+        args = (int(op.type), *op.extra, *operands, out)
+    else:
+        args = (int(op.type), *operands, *op.extra, out)
+    return Step(plan.alus[index], cycle, BY_NAME[op.name].opcode, args)
