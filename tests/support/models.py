@@ -16,6 +16,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 __all__ = [
     "ACTIVATIONS",
+    "FORMS",
     "OPSET",
     "batched_matmul",
     "build",
@@ -36,6 +37,9 @@ Shape = Sequence[int | str]
 OPSET = 21
 ACTIVATIONS = ("Relu", "LeakyRelu", "Sigmoid", "Tanh", "Clip", "")
 """What may follow a layer of an MLP; "" is none."""
+
+FORMS = ("matmul", "linear", "gemm")
+"""MatMul and Add, Gemm as frameworks write it, and Gemm with everything it has."""
 
 
 def build(
@@ -97,26 +101,29 @@ class _Mlp:
 
     def layer(self, index: int, k: int, n: int, form: str) -> None:
         weight = self.rng.normal(size=(k, n)) / np.sqrt(k)
+        vector = self.rng.normal(size=n) / 4
         if form == "matmul":
             self.node("MatMul", [self.x, self.constant(f"w{index}", weight)])
-            self.node("Add", [self.x, self.constant(f"b{index}", self.rng.normal(size=n) / 4)])
-            return
-        flags: dict[str, float] = {
-            "alpha": float(self.rng.choice([1.0, 0.5, 2.0])),
-            "beta": float(self.rng.choice([1.0, 0.5, 2.0])),
-            "transB": int(self.rng.integers(2)),
-        }
-        if index == 0:
-            flags["transA"] = int(self.rng.integers(2))
-        name = self.constant(f"w{index}", weight.T if flags["transB"] else weight)
+            self.node("Add", [self.x, self.constant(f"b{index}", vector)])
+        elif form == "linear":
+            names = [self.constant(f"w{index}", weight.T), self.constant(f"b{index}", vector)]
+            self.node("Gemm", [self.x, *names], transB=1)
+        else:
+            self._gemm(index, weight)
+
+    def _gemm(self, index: int, weight: Array) -> None:
+        k, n = weight.shape
+        scale = [float(value) for value in self.rng.choice([1.0, 0.5, 2.0], size=2)]
+        trans_a, trans_b = (int(value) for value in self.rng.integers(2, size=2))
+        trans_a = trans_a if index == 0 else 0
+        inputs = [self.x, self.constant(f"w{index}", weight.T if trans_b else weight)]
         shapes = [None, (n,), (1, n), (self.batch, n), (self.batch, 1), (1,), ()]
         shape = shapes[int(self.rng.integers(len(shapes)))]
-        bias = (
-            [] if shape is None else [self.constant(f"b{index}", self.rng.normal(size=shape) / 4)]
-        )
-        self.node("Gemm", [self.x, name, *bias], **flags)
-        if index == 0 and flags["transA"]:
+        if shape is not None:
+            inputs.append(self.constant(f"b{index}", self.rng.normal(size=shape) / 4))
+        if trans_a:
             self.inputs["x"] = ("float32", (k, self.batch))
+        self.node("Gemm", inputs, alpha=scale[0], beta=scale[1], transA=trans_a, transB=trans_b)
 
     def activation(self, op: str, index: int) -> None:
         if op == "LeakyRelu":
@@ -134,12 +141,12 @@ def mlp(
     widths: Sequence[int],
     batch: int = 1,
     activations: Sequence[str] = ("Relu",),
-    forms: Sequence[str] = ("matmul", "gemm"),
+    forms: Sequence[str] = FORMS,
     residual: bool = True,
 ) -> ModelProto:
     """A float32 MLP from `widths[0]` features to `widths[-1]`, input "x", output "y".
 
-    Each layer is of one of `forms`, chosen at random, followed by one of `activations`. Where a
+    Each layer is of one of `forms`, chosen at random, and followed by one of `activations`. Where a
     layer has as many outputs as inputs, a residual Add follows (if `residual`).
     """
     model = _Mlp(rng, batch)
@@ -245,7 +252,7 @@ def batched_matmul(
     rng: np.random.Generator, a: Sequence[int], b: Sequence[int], constant_b: bool = True
 ) -> ModelProto:
     """MatMul of any ranks with broadcast leading dimensions: "a" @ "b" -> "y"."""
-    shape = np.matmul(np.empty(a), np.empty(b)).shape
+    shape = np.matmul(np.zeros(a), np.zeros(b)).shape
     value = (rng.normal(size=b) / np.sqrt(a[-1])).astype(np.float32)
     inputs: dict[str, tuple[str, Shape]] = {"a": ("float32", a)}
     if not constant_b:
@@ -295,10 +302,10 @@ def _refill(field: object, items: Iterable[object]) -> None:
     copies = []
     for item in items:
         copy = type(item)()
-        copy.CopyFrom(item)  # type: ignore[attr-defined]
+        copy.CopyFrom(item)
         copies.append(copy)
-    del field[:]  # type: ignore[attr-defined]
-    field.extend(copies)  # type: ignore[attr-defined]
+    del field[:]
+    field.extend(copies)
 
 
 def _value(name: str, dtype: str, shape: Shape) -> onnx.ValueInfoProto:

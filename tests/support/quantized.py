@@ -37,7 +37,7 @@ def matmul_integer(
         constants["b_zero"] = full_range(rng, shape, b_type)
         names += ["a_zero", "b_zero"]
     node = helper.make_node("MatMulInteger", names, ["y"], "matmul")
-    shape = np.matmul(np.empty(a), np.empty(b)).shape
+    shape = np.matmul(np.zeros(a), np.zeros(b)).shape
     return build([node], {"a": (a_type, a)}, {"y": ("int32", shape)}, constants)
 
 
@@ -65,7 +65,7 @@ def qlinear_matmul(
     }
     names = ["a", "a_scale", "a_zero", "b", "b_scale", "b_zero", "y_scale", "y_zero"]
     node = helper.make_node("QLinearMatMul", names, ["y"], "matmul")
-    shape = np.matmul(np.empty(a), np.empty(b)).shape
+    shape = np.matmul(np.zeros(a), np.zeros(b)).shape
     return build([node], {"a": (a_type, a)}, {"y": (y_type, shape)}, constants)
 
 
@@ -91,8 +91,11 @@ def qdq_mlp(
     per_channel: bool = False,
     residual: bool = True,
 ) -> ModelProto:
-    """`mlp` put through onnxruntime's static quantizer, calibrated on random inputs."""
-    model = mlp(rng, widths, batch, activations, residual=residual)
+    """`mlp` put through onnxruntime's static quantizer, calibrated on random inputs.
+
+    Layers are those the quantizer can do per channel: a bias is a vector, alpha and beta are one.
+    """
+    model = mlp(rng, widths, batch, activations, ("matmul", "linear"), residual)
     samples = [random_inputs(model, rng) for _ in range(8)]
     return quantize(model, samples, activation_type, weight_type, per_channel)
 
@@ -107,7 +110,7 @@ def quantize(
     """A float model as QDQ, by `onnxruntime.quantization.quantize_static` in silence."""
     from onnxruntime import quantization
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class Reader(quantization.CalibrationDataReader):
         """Hands out `samples` one by one."""
 
         def __init__(self) -> None:
