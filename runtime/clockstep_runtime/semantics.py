@@ -208,8 +208,9 @@ def cast(a: Array, to: Type, round: str, overflow: str) -> Array:  # noqa: A002
     saturate = overflow == "sat"
     if a.dtype.kind != "f":
         return _narrow(a.astype(np.int64), target, saturate)
-    wide = a.astype(np.float64)
-    whole = np.rint(wide) if round == "rne" else np.trunc(wide)
+    with np.errstate(invalid="ignore"):
+        wide = a.astype(np.float64)
+        whole = np.rint(wide) if round == "rne" else np.trunc(wide)
     whole = np.where(np.isnan(wide), 0.0, whole)
     if saturate:
         whole = np.clip(whole, -(2.0**31), 2.0**31)

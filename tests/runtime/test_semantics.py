@@ -1,0 +1,291 @@
+"""The numerics of every instruction against Python's integers, fractions and bit patterns."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clockstep_isa.geometry import Unit
+from clockstep_isa.layout import numpy_type
+from clockstep_isa.table import TABLE, Type
+from clockstep_runtime.semantics import EXECUTES
+from tests.support.rounding import nearest
+
+INTEGERS = (Type.I8, Type.I16, Type.I32)
+FLOATS = (Type.F16, Type.F32)
+EXACT: dict[str, Callable[[Any, Any], Any]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+}
+CANONICAL = {Type.F16: 0x7E00, Type.F32: 0x7FC00000}
+UNSIGNED: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32}
+
+
+def bits_of(values: np.ndarray) -> list[int]:
+    return values.view(UNSIGNED[values.dtype.itemsize]).tolist()
+
+
+def random_bits(kind: Type, count: int, seed: int) -> np.ndarray:
+    """Values with uniformly random bits: all exponents, NaN and denormals among them."""
+    raw = np.random.default_rng(seed).integers(0, 256, (count, kind.bytes), dtype=np.uint8)
+    return raw.view(numpy_type(kind))[:, 0]
+
+
+def specials(kind: Type) -> np.ndarray:
+    """Every pair of these is tried in binary operations."""
+    if kind in INTEGERS:
+        info = np.iinfo(numpy_type(kind))
+        values = [info.min, info.min + 1, -2, -1, 0, 1, 2, info.max - 1, info.max]
+        return np.array(values, numpy_type(kind))
+    info = np.finfo(numpy_type(kind))
+    positive = [0.0, info.smallest_subnormal, info.tiny, 1.0, 1.5, 2.0, info.max, np.inf]
+    return np.array([*positive, *(-v for v in positive), np.nan], numpy_type(kind))
+
+
+def pairs(kind: Type) -> tuple[np.ndarray, np.ndarray]:
+    special = specials(kind)
+    a, b = (grid.ravel() for grid in np.meshgrid(special, special))
+    noise = [random_bits(kind, 300, seed) for seed in (1, 2)]
+    return np.concatenate([a, noise[0]]), np.concatenate([b, noise[1]])
+
+
+def wrap(value: int, kind: Type) -> int:
+    bits = 8 * kind.bytes
+    return (value + (1 << (bits - 1))) % (1 << bits) - (1 << (bits - 1))
+
+
+def clamp(value: int, kind: Type) -> int:
+    bits = 8 * kind.bytes
+    return max(-(1 << (bits - 1)), min((1 << (bits - 1)) - 1, value))
+
+
+def test_every_row_that_computes_has_one_meaning_and_nothing_else_has() -> None:
+    computing = (Unit.VXM, Unit.PERMUTE, Unit.TRANSPOSE, Unit.DISTRIBUTE)
+    wanted = {row.name for row in TABLE if row.unit in computing} | {"abc"}
+    assert set(EXECUTES) == wanted
+
+
+@pytest.mark.parametrize("kind", INTEGERS)
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "add_sat", "sub_sat", "mul_sat"])
+def test_integer_arithmetic(name: str, kind: Type) -> None:
+    a, b = pairs(kind)
+    fit = clamp if name.endswith("_sat") else wrap
+    exact = EXACT[name.removesuffix("_sat")]
+    wanted = [fit(exact(x, y), kind) for x, y in zip(a.tolist(), b.tolist(), strict=True)]
+    got = EXECUTES[name](a=a, b=b)
+    assert got.dtype == numpy_type(kind)
+    assert got.tolist() == wanted
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "add_sat", "sub_sat", "mul_sat"])
+def test_float_arithmetic_is_rounded_once(name: str, kind: Type) -> None:
+    a, b = pairs(kind)
+    got = EXECUTES[name](a=a, b=b)
+    assert got.dtype == numpy_type(kind)
+    exact = EXACT[name.removesuffix("_sat")]
+    finite = np.isfinite(a) & np.isfinite(b)
+    for x, y, z in zip(*(v[finite].tolist() for v in (a, b, got)), strict=True):
+        assert z == nearest(exact(Fraction(x), Fraction(y)), numpy_type(kind))
+    # With infinities float64 gives the IEEE answer; every NaN is the canonical one.
+    with np.errstate(all="ignore"):
+        wide = exact(a.astype(np.float64), b.astype(np.float64))
+    np.testing.assert_array_equal(got[~finite], wide[~finite])
+    assert set(bits_of(got[np.isnan(got)])) == {CANONICAL[kind]}
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+def test_signs_of_zero(kind: Type) -> None:
+    plus, minus = (np.array([v], numpy_type(kind)) for v in (0.0, -0.0))
+    sign = {
+        (name, *key): bool(np.signbit(EXECUTES[name](a=x, b=y)[0]))
+        for name in ("add", "mul", "max", "min")
+        for key, x, y in (("+-", plus, minus), ("-+", minus, plus), ("--", minus, minus))
+    }
+    assert sign == {
+        ("add", "+", "-"): False,
+        ("add", "-", "+"): False,
+        ("add", "-", "-"): True,
+        ("mul", "+", "-"): True,
+        ("mul", "-", "+"): True,
+        ("mul", "-", "-"): False,
+        ("max", "+", "-"): False,
+        ("max", "-", "+"): False,
+        ("max", "-", "-"): True,
+        ("min", "+", "-"): True,
+        ("min", "-", "+"): True,
+        ("min", "-", "-"): True,
+    }
+
+
+@pytest.mark.parametrize("kind", Type)
+@pytest.mark.parametrize(("name", "pick"), [("max", max), ("min", min)])
+def test_extremes(name: str, pick: Callable[[Any, Any], Any], kind: Type) -> None:
+    a, b = pairs(kind)
+    got = EXECUTES[name](a=a, b=b)
+    assert got.dtype == numpy_type(kind)
+    lost = (a != a) | (b != b)
+    wanted = [pick(x, y) for x, y in zip(a[~lost].tolist(), b[~lost].tolist(), strict=True)]
+    assert got[~lost].tolist() == wanted
+    if kind in FLOATS:
+        assert set(bits_of(got[lost])) == {CANONICAL[kind]}
+
+
+@pytest.mark.parametrize("kind", Type)
+@pytest.mark.parametrize(
+    ("name", "compare"), [("eq", operator.eq), ("lt", operator.lt), ("le", operator.le)]
+)
+def test_comparisons(name: str, compare: Callable[[Any, Any], bool], kind: Type) -> None:
+    a, b = pairs(kind)
+    got = EXECUTES[name](a=a, b=b)
+    assert got.dtype.kind == "i"
+    assert got.dtype.itemsize == kind.bytes
+    wanted = [int(compare(x, y)) for x, y in zip(a.tolist(), b.tolist(), strict=True)]
+    assert got.tolist() == wanted
+
+
+@pytest.mark.parametrize("kind", Type)
+@pytest.mark.parametrize(
+    ("name", "op"), [("and", operator.and_), ("or", operator.or_), ("xor", operator.xor)]
+)
+def test_bitwise(name: str, op: Callable[[int, int], int], kind: Type) -> None:
+    a, b = pairs(kind)
+    got = EXECUTES[name](a=a, b=b)
+    assert got.dtype == a.dtype
+    assert bits_of(got) == [op(x, y) for x, y in zip(bits_of(a), bits_of(b), strict=True)]
+
+
+@pytest.mark.parametrize("kind", Type)
+def test_unary(kind: Type) -> None:
+    a, _ = pairs(kind)
+    assert bits_of(EXECUTES["mov"](a=a)) == bits_of(a)
+    negative, absolute = EXECUTES["neg"](a=a), EXECUTES["abs"](a=a)
+    if kind in INTEGERS:
+        assert negative.tolist() == [wrap(-x, kind) for x in a.tolist()]
+        assert absolute.tolist() == [wrap(abs(x), kind) for x in a.tolist()]
+        return
+    sign = 1 << (8 * kind.bytes - 1)
+    assert bits_of(negative) == [x ^ sign for x in bits_of(a)]
+    assert bits_of(absolute) == [x & ~sign for x in bits_of(a)]
+
+
+@pytest.mark.parametrize("name", [n for n in sorted(EXECUTES) if n + "i" in EXECUTES])
+def test_an_immediate_is_an_operand_on_all_lanes(name: str) -> None:
+    a = random_bits(Type.I16, 50, 3)
+    for value in (-7, 0, 12345):
+        b = np.array([value], np.int16)
+        spread = EXECUTES[name](a=a, b=np.full(50, value, np.int16))
+        assert EXECUTES[name + "i"](a=a, b=b).tolist() == spread.tolist()
+
+
+def cast(a: np.ndarray, to: Type, rounding: str = "rne", overflow: str = "sat") -> np.ndarray:
+    got = EXECUTES["cast"](a=a, to=to, round=rounding, overflow=overflow)
+    assert got.dtype == numpy_type(to)
+    return got
+
+
+@pytest.mark.parametrize("to", INTEGERS)
+@pytest.mark.parametrize("kind", FLOATS)
+@pytest.mark.parametrize("rounding", ["rne", "rtz"])
+@pytest.mark.parametrize("overflow", ["sat", "wrap"])
+def test_float_to_integer(kind: Type, to: Type, rounding: str, overflow: str) -> None:
+    near = np.array([0.5, 1.5, 2.5, -0.5, -1.5, 126.5, 127.5, -128.5, -129.5, 300.7, 2.0**15])
+    a = np.concatenate([specials(kind), near.astype(numpy_type(kind)), random_bits(kind, 400, 4)])
+    for x, y in zip(a.tolist(), cast(a, to, rounding, overflow).tolist(), strict=True):
+        if x != x:
+            wanted = 0
+        elif x in (float("inf"), float("-inf")):
+            top = 1 << 60 if x > 0 else -(1 << 60)
+            wanted = clamp(top, to) if overflow == "sat" else 0
+        else:
+            whole = round(Fraction(x)) if rounding == "rne" else int(Fraction(x))
+            wanted = clamp(whole, to) if overflow == "sat" else wrap(whole, to)
+        assert y == wanted, x
+
+
+@pytest.mark.parametrize("to", FLOATS)
+@pytest.mark.parametrize("kind", INTEGERS)
+def test_integer_to_float_is_rounded_once(kind: Type, to: Type) -> None:
+    # 2**24 + 2**k + 1 and the like would differ if rounded to float32 on the way to float16.
+    ties = [65519, 65520, 2049, 2051, 4098, 4097, 16777217, 16777219, 33554435, 2147483583]
+    info = np.iinfo(numpy_type(kind))
+    extra = np.array([s * t for t in ties for s in (1, -1) if t <= info.max], numpy_type(kind))
+    a = np.concatenate([specials(kind), extra, random_bits(kind, 300, 5)])
+    got = cast(a, to).tolist()
+    assert got == [nearest(Fraction(x), numpy_type(to)) for x in a.tolist()]
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+@pytest.mark.parametrize("to", FLOATS)
+def test_float_to_float(kind: Type, to: Type) -> None:
+    a = np.concatenate([specials(kind), random_bits(kind, 400, 6)])
+    if kind is Type.F32:
+        bits = np.random.default_rng(8).integers(0x32000000, 0x48000000, 400, dtype=np.uint32)
+        a = np.concatenate([a, bits.view(np.float32), np.array([65519.99, 65520.0], np.float32)])
+    got = cast(a, to)
+    finite = np.isfinite(a)
+    wanted = [nearest(Fraction(x), numpy_type(to)) for x in a[finite].tolist()]
+    assert got[finite].tolist() == wanted
+    assert (np.signbit(got) == np.signbit(a))[~np.isnan(a)].all()
+    np.testing.assert_array_equal(got[np.isinf(a)], a[np.isinf(a)].astype(np.float64))
+    assert set(bits_of(got[np.isnan(a)])) == {CANONICAL[to]}
+
+
+@pytest.mark.parametrize("kind", INTEGERS)
+@pytest.mark.parametrize("to", INTEGERS)
+@pytest.mark.parametrize(("overflow", "fit"), [("sat", clamp), ("wrap", wrap)])
+def test_integer_to_integer(
+    kind: Type, to: Type, overflow: str, fit: Callable[[int, Type], int]
+) -> None:
+    a = np.concatenate([specials(kind), random_bits(kind, 200, 9)])
+    assert cast(a, to, overflow=overflow).tolist() == [fit(x, to) for x in a.tolist()]
+
+
+@given(st.integers(-9000, 9000), st.integers(0, 30), st.integers(0, 30), st.sampled_from([1, 2, 4]))
+def test_shift(amount: int, low: int, high: int, width: int) -> None:
+    a = np.arange(1, width * 16 + 1, dtype=np.uint8).reshape(width, 4, 4)
+    got = EXECUTES["shift"](a=a, amount=amount, low=low, high=high).reshape(width, 16)
+    for row, source in zip(got.tolist(), a.reshape(width, 16).tolist(), strict=True):
+        for i, value in enumerate(row):
+            kept = low <= i < high and 0 <= i - amount < 16
+            assert value == (source[i - amount] if kept else 0)
+
+
+def test_broadcast() -> None:
+    a = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
+    got = EXECUTES["broadcast"](a=a, lane=5)
+    assert got.shape == a.shape
+    assert got.reshape(2, 16).tolist() == [[5] * 16, [21] * 16]
+
+
+def test_permute_has_a_16_bit_map_and_zero_beyond_the_lanes() -> None:
+    a = np.arange(10, 42, dtype=np.uint8).reshape(2, 4, 4)
+    index = [15, 0, 3, 3, 16, 255, 256, 65535, 1, 2, 4, 5, 6, 7, 8, 9]
+    bits = np.array(index, "<u2").view(np.uint8).reshape(16, 2).T.reshape(2, 4, 4)
+    got = EXECUTES["permute"](a=a, map=bits).reshape(2, 16)
+    for row, source in zip(got.tolist(), a.reshape(2, 16).tolist(), strict=True):
+        assert row == [source[i] if i < 16 else 0 for i in index]
+
+
+def test_transpose_swaps_stream_and_lane_in_every_superlane() -> None:
+    a = np.random.default_rng(0).integers(0, 256, (4, 5, 4), dtype=np.uint8)
+    got = EXECUTES["transpose"](a=a)
+    for stream in range(4):
+        for superlane in range(5):
+            for lane in range(4):
+                assert got[stream, superlane, lane] == a[lane, superlane, stream]
+
+
+def test_distribute_stays_in_the_superlane() -> None:
+    a = np.arange(16, dtype=np.uint8).reshape(1, 4, 4)
+    index = np.array([3, 3, 0, 4] * 3 + [1, 255, 2, 0], np.uint8).reshape(1, 4, 4)
+    got = EXECUTES["distribute"](a=a, map=index).reshape(4, 4)
+    assert got.tolist() == [[3, 3, 0, 0], [7, 7, 4, 0], [11, 11, 8, 0], [13, 0, 14, 12]]
