@@ -125,6 +125,9 @@ class _Run:
                 continue
             self._step(cycle)
             cycle += 1
+        for chip in self._chips:
+            # The last results reach their registers as the program ends.
+            chip.deliver(cycle)
         return cycle
 
     def _idle(self) -> bool:
