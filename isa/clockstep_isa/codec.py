@@ -108,7 +108,8 @@ def _by_row(opcode: NDArray[np.uint8]) -> Iterator[tuple[Instruction, NDArray[np
     """Every row in use, with the positions of its instructions."""
     order = np.argsort(opcode, kind="stable")
     kinds, first = np.unique(opcode[order], return_index=True)
-    for kind, index in zip(kinds.tolist(), np.split(order, first[1:]), strict=True):
+    groups = np.split(order, first)[1:]
+    for kind, index in zip(kinds.tolist(), groups, strict=True):
         yield BY_OPCODE[kind], index
 
 

@@ -87,7 +87,7 @@ class Binding:
         for layout in self.layouts:
             matrix = value.transpose(layout.axes).reshape(layout.rows, layout.columns)
             data = _to_stored(matrix, layout, self.name)
-            raw = data.view(np.uint8).reshape(layout.rows, layout.columns, -1)
+            raw = data.view(np.uint8).reshape(layout.rows, layout.columns, layout.stored.bytes)
             for byte, row, rows, column, columns, chip, queue, address in layout.pieces.tolist():
                 block = raw[row : row + rows, column : column + columns, byte]
                 place(chip, queue, address, block)
@@ -117,12 +117,12 @@ def _to_stored(matrix: NDArray[np.generic], layout: Layout, name: str) -> NDArra
     if target.kind == "f":
         with np.errstate(over="ignore"):
             return np.ascontiguousarray(matrix.astype(target))
-    wide = matrix.astype(np.int64) + layout.offset
     info = np.iinfo(target)
-    if wide.size and (wide.min() < info.min or wide.max() > info.max):
+    low, high = info.min - layout.offset, info.max - layout.offset
+    if matrix.size and not low <= int(matrix.min()) <= int(matrix.max()) <= high:
         raise UsageError(
             "input-range",
             f"holds an integer outside {info.min} to {info.max}, which the program stores it in",
             where=f"input {name!r}",
         )
-    return np.ascontiguousarray(wide.astype(target))
+    return np.ascontiguousarray((matrix.astype(np.int64) + layout.offset).astype(target))

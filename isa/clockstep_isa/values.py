@@ -39,36 +39,41 @@ def immediate(kind: Type, value: float) -> int:
     hold the value or a finite value overflows a float type.
     """
     if kind in _FLOAT_BITS:
-        float_type, bits_type = _FLOAT_BITS[kind]
-        with np.errstate(over="ignore"):
-            rounded = np.array([value]).astype(float_type)
-        if math.isfinite(value) and not np.isfinite(rounded[0]):
+        bits = _float_bits(kind, value)
+        if math.isfinite(value) and bits == _float_bits(kind, math.copysign(math.inf, value)):
             raise UsageError("immediate-range", f"{value} is too large for {kind.text}")
-        return int(rounded.view(bits_type)[0])
-    bits = 8 * kind.bytes
-    if value % 1 != 0 or not -(1 << (bits - 1)) <= value < 1 << (bits - 1):
+        return bits
+    width = 8 * kind.bytes
+    if value % 1 != 0 or not -(1 << (width - 1)) <= value < 1 << (width - 1):
         raise UsageError("immediate-range", f"{value} is not an integer of {kind.text}")
-    return int(value) & ((1 << bits) - 1)
+    return int(value) & ((1 << width) - 1)
+
+
+def _float_bits(kind: Type, value: float) -> int:
+    float_type, bits_type = _FLOAT_BITS[kind]
+    with np.errstate(over="ignore"):
+        return int(np.array([value]).astype(float_type).view(bits_type)[0])
 
 
 def print_immediate(kind: Type, bits: int) -> str:
     """`#` and the decimal value, or the raw bits in hexadecimal if a decimal would lose any."""
-    if bits < 1 << (8 * kind.bytes):
-        text = _decimal(kind, bits)
-        if text is not None:
-            return f"#{text}"
-    return f"#0x{bits:08x}"
+    if bits >> (8 * kind.bytes):
+        return f"#0x{bits:08x}"
+    if kind in _FLOAT_BITS:
+        return f"#{_float_text(kind, bits) or f'0x{bits:08x}'}"
+    width = 8 * kind.bytes
+    return f"#{bits - (1 << width) if bits >> (width - 1) else bits}"
 
 
-def _decimal(kind: Type, bits: int) -> str | None:
-    if kind not in _FLOAT_BITS:
-        width = 8 * kind.bytes
-        return str(bits - (1 << width) if bits >> (width - 1) else bits)
+def _float_text(kind: Type, bits: int) -> str | None:
+    """The exact decimal if it is short, else the shortest that has these bits; None if none has."""
     float_type, bits_type = _FLOAT_BITS[kind]
-    value = np.array([bits], bits_type).view(float_type)[0]
-    text = str(value)
-    exact = np.isfinite(value) and immediate(kind, float(text)) == bits
-    return text if exact else None
+    value = float(np.array([bits], bits_type).view(float_type)[0])
+    exact = repr(value)
+    digits = (repr(float(f"{value:.{n}g}")) for n in range(1, 10))
+    candidates = (exact, *digits) if len(exact) < 10 else digits
+    same = (text for text in candidates if _float_bits(kind, float(text)) == bits)
+    return next(same, None) if math.isfinite(value) else None
 
 
 def print_value(field: Field, value: int, kind: int = 0) -> str:
