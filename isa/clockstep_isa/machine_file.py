@@ -35,7 +35,7 @@ def load_machine(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Mac
             raise UsageError("machine-set", f"--set {text!r} is not KEY=INTEGER")
         _check_key(key.strip(), "--set", UsageError)
         figures[key.strip()] = Figure(int(value), "assumed", "set on the command line")
-    return _build(name, doc, figures, str(name_or_path))
+    return _build(name, doc, figures, Path(name_or_path).name)
 
 
 def machine_from_dict(data: Mapping[str, Any], where: str) -> Machine:
