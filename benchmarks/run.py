@@ -39,7 +39,7 @@ MODELS = (
     Mlp("wide", 32, (2000, 2000, 2000)),
     Mlp("deep", 16, (640,) * 17),
     Mlp("two-chips", 1, (8192, 8192, 4096), execute=False),
-    Mlp("many-chips", 3, (200, 300, 200), machine="tiny"),
+    Mlp("tiny-chips", 3, (400, 500, 400), machine="tiny"),
 )
 COLUMNS = (
     "model",

@@ -6,6 +6,7 @@ predicted, an accuracy away from onnxruntime's, or an answer that depends on the
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 import clockstep
 from clockstep.output import table_text
 from clockstep.report import SECTIONS
-from clockstep_isa import print_listing
+from clockstep_isa import BY_NAME, listing_lines
 
 HERE = Path(__file__).parent
 MODELS = ("digits.onnx", "digits.int8.onnx")
@@ -67,17 +68,19 @@ def run(model: str, machine: str, images: NDArray[np.float32]) -> Result:
     return Result(program, execution.outputs["scores"].reshape(len(images), -1))
 
 
-def show_listing(program: clockstep.Program, lines: int = 14) -> None:
-    """The instructions from the cycle before the first product leaves an MXM."""
-    first = min(node.end for node in program.nodes)
-    excerpt = print_listing(program, cycles=(max(first - 12, 0), program.cycles), data=False)
-    instructions = [line for line in excerpt.splitlines() if line and line[0] not in ".#"]
-    print("\n" + "\n".join(instructions[:lines]) + "\n...\n")
+def show_listing(program: clockstep.Program, lines: int = 16) -> None:
+    """The first instructions from where the first weights are installed."""
+    install = program.code.opcode == BY_NAME["iw"].opcode
+    start = int(program.code.cycle[install].min())
+    excerpt = listing_lines(program, cycles=(start, program.cycles), data=False)
+    print("\n" + "\n".join(itertools.islice(excerpt, lines)) + "\n...")
 
 
 def show_section(program: clockstep.Program, name: str) -> None:
+    """A section of `clockstep inspect`, without the nodes that cost nothing."""
     section = SECTIONS[name]
-    print("\n" + table_text(section.rows(program), section.columns) + "\n")
+    rows = [row for row in section.rows(program) if row.get("cycles", 1)]
+    print("\n" + table_text(rows, section.columns) + "\n")
 
 
 def judge(
