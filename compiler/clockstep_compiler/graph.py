@@ -26,7 +26,7 @@ class Node:
     """One operator. `name` is the ONNX name, or its first output's where ONNX has none.
 
     `inputs` has "" where an optional input is absent. Attribute values are ints, floats, strings,
-    tuples of those, or arrays.
+    tuples of those, or arrays; ONNX's defaults are filled in.
     """
 
     name: str

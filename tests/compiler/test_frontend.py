@@ -369,3 +369,29 @@ def test_element_types_of_the_ml_kind() -> None:
         graph = import_model(model, Options())
         assert graph.tensors["y"].dtype == graph.constants["k"].dtype.name == dtype
         assert graph.constants["k"].astype(np.float32).tolist() == values.tolist()
+
+
+def test_blocked_quantization_stays_in_the_graph() -> None:
+    """onnx's evaluator may or may not know a form of DequantizeLinear; both must import."""
+    scale = np.array([[0.5, 1, 2], [1, 2, 4]], np.float32)
+    constants = {"w": np.arange(12, dtype=np.int8).reshape(4, 3), "s": scale}
+    nodes = [
+        _node("DequantizeLinear", ["w", "s"], ["d"], axis=0, block_size=2),
+        _node("MatMul", ["x", "d"], ["y"]),
+    ]
+    graph = _same(build(nodes, {"x": ("float32", (2, 4))}, Y, constants))
+    assert _ops(graph) == ["DequantizeLinear", "MatMul"]
+
+
+def test_dequantized_values_onnx_cannot_compute_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    constants = {"w": np.ones((3, 2), np.int8), "s": np.float32(0.5)}
+    nodes = [
+        _node("DequantizeLinear", ["w", "s"], ["d"]),
+        _node("Transpose", ["d"], ["t"]),
+        _node("Add", ["x", "t"], ["y"]),
+    ]
+    monkeypatch.setattr("clockstep_compiler.frontend.walk.evaluate", lambda *_: None)
+    graph = import_model(build(nodes, X, Y, constants), Options())
+    assert _ops(graph) == ["DequantizeLinear", "Transpose", "Add"]

@@ -43,7 +43,7 @@ def bind(graph: GraphProto, weights: Container[str], options: Options) -> list[D
     sizes = dict(options.dims)
     values = [value for value in graph.input if value.name not in weights]
     for value in values:
-        if value.name in options.shapes:
+        if value.name in options.shapes and value.type.HasField("tensor_type"):
             _learn(value, options.shapes[value.name], sizes)
     for value in (*values, *graph.output, *graph.value_info):
         _write(value, sizes)

@@ -212,7 +212,9 @@ class Walk:
             # Weights stay as narrow as they are; only what is computed from them is folded.
             self._deferred[step.node.output[0]] = step
             return False
-        found = evaluate(step, self.types, {name: self._value(name) for name in names})
+        values = {name: self._value(name) for name in names}
+        known = {name: value for name, value in values.items() if value is not None}
+        found = evaluate(step, self.types, known) if len(known) == len(values) else None
         if found is None or not _as_inferred(found, outputs):
             return False
         for name, array in found.items():
@@ -222,13 +224,12 @@ class Walk:
     def _bytes(self, name: str) -> int:
         return bytes_needed(self.types[name].shape, self.types[name].dtype)
 
-    def _value(self, name: str) -> Array:
+    def _value(self, name: str) -> Array | None:
+        """A constant, dequantized now if that was put off; None if onnx cannot dequantize it."""
         if name in self.constants:
             return self.constants[name]
-        step = self._deferred[name]
-        found = evaluate(step, self.types, self.constants)
-        assert found is not None, f"{step.name}: the reference evaluator cannot dequantize"
-        return found[name]
+        found = evaluate(self._deferred[name], self.types, self.constants)
+        return None if found is None else found[name]
 
     def _expanded(self, step: Step, schema: OpSchema) -> bool:
         """Replace the step by its ONNX function body, if everything in there has a lowering."""
