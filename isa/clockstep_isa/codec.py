@@ -159,7 +159,7 @@ def _refuse_overlap(machine: Machine, code: Code, index: int) -> None:
     queue, cycle = int(code.queue[index]), int(code.cycle[index])
     before = int(code.cycle[index - 1])
     unit = queue_name(machine, queue).partition(".")[2]
-    message = f"dispatched in cycle {cycle} while the instruction of cycle {before} is repeating"
+    message = f"dispatched in cycle {cycle} while the instruction of cycle {before} holds the queue"
     chip = queue // len(geometry(machine).queues)
     raise ScheduleViolation((Violation("queue-overlap", chip, unit, cycle, message),))
 

@@ -65,10 +65,10 @@ class Kind(enum.Enum):
     """What a field holds, which decides its text form."""
 
     INT = "int"  #           an unsigned integer
-    SIGNED = "signed"  #     a two's complement integer, always printed with its sign
+    SIGNED = "signed"  #     two's complement, printed with its sign; a stride of 0 is left out
     STREAM = "stream"  #     direction << 8 | stream: E4, W17
     TYPE = "type"  #         a `Type`: i8, f32
-    IMMEDIATE = "imm"  #     32 raw bits, read as the row's `type`: #1.5, #-3, #0x7fc00000
+    IMMEDIATE = "imm"  #     32 bits, the low ones read as the row's `type`: #1.5, #0x7fc00000
     ROUND = "round"  #       rne (to nearest, ties to even) or rtz (toward zero)
     OVERFLOW = "overflow"  # sat (clamp to the range) or wrap (keep the low bits)
 

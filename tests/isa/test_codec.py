@@ -45,13 +45,14 @@ READ = 0x10 | 1 << 8 | 1 << 24
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-@settings(max_examples=8)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_every_row_round_trips(row: Instruction, data: st.DataObject) -> None:
     code = data.draw(codes(rows=(row,)))
     assert_same_code(decode(TINY, encode(TINY, code)), code)
 
 
+@settings(deadline=None)
 @given(codes())
 def test_mixed_code_round_trips(code: Code) -> None:
     words = encode(TINY, code)
@@ -175,6 +176,7 @@ def test_notes_must_match() -> None:
         decode(TINY, words_of(READ, note=3))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2**128 - 1), min_size=1, max_size=5))
 def test_any_words_are_decoded_or_refused(raw: list[int]) -> None:
     words = words_of(*raw, note=len(raw))

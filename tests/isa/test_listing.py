@@ -74,7 +74,7 @@ def test_print_and_parse_are_inverse(program: Program) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_every_row_prints_and_parses(row: Instruction, data: st.DataObject) -> None:
     """The text of a row goes through the grammar alone, without the memory of shapes."""
@@ -334,6 +334,7 @@ def test_immediates_that_do_not_fit(kind: Type, value: float) -> None:
         immediate(kind, value)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(list(Type)), st.integers(0, 2**32 - 1))
 def test_every_immediate_round_trips(kind: Type, bits: int) -> None:
     field = BY_NAME["addi"].fields[2]
