@@ -157,8 +157,9 @@ def _check_text(model: Path, machine: str, verdict: Check) -> str:
         )
     lines = [f"{model.name}: {len(verdict.problems)} problem{'s' * (len(verdict.problems) > 1)}"]
     for p in verdict.problems:
-        op = f" ({p.op}, opset {p.opset})" if p.op else ""
-        lines.append(f"  {p.node}{op}: {p.reason}" + (f" [{p.hint}]" if p.hint else ""))
+        named = ", ".join([p.op] * bool(p.op) + [f"opset {p.opset}"] * bool(p.opset))
+        place = " ".join([p.node] * bool(p.node) + [f"({named})"] * bool(named)) or "the model"
+        lines.append(f"  {place}: {p.reason}" + (f" (help: {p.hint})" if p.hint else ""))
     return "\n".join(lines)
 
 
