@@ -27,8 +27,10 @@ def verify(program: Program) -> Report:
         message = f"{program.chips} chips: {program.machine.name} has 1 to "
         findings.add("unit-missing", 0, "program", 0, f"{message}{program.machine.max_chips}")
         return findings.report(len(program.code))
-    columns = check_addresses(legal_instructions(program, findings), findings)
-    columns = check_queues(columns, findings)
+    columns = legal_instructions(program, findings)
+    within = check_addresses(columns, findings)
+    alone = check_queues(columns, findings)
+    columns = columns.cut(within).take(alone & (within > 0))
     end = _end(columns)
     if not findings.any and end != program.cycles:
         message = f"the program takes {end} cycles and promises {program.cycles}"

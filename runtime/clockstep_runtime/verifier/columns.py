@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,10 @@ class Columns:
             self.step[index],
             self.args[index],
         )
+
+    def cut(self, count: Ints) -> Columns:
+        """The same instructions with fewer dispatches."""
+        return replace(self, count=count)
 
     def only(self, *units: Unit) -> Columns:
         """The instructions of some kinds of queue."""

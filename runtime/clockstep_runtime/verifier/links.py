@@ -19,7 +19,7 @@ Ints = NDArray[np.int64]
 def check_links(program: Program, columns: Columns, findings: Findings) -> None:
     """Match receives with sends at the other end of their link, a link's latency earlier."""
     sends, receives = columns.named("send"), columns.named("receive")
-    findings.count("links", len(sends) + len(receives))
+    findings.count("links", int(sends.count.sum() + receives.count.sum()))
     if not len(sends) and not len(receives):
         return
     links = max(1, program.machine.c2c.links)

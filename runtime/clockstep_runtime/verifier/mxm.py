@@ -153,7 +153,7 @@ def _check_products(columns: Columns, findings: Findings) -> None:
     result = np.where(kind == Type.I8, int(Type.I32), int(Type.F32))
     products = _progressions(sources, result, sources.latency, depth=0)
     wanted = _progressions(takers, takers.args[:, BY_NAME["acc"].field("type")], 0, depth=1)
-    findings.count("products", len(wanted))
+    findings.count("products", int(takers.count.sum()))
     missing = first_missing(products, wanted)
     other = {int(Type.I32): int(Type.F32), int(Type.F32): int(Type.I32)}
     for index in np.flatnonzero(missing >= 0).tolist():

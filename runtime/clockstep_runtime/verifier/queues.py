@@ -16,8 +16,8 @@ __all__ = ["check_addresses", "check_queues"]
 Ints = NDArray[np.int64]
 
 
-def check_addresses(columns: Columns, findings: Findings) -> Columns:
-    """The instructions with the dispatches before any whose address is out of range.
+def check_addresses(columns: Columns, findings: Findings) -> Ints:
+    """Per instruction how many dispatches come before one whose address is out of range.
 
     Words of a slice for `read` and `write`, columns of the weight buffer for `lw`.
     """
@@ -47,10 +47,7 @@ def check_addresses(columns: Columns, findings: Findings) -> Columns:
             findings.add("address-range", chip, unit.name, cycle, f"{what} does not exist")
 
         findings.add_all(bad, cycles, add)
-    kept = Columns(
-        machine, columns.queue, columns.row, columns.start, count, columns.step, columns.args
-    )
-    return kept.take(count > 0)
+    return count
 
 
 def _columns_loaded(loads: Columns) -> Ints:
@@ -60,8 +57,8 @@ def _columns_loaded(loads: Columns) -> Ints:
     return columns
 
 
-def check_queues(columns: Columns, findings: Findings) -> Columns:
-    """The instructions that do not begin while an earlier one of their queue is dispatched."""
+def check_queues(columns: Columns, findings: Findings) -> NDArray[np.bool_]:
+    """Which instructions do not begin while an earlier one of their queue is dispatched."""
     findings.count("queues", len(np.unique(columns.queue)))
     held = _held_until(columns)
     overlapping = columns.start < held
@@ -76,9 +73,8 @@ def check_queues(columns: Columns, findings: Findings) -> Columns:
             _check_bank(columns, index, findings)
 
     findings.add_all(bad, columns.start[bad], add)
-    kept = columns.take(~overlapping)
-    _check_busy(kept, findings)
-    return kept
+    _check_busy(columns.take(~overlapping), findings)
+    return ~overlapping
 
 
 def _held_until(columns: Columns) -> Ints:

@@ -22,7 +22,7 @@ def check_slots(columns: Columns, findings: Findings) -> None:
     """Match all samples with all results, per chip, direction and stream, by phase."""
     producers = _touched(columns, "out")
     consumers = _touched(columns, "in")
-    findings.count("slots", len(consumers))
+    findings.count("slots", int(consumers.count.sum()))
     _check_samples(columns, producers, consumers, findings)
     _check_producers(columns, producers, findings)
 
