@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_compiler.expr import Acc, Const, Leaf, Source, flatten
+from clockstep_compiler.expr import Acc, Const, Source, flatten
 from clockstep_compiler.kernel import Array, FromMem, FromMxm, Origin, Rows, Run
-from clockstep_compiler.partition import Group, Member, Partition, find_product
+from clockstep_compiler.partition import Group, Member, find_product
 from clockstep_compiler.scheduler import Place, Scheduler, regular_runs
 from clockstep_compiler.steps import Compute, Product, Value
 from clockstep_compiler.storage import Copy
@@ -73,9 +73,7 @@ def with_sum(program: WaveProgram, position: int, count: int) -> WaveProgram:
     total = count + len(others)
     shift = {position: total + len(added) - 1 if added else 0}
     shift.update({k: count + i for i, k in enumerate(others)})
-    shift.update(
-        {len(program.leaves) + i: total + len(added) + i for i in range(len(program.ops))}
-    )
+    shift.update({len(program.leaves) + i: total + len(added) + i for i in range(len(program.ops))})
     first = {k: k for k in range(count)}
     first.update({count + i: total + i for i in range(len(added))})
     ops = [op._replace(args=tuple(first[a] for a in op.args)) for op in added]
@@ -108,7 +106,6 @@ class BlockMaker:
     """Schedules the blocks of compute steps; `consts` keeps the matrices of their constants."""
 
     s: Scheduler
-    partition: Partition
     consts: dict[int, Value] = field(default_factory=dict)
 
     def make(self, step: Compute, chunk: int, tile: int, chip: int, groups: list[Group]) -> None:
@@ -142,8 +139,10 @@ class BlockMaker:
         if isinstance(source, Acc):
             return None
         if isinstance(source, Const):
-            lead = source.array.shape[:-1]
-            own = np.arange(math.prod(lead)).reshape(lead)
+            array = source.array
+            while array.ndim > max(1, len(step.shape)):  # a product with a vector has no rows
+                array = array[..., 0, :]
+            own = np.arange(math.prod(array.shape[:-1])).reshape(array.shape[:-1])
             index = np.broadcast_to(own, step.shape[:-1]).ravel()
             value = self._constant(source, step.out.columns)
         else:
@@ -156,7 +155,12 @@ class BlockMaker:
             array = const.array.reshape(-1, const.array.shape[-1])
             full = np.broadcast_to(array, (len(array), columns)).astype(numpy_type(const.out))
             self.consts[id(const)] = Value(
-                -1 - len(self.consts), "constant", len(array), columns, const.out, "const",
+                -1 - len(self.consts),
+                "constant",
+                len(array),
+                columns,
+                const.out,
+                "const",
                 np.ascontiguousarray(full),
             )
         return self.consts[id(const)]
@@ -179,7 +183,12 @@ class BlockMaker:
         return np.arange(first, first + rows) if index is None else index[first : first + rows]
 
     def _rows(
-        self, value: Value, index: NDArray[np.int64], span: tuple[int, int], tile: int, chip: int,
+        self,
+        value: Value,
+        index: NDArray[np.int64],
+        span: tuple[int, int],
+        tile: int,
+        chip: int,
         avoid: frozenset[int],
     ) -> Rows:
         """The rows of a source for one run, in slices other than `avoid`."""
@@ -189,8 +198,14 @@ class BlockMaker:
         return Rows(self.s.fetch(value, chunk, tile, chip, avoid), local, stride)
 
     def _sources(
-        self, operands: list[_Operand | None], product: Product | None, groups: list[Group],
-        chip: int, tile: int, first: int, span: tuple[int, int],
+        self,
+        operands: list[_Operand | None],
+        product: Product | None,
+        groups: list[Group],
+        chip: int,
+        tile: int,
+        first: int,
+        span: tuple[int, int],
     ) -> _Sources:
         """Bring what the last kernel of a run reads: the last group's operands, then the leaves."""
         origins: list[Origin] = []
@@ -207,7 +222,12 @@ class BlockMaker:
         return _Sources(origins, taken)
 
     def _members(
-        self, product: Product, group: Group, tile: int, first: int, span: tuple[int, int],
+        self,
+        product: Product,
+        group: Group,
+        tile: int,
+        first: int,
+        span: tuple[int, int],
         taken: frozenset[int],
     ) -> tuple[list[Origin], frozenset[int]]:
         """The products of one group for one run of rows."""
@@ -215,7 +235,9 @@ class BlockMaker:
         origins: list[Origin] = []
         loading: frozenset[int] = frozenset()
         for member in group.members:
-            array, loading = self._array(product, member, group.chip, tile, first + span[0], loading)
+            array, loading = self._array(
+                product, member, group.chip, tile, first + span[0], loading
+            )
             index = self._row_index(member.term.index, first, span[0] + span[1])
             rows = self._rows(member.term.a, index, span, member.k_tile, group.chip, taken)
             taken |= rows.copy.slices
@@ -224,7 +246,12 @@ class BlockMaker:
         return origins, taken
 
     def _array(
-        self, product: Product, member: Member, chip: int, tile: int, row: int,
+        self,
+        product: Product,
+        member: Member,
+        chip: int,
+        tile: int,
+        row: int,
         loading: frozenset[int],
     ) -> tuple[Array, frozenset[int]]:
         """What a member's plane holds for the rows from `row` on."""
@@ -232,8 +259,7 @@ class BlockMaker:
         columns = min(lanes, product.columns - tile * lanes)
         w_set = 0 if product.w_set is None else int(product.w_set[row])
         if weights.data is not None:
-            stripes = self.partition.tiles[id(weights), w_set, tile, member.k_tile].stripes
-            runs = _striped(stripes, columns, product.type.bytes)
+            runs = _striped(member.stripes[w_set], columns, product.type.bytes)
         else:
             assert weights.value is not None
             start = w_set * product.columns + tile * lanes
@@ -245,8 +271,15 @@ class BlockMaker:
     # -- products -----------------------------------------------------------------------------
 
     def _multiply(
-        self, program: WaveProgram, sources: tuple[Source, ...], product: Product,
-        groups: list[Group], tile: int, first: int, span: tuple[int, int], run: _Sources,
+        self,
+        program: WaveProgram,
+        sources: tuple[Source, ...],
+        product: Product,
+        groups: list[Group],
+        tile: int,
+        first: int,
+        span: tuple[int, int],
+        run: _Sources,
         place: Place,
     ) -> None:
         """All groups of one run: partial sums through SRAM, the last with what follows it."""

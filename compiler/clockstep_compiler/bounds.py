@@ -56,12 +56,7 @@ def _latency(plan: Floorplan, lowered: Lowered) -> int:
     m = plan.machine
     memory = m.mem.read_latency + m.mem.write_latency
     vector = memory + 2 * m.vxm.hops_from_mem + m.vxm.op_latency
-    matrix = (
-        vector
-        + 2 * m.mxm.hops_from_mem
-        + m.mxm.multiply_latency
-        + m.mxm.accumulate_latency
-    )
+    matrix = vector + 2 * m.mxm.hops_from_mem + m.mxm.multiply_latency + m.mxm.accumulate_latency
     ready: dict[int, int] = {}
     for step in lowered.steps:
         product = isinstance(step, Compute) and find_product(step.expr) is not None

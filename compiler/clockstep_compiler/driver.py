@@ -34,7 +34,7 @@ def schedule(plan: Floorplan, lowered: Lowered, chips: int, effort: str, reserve
     """
     s = Scheduler(plan, chips, effort, chunk=chunk_rows(plan))
     parts = partition(plan, lowered, s.storage, reserve)
-    maker, mover = BlockMaker(s, parts), Mover(s)
+    maker, mover = BlockMaker(s), Mover(s)
     last_reader = {v.number: i for i, step in enumerate(lowered.steps) for v in sources_of(step)}
     kept = {value.number for _, value in lowered.outputs}
     names = {value.number: value.name for value in lowered.values}

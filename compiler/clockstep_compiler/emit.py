@@ -101,8 +101,16 @@ def _output(graph: Graph, storage: Storage, name: str, value: Value) -> Binding:
             copy = storage.copies[block, chip][0]
             for byte, (queue, address) in enumerate(copy.planes):
                 rows.append(
-                    (byte, chunk * storage.chunk, storage.rows_of(value, chunk), tile * lanes,
-                     storage.lanes_of(value, tile), chip, queue, address)
+                    (
+                        byte,
+                        chunk * storage.chunk,
+                        storage.rows_of(value, chunk),
+                        tile * lanes,
+                        storage.lanes_of(value, tile),
+                        chip,
+                        queue,
+                        address,
+                    )
                 )
     axes = tuple(range(len(tensor.shape)))
     return Binding(name, tensor.dtype, tensor.shape, (_layout(value, tensor.dtype, axes, rows),))
@@ -111,6 +119,4 @@ def _output(graph: Graph, storage: Storage, name: str, value: Value) -> Binding:
 def _layout(
     value: Value, dtype: str, axes: tuple[int, ...], pieces: list[tuple[int, ...]]
 ) -> Layout:
-    return Layout(
-        value.type, offset_of(dtype), axes, value.rows, value.columns, _pieces(pieces)
-    )
+    return Layout(value.type, offset_of(dtype), axes, value.rows, value.columns, _pieces(pieces))

@@ -54,7 +54,9 @@ class ChipMemory:
     def take_virgin(self, queue: int, words: int) -> int:
         """Take `words` adjacent words that nothing has used, from the high end; the address."""
         spans = self.free[queue]
-        span = max((s for s in spans if not s.since and s.end - s.start >= words), key=lambda s: s.end)
+        span = max(
+            (s for s in spans if not s.since and s.end - s.start >= words), key=lambda s: s.end
+        )
         span.end -= words
         if span.start == span.end:
             spans.remove(span)

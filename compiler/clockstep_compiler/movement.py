@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clockstep_compiler.kernel import Array, FromMem, FromMxm, FromSxm, Origin, Rows
 from clockstep_compiler.blocks import dynamic_runs
+from clockstep_compiler.kernel import Array, FromMem, FromMxm, FromSxm, Origin, Rows
 from clockstep_compiler.scheduler import Place, Scheduler, move_program, regular_runs
 from clockstep_compiler.steps import Broadcast, Relayout, Transpose, Value
 from clockstep_compiler.storage import Copy
@@ -100,8 +100,13 @@ class Mover:
         return found
 
     def _join(
-        self, step: Relayout, key: tuple[Segment, ...], span: list[np.ndarray[tuple[int], np.dtype[np.int64]]],
-        count: int, chip: int, place: Place,
+        self,
+        step: Relayout,
+        key: tuple[Segment, ...],
+        span: list[np.ndarray[tuple[int], np.dtype[np.int64]]],
+        count: int,
+        chip: int,
+        place: Place,
     ) -> None:
         """Shift every segment to its lanes and `or` it to those before."""
         s, kind = self.s, step.out.type
@@ -149,7 +154,10 @@ class Mover:
             depth = min(lanes, source.columns - block * lanes)
             for byte in range(source.type.bytes):
                 self._transpose_byte(
-                    step, out, Place(out, row, 1, byte, 1, since), chip,
+                    step,
+                    out,
+                    Place(out, row, 1, byte, 1, since),
+                    chip,
                     (first, columns, block, lane, count, depth, byte),
                 )
             row += count

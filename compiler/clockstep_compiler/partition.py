@@ -7,28 +7,33 @@ that one chip cannot hold continues on the next.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from clockstep_compiler.expr import Acc, Expr, Op
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.memory import ChipMemory
 from clockstep_compiler.steps import Compute, Lowered, Product, Term, Weights
-from clockstep_compiler.expr import Acc, Expr, Op
 from clockstep_compiler.storage import NoRoom, Storage
 from clockstep_isa.table import Type
 
-__all__ = ["Group", "Installed", "Member", "Partition", "find_product", "partition"]
+__all__ = ["Group", "Member", "Partition", "find_product", "partition"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Member:
-    """One K tile of one term of a product, on one plane."""
+    """One K tile of one term of a product, on one plane.
+
+    `stripes[w_set][i]` is the (slice, address) from which stream i of every `lw` comes; empty for
+    weights that are computed.
+    """
 
     term: Term
     k_tile: int
     side: str
     plane: int
+    stripes: tuple[tuple[tuple[int, int], ...], ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -39,19 +44,11 @@ class Group:
     members: tuple[Member, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """Where the columns of one weight tile lie: stripe i of every `lw` is in `stripes[i]`."""
-
-    stripes: tuple[tuple[int, int], ...]  # (slice, address)
-
-
 @dataclass(slots=True)
 class Partition:
-    """Groups of every (step index, column tile), and the stripes of every constant weight tile."""
+    """Groups of every (step index, column tile), and the words of weights of every chip."""
 
     groups: dict[tuple[int, int], list[Group]]
-    tiles: dict[tuple[int, int, int, int], Installed]
     weight_words: list[int]
 
 
@@ -72,7 +69,9 @@ def group_size(plan: Floorplan, kind: Type) -> int:
     return max(1, min(arrays, room))
 
 
-def _units(plan: Floorplan, lowered: Lowered) -> list[tuple[int, int, Product, list[tuple[Term, int]]]]:
+def _units(
+    plan: Floorplan, lowered: Lowered
+) -> list[tuple[int, int, Product, list[tuple[Term, int]]]]:
     units = []
     lanes = plan.machine.vector
     for index, step in enumerate(lowered.steps):
@@ -89,7 +88,9 @@ def _units(plan: Floorplan, lowered: Lowered) -> list[tuple[int, int, Product, l
     return units
 
 
-def unit_words(plan: Floorplan, product: Product, tile: int, members: list[tuple[Term, int]]) -> int:
+def unit_words(
+    plan: Floorplan, product: Product, tile: int, members: list[tuple[Term, int]]
+) -> int:
     """Words of constant weights of one unit."""
     lanes = plan.machine.vector
     columns = min(lanes, product.columns - tile * lanes)
@@ -110,11 +111,13 @@ def partition(plan: Floorplan, lowered: Lowered, storage: Storage, reserve: int)
     chips = storage.chips
     units = _units(plan, lowered)
     total = sum(unit_words(plan, p, tile, members) for _, tile, p, members in units)
-    result = Partition({}, {}, [0] * chips)
+    result = Partition({}, [0] * chips)
     before, turn = 0, [0] * chips
     for position, (index, tile, product, members) in enumerate(units):
         words = unit_words(plan, product, tile, members)
-        share = (2 * before + words) * chips // (2 * total) if total else position * chips // len(units)
+        share = (
+            (2 * before + words) * chips // (2 * total) if total else position * chips // len(units)
+        )
         chip = min(chips - 1, share)
         before += words
         arrays = plan.planes if product.type == Type.I8 else plan.pairs
@@ -122,22 +125,32 @@ def partition(plan: Floorplan, lowered: Lowered, storage: Storage, reserve: int)
         for term, k_tile in members:
             side, plane = arrays[turn[chip] % len(arrays)]
             turn[chip] += 1
-            placed.append(Member(term, k_tile, side, plane))
+            member = Member(term, k_tile, side, plane)
             if term.weights.data is not None:
-                _place_weights(plan, storage, result, product, tile, placed[-1], chip, reserve)
+                stripes = _place_weights(plan, storage, product, tile, member, chip, reserve)
+                member = replace(member, stripes=stripes)
+            placed.append(member)
+        result.weight_words[chip] += words
         result.groups.setdefault((index, tile), []).append(Group(chip, tuple(placed)))
     return result
 
 
 def _place_weights(
-    plan: Floorplan, storage: Storage, result: Partition, product: Product, tile: int,
-    member: Member, chip: int, reserve: int,
-) -> None:
+    plan: Floorplan,
+    storage: Storage,
+    product: Product,
+    tile: int,
+    member: Member,
+    chip: int,
+    reserve: int,
+) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """Put the weights of a member, for every set, into the image; returns their stripes."""
     weights: Weights = member.term.weights
     lanes, width = plan.machine.vector, product.type.bytes
     streams = plan.install_streams // width * width
     n0, k0 = tile * lanes, member.k_tile * lanes
     assert weights.data is not None
+    sets = []
     for w_set in range(weights.sets):
         part = weights.data[w_set, n0 : n0 + lanes, k0 : k0 + lanes]
         raw = np.ascontiguousarray(part).view(np.uint8).reshape(*part.shape, width)
@@ -154,9 +167,8 @@ def _place_weights(
             address = memory.take_virgin(queue, len(words))
             storage.image.append((chip, queue, address, words))
             found.append((queue, address))
-            result.weight_words[chip] += len(words)
-        key = (id(weights), w_set, tile, member.k_tile)
-        result.tiles[key] = Installed(tuple(found))
+        sets.append(tuple(found))
+    return tuple(sets)
 
 
 def _stripe_slices(

@@ -6,19 +6,16 @@ takes and returns frozen data; the reasons for the order are in `ORDER`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
-import onnx
-
 from clockstep_compiler.bounds import lower_bound
 from clockstep_compiler.driver import Schedule, schedule
 from clockstep_compiler.emit import code_of, emit
 from clockstep_compiler.floorplan import Floorplan
-from clockstep_compiler.frontend import import_model
+from clockstep_compiler.frontend import Model, import_model
 from clockstep_compiler.graph import Graph
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
@@ -32,8 +29,6 @@ from clockstep_isa.machine import Machine
 from clockstep_isa.program import Program
 
 __all__ = ["ORDER", "Check", "Problem", "check_model", "compile_model"]
-
-Model = str | os.PathLike[str] | bytes | onnx.ModelProto
 
 ORDER = (
     ("import", "lower", "lowering needs static shapes and constants"),
@@ -92,7 +87,9 @@ def check_model(model: Model, machine: Machine, options: Options) -> Check:
         return Check(False, tuple(_problem(d) for d in error.diagnostics), None)
     try:
         plan = Floorplan(machine)
-        done = _exactly(plan, lowered, options) if options.chips else _fewest(plan, lowered, options)
+        done = (
+            _exactly(plan, lowered, options) if options.chips else _fewest(plan, lowered, options)
+        )
     except DoesNotFit as error:
         d = error.diagnostic
         return Check(False, (Problem("", "", 0, d.message, d.help),), None)
@@ -147,7 +144,9 @@ def _instructions_fit(plan: Floorplan, done: Schedule) -> None:
     s = done.scheduler
     for chip, needed in enumerate(_instruction_bytes(plan, done)):
         memory = s.storage.memories[chip]
-        free = sum(span.end - span.start for q in memory.free for span in memory.free[q] if not span.since)
+        free = sum(
+            span.end - span.start for q in memory.free for span in memory.free[q] if not span.since
+        )
         words = -(-needed // plan.machine.vector)
         if words > free:
             raise NoRoom(chip, "instructions", words - free)
@@ -202,11 +201,15 @@ def _does_not_fit(
     machine = plan.machine
     weights = total_words(plan, lowered) * machine.vector
     have = chips * machine.sram_bytes
-    message = f"{chips} chip{'s' if chips > 1 else ''} of {machine.sram_bytes:,} bytes hold {have:,}; "
+    message = (
+        f"{chips} chip{'s' if chips > 1 else ''} of {machine.sram_bytes:,} bytes hold {have:,}; "
+    )
     message += f"the weights take {weights:,} in whole vectors"
     if failure is not None:
         message += f"; chip {failure.chip} lacks {failure.words:,} words for {failure.what}"
-    remedy = f"{enough} chips would do: --chips {enough}" if enough else "use a machine with more SRAM"
+    remedy = (
+        f"{enough} chips would do: --chips {enough}" if enough else "use a machine with more SRAM"
+    )
     return DoesNotFit("sram", message, where=machine.name, help=remedy)
 
 

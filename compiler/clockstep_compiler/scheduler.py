@@ -88,9 +88,7 @@ class Scheduler:
             self.spans[node] = (min(low, start), max(high, end))
 
     def earliest(self, bundle: Bundle) -> int:
-        return self.calendars.earliest(
-            bundle.reservations, max(bundle.not_before, -bundle.first)
-        )
+        return self.calendars.earliest(bundle.reservations, max(bundle.not_before, -bundle.first))
 
     # -- kernels ------------------------------------------------------------------------------
 
@@ -179,7 +177,14 @@ class Scheduler:
         """Copy a block into other slices of its chip."""
         rows = len(copy.ready)
         new, since = self.room(chip, kind, rows, avoid | copy.slices, what)
-        self.run(chip, move_program(kind), [FromMem(Rows(copy, 0, 1))], rows, 1, Place(new, 0, 1, since=since))
+        self.run(
+            chip,
+            move_program(kind),
+            [FromMem(Rows(copy, 0, 1))],
+            rows,
+            1,
+            Place(new, 0, 1, since=since),
+        )
         return new
 
     def send(

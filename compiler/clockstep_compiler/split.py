@@ -38,44 +38,70 @@ def split(plan: Floorplan, lowered: Lowered) -> Lowered:
 def _split(plan: Floorplan, step: Compute, values: list[Value]) -> list[Step]:
     if fits_a_wave(plan, step):
         return [step]
-    part = _part(step.expr)
-    if part is None:
+    part, head = _part(plan, step, len(values))
+    if head is None:
         raise DoesNotFit(
             "machine-too-small",
             f"no wave of this machine runs {_name(step.expr)} for {step.out.name!r}",
             help="give it more slices, streams or ALUs",
         )
-    temporary = Value(
-        len(values), f"{step.out.name}.part", step.out.rows, step.out.columns, part.out, "step"
-    )
-    values.append(temporary)
-    leaf = Leaf(temporary, None)
-    head = Compute(temporary, part, step.nodes, step.shape)
-    tail = replace(step, expr=_replaced(step.expr, part, leaf))
-    return [*_split(plan, head, values), *_split(plan, tail, values)]
+    values.append(head.out)
+    tail = replace(step, expr=_replaced(step.expr, part, Leaf(head.out, None)))
+    return [head, *_split(plan, tail, values)]
 
 
 def _name(expr: Expr) -> str:
     return expr.name if isinstance(expr, Op) else "a product"
 
 
-def _part(expr: Expr) -> Expr | None:
-    """The proper part nearest to half of the operations; a product alone counts as a part."""
-    total = size(expr)
-    found: list[Expr] = []
+def _part(plan: Floorplan, step: Compute, number: int) -> tuple[Expr, Compute | None]:
+    """The largest proper part that fits a wave and that nothing else looks into.
+
+    Of equal parts the first in the order of evaluation; a product alone counts as a part.
+    """
+    users: dict[int, list[Expr]] = {}
+    order: list[Expr] = []
 
     def visit(e: Expr) -> None:
-        if any(e is f for f in found):
+        if id(e) in users or not isinstance(e, Op | Acc):
             return
-        if isinstance(e, Op | Acc):
-            found.append(e)
+        users[id(e)] = []
         if isinstance(e, Op):
             for arg in e.args:
                 visit(arg)
+                users.setdefault(id(arg), []).append(e)
+        order.append(e)
 
-    visit(expr)
-    parts = [e for e in found if e is not expr]
-    return min(parts, key=lambda e: abs(2 * size(e) - total), default=None)
+    visit(step.expr)
+    for part in sorted(order[:-1], key=lambda e: -size(e)):
+        inside = _inside(part)
+        closed = all(
+            id(user) in inside for e in inside.values() if e is not part for user in users[id(e)]
+        )
+        if not closed:
+            continue
+        out = Value(
+            number, f"{step.out.name}.part", step.out.rows, step.out.columns, part.out, "step"
+        )
+        head = Compute(out, part, step.nodes, step.shape)
+        if fits_a_wave(plan, head):
+            return part, head
+    return step.expr, None
+
+
+def _inside(part: Expr) -> dict[int, Expr]:
+    """Every operation and product of a part, itself included."""
+    found: dict[int, Expr] = {}
+
+    def visit(e: Expr) -> None:
+        if isinstance(e, Op | Acc) and id(e) not in found:
+            found[id(e)] = e
+            if isinstance(e, Op):
+                for arg in e.args:
+                    visit(arg)
+
+    visit(part)
+    return found
 
 
 def _replaced(expr: Expr, old: Expr, new: Expr) -> Expr:

@@ -127,10 +127,17 @@ class Storage:
             self._enter(chip, queue, address, len(copy.ready), tensor, kind, copy, since)
 
     def _enter(
-        self, chip: int, queue: int, address: int, words: int, tensor: str, kind: str, copy: Copy,
+        self,
+        chip: int,
+        queue: int,
+        address: int,
+        words: int,
+        tensor: str,
+        kind: str,
+        copy: Copy,
         last: int,
     ) -> None:
-        first = int(copy.ready.min(initial=0))
+        first = int(copy.ready.min()) if len(copy.ready) else 0
         self.entries.append(Entry(chip, queue, address, words, tensor, kind, max(first, 0), last))
 
     # -- blocks -------------------------------------------------------------------------------
@@ -167,9 +174,7 @@ class Storage:
         self.add(block, chip, copy)
         return copy
 
-    def _initial(
-        self, chip: int, count: int, rows: int, avoid: frozenset[int], what: str
-    ) -> Copy:
+    def _initial(self, chip: int, count: int, rows: int, avoid: frozenset[int], what: str) -> Copy:
         memory = self.memories[chip]
         for side in self._sides(chip):
             room = [

@@ -67,8 +67,12 @@ def send_block(
         busy = [calendars.busy_until(plan.queue_resource(origin, s)) for s in senders]
         port, peer = ports[min(range(len(ports)), key=lambda i: (busy[i], i))]
         yield _send(
-            plan, calendars, (origin, plan.queues[from_slice], from_address, port),
-            (target, plan.queues[to_slice], to_address, peer), source, since,
+            plan,
+            calendars,
+            (origin, plan.queues[from_slice], from_address, port),
+            (target, plan.queues[to_slice], to_address, peer),
+            source,
+            since,
         )
 
 

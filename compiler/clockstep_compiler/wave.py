@@ -300,9 +300,7 @@ def _mark(
         plan.taken[direction, stretch] = before | mask if on else before & ~mask
 
 
-def _finish(
-    plan: _Plan, program: WaveProgram, feeds: tuple[Feed, ...], out: int
-) -> Wave | None:
+def _finish(plan: _Plan, program: WaveProgram, feeds: tuple[Feed, ...], out: int) -> Wave | None:
     """Choose the streams of the result and the feeds, and work out every cycle and phase."""
     machine, ranks = plan.machine, plan.machine.vxm.ranks
     rank_x = geometry(machine).rank_x

@@ -7,7 +7,6 @@ order of the file; binding precedes conversion, as both onnx's tools and ours li
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import NoReturn
 
@@ -18,7 +17,7 @@ from clockstep_compiler.frontend.convert import convert, unknown_operators
 from clockstep_compiler.frontend.dims import bind, check_request
 from clockstep_compiler.frontend.infer import Inferred, static
 from clockstep_compiler.frontend.inline import Step
-from clockstep_compiler.frontend.load import Loaded, load
+from clockstep_compiler.frontend.load import Loaded, Model, load
 from clockstep_compiler.frontend.rewrites import REWRITES
 from clockstep_compiler.frontend.structure import arrange, check, node_name
 from clockstep_compiler.frontend.tensors import to_array
@@ -31,7 +30,7 @@ from clockstep_isa.diagnostics import Diagnostic, MalformedFile, UnsupportedMode
 __all__ = ["import_model"]
 
 
-def import_model(model: str | os.PathLike[str] | bytes | ModelProto, options: Options) -> Graph:
+def import_model(model: Model, options: Options) -> Graph:
     """Read an ONNX model (a path, the bytes of a file, or a proto) as a static graph.
 
     `options.dims` and `options.shapes` bind what is symbolic. Operators without a lowering stay in

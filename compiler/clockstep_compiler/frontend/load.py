@@ -16,7 +16,10 @@ from clockstep_compiler.frontend.external import ExternalFiles
 from clockstep_compiler.frontend.tensors import Array, is_external, to_array
 from clockstep_isa.diagnostics import MalformedFile, UnsupportedModel, UsageError
 
-__all__ = ["Loaded", "attributes_of", "load"]
+__all__ = ["Loaded", "Model", "attributes_of", "load"]
+
+Model = str | os.PathLike[str] | bytes | ModelProto
+"""A model: the path of a file, its bytes, or the message itself."""
 
 _INLINE_ELEMENTS = 1024
 """Initializers above this leave the proto, so that no later step copies a weight. Those below stay:
@@ -34,7 +37,7 @@ class Loaded:
     files: ExternalFiles
 
 
-def load(source: str | os.PathLike[str] | bytes | ModelProto, overridden: frozenset[str]) -> Loaded:
+def load(source: Model, overridden: frozenset[str]) -> Loaded:
     """Parse `source`. An initializer that is also an input is a constant unless `overridden`.
 
     Raises `UsageError` if there is no such file, `MalformedFile` if it is no ONNX model,
@@ -71,7 +74,7 @@ def attributes_of(node: NodeProto) -> dict[str, AttributeProto]:
     return {attribute.name: attribute for attribute in node.attribute}
 
 
-def _parse(source: str | os.PathLike[str] | bytes | ModelProto) -> tuple[ModelProto, Path | None]:
+def _parse(source: Model) -> tuple[ModelProto, Path | None]:
     if isinstance(source, ModelProto):
         return source, None
     folder, where, data = None, "model", source

@@ -307,7 +307,10 @@ def lower(graph: Graph, options: Options) -> Lowered:
     if problems:
         first = problems[0]
         raise UnsupportedModel(
-            first.code, first.message, where=first.where, help=first.help,
+            first.code,
+            first.message,
+            where=first.where,
+            help=first.help,
             diagnostics=tuple(problems),
         )
     outputs = tuple((name, state.store(name)) for name in graph.outputs)

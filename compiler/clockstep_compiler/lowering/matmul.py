@@ -9,7 +9,7 @@ where they are not. All of it is exact.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,16 +45,27 @@ def _swapped(shape: tuple[int, ...], swap: bool) -> tuple[int, ...]:
     return (*shape[:-2], shape[-1], shape[-2]) if swap else shape
 
 
-def _shapes(state: Lowering, a: str, b: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of both operands as (stacks of) matrices, the way numpy's matmul sees them."""
+def _sides(
+    state: Lowering, a: str, b: str, swap_a: bool = False, swap_b: bool = False
+) -> tuple[_Operand, _Operand, bool]:
+    """Both operands as stacks of matrices, zero points 0, and whether they changed places.
+
+    matrix @ vector is taken as vector @ matrix^T: so its result lies along the lanes.
+    """
     left, right = state.shape(a), state.shape(b)
     if not left or not right:
         raise UnsupportedModel("matmul-scalar", "an operand is a scalar")
+    none = np.zeros((), np.int64)
+    if len(right) == 1 and len(left) > 1:
+        turned = _Operand(a, True, _swapped(left, True), none)
+        return _Operand(b, False, (1, *right), none), turned, True
     left = (1, *left) if len(left) == 1 else left
     right = (*right, 1) if len(right) == 1 else right
-    if left[-1] != right[-2]:
+    one = _Operand(a, swap_a, _swapped(left, swap_a), none)
+    two = _Operand(b, swap_b, _swapped(right, swap_b), none)
+    if one.shape[-1] != two.shape[-2]:
         raise UnsupportedModel("matmul-shape", f"{list(left)} times {list(right)}")
-    return left, right
+    return one, two, False
 
 
 # -- operands in the layout of the array ------------------------------------------------------
@@ -214,12 +225,9 @@ def _dynamic_integer_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
 # -- the operators ---------------------------------------------------------------------------
 
 
-def _quantized_pair(
-    state: Lowering, a: str, b: str, swap_a: bool, swap_b: bool
-) -> tuple[Quant, Quant] | None:
+def _quantized_pair(state: Lowering, a: _Operand, b: _Operand) -> tuple[Quant, Quant] | None:
     """Both operands' integers, if the product can be taken of them and scaled afterwards."""
-    pair = [state.tensors[n].quant if n in state.tensors else None for n in (a, b)]
-    left, right = pair
+    left, right = (state.tensors[o.name].quant if o.name in state.tensors else None for o in (a, b))
     if left is None or right is None:
         return None
     if any(state.dtype(q.source) not in ("int8", "uint8") for q in (left, right)):
@@ -227,41 +235,34 @@ def _quantized_pair(
     if left.scale.size != 1 or left.zero.size != 1:
         return None
     constant = state.constant(right.source) is not None
-    per_column = 1 if not swap_b else 2
+    columns = 2 if b.swap else 1
     for array in (right.scale, right.zero):
         if array.size == 1:
             continue
-        if not constant or array.ndim < 2 or array.shape[-per_column] != array.size:
+        if not constant or array.ndim < columns or array.shape[-columns] != array.size:
             return None
     return left, right
 
 
-def _per_column(array: Array, swap: bool) -> Array:
-    """A scale or zero point of the right operand, shaped [..., 1, columns] or scalar."""
-    return array if array.size == 1 else array.reshape(1, -1)
-
-
-def _matmul(state: Lowering, a: str, b: str, swap_a: bool, swap_b: bool) -> Expr:
+def _matmul(state: Lowering, a: str, b: str, swap_a: bool = False, swap_b: bool = False) -> Expr:
     """a @ b in f32, of the integers where both were dequantized, else in fp16."""
-    if swap_a or swap_b:
-        left, right = _swapped(state.shape(a), swap_a), _swapped(state.shape(b), swap_b)
-    else:
-        left, right = _shapes(state, a, b)
-    pair = _quantized_pair(state, a, b, swap_a, swap_b)
-    none = np.zeros((), np.int64)
+    left, right, _ = _sides(state, a, b, swap_a, swap_b)
+    pair = _quantized_pair(state, left, right)
     if pair is None:
-        return _float_product(
-            state, _Operand(a, swap_a, left, none), _Operand(b, swap_b, right, none)
-        )
+        return _float_product(state, left, right)
     qa, qb = pair
-    zero_b = _per_column(qb.zero, swap_b).astype(np.int64)
     product = _integer_product(
         state,
-        _Operand(qa.source, swap_a, left, qa.zero.reshape(())),
-        _Operand(qb.source, swap_b, right, zero_b),
+        replace(left, name=qa.source, zero=qa.zero.reshape(())),
+        replace(right, name=qb.source, zero=_column(qb.zero).astype(np.int64)),
     )
-    scale = qa.scale.reshape(()) * _per_column(qb.scale, swap_b).astype(np.float64)
+    scale = qa.scale.reshape(()) * _column(qb.scale).astype(np.float64)
     return mul(cast(product, Type.F32), scale)
+
+
+def _column(array: Array) -> Array:
+    """A scale or zero point of the right operand: a scalar, or [1, columns]."""
+    return array.reshape(()) if array.size == 1 else array.reshape(1, -1)
 
 
 def _reject_integers(state: Lowering, node: Node) -> None:
@@ -278,7 +279,7 @@ def _reject_integers(state: Lowering, node: Node) -> None:
 def _lower_matmul(state: Lowering, node: Node) -> None:
     _reject_integers(state, node)
     a, b = node.inputs
-    state.define(node.outputs[0], _matmul(state, a, b, False, False))
+    state.define(node.outputs[0], _matmul(state, a, b))
 
 
 @lowers("Gemm")
@@ -297,60 +298,71 @@ def _lower_gemm(state: Lowering, node: Node) -> None:
     state.define(node.outputs[0], result)
 
 
-def _row_zero(zero: Array, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """Zero point (or scale) of the left operand: a scalar, or one a row."""
-    if zero.size == 1:
-        return zero.reshape(())
-    if zero.ndim > 2 or zero.size != shape[-2]:
+def _parameter(array: Array, count: int, row: bool) -> Array:
+    """A scale or zero point of an operand, one for each of `count` rows or columns, or scalar."""
+    if array.size == 1:
+        return array.reshape(())
+    if array.ndim > 2 or array.size != count:
         raise UnsupportedModel(
-            "quant-shape", f"a left zero point or scale of shape {list(zero.shape)}"
+            "quant-shape", f"a scale or zero point of shape {list(array.shape)} for {count}"
         )
-    return zero.reshape(-1, 1)
+    return array.reshape(-1, 1) if row else array.reshape(1, -1)
 
 
-def _column_zero(zero: Array, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    if zero.size == 1:
-        return zero.reshape(())
-    if zero.ndim > 2 or zero.size != shape[-1]:
-        raise UnsupportedModel(
-            "quant-shape", f"a right zero point or scale of shape {list(zero.shape)}"
+def _quantized_product(
+    state: Lowering,
+    node: Node,
+    inputs: tuple[int, int],
+    zeros: tuple[int, int],
+    scales: tuple[int, int] | None,
+) -> tuple[Expr, Array]:
+    """The i32 product of two inputs less their zero points, and the product of their scales.
+
+    `inputs`, `zeros` and `scales` are positions among the node's inputs, left then right.
+    """
+    for position in inputs:
+        if state.dtype(node.inputs[position]) not in ("int8", "uint8"):
+            kind = state.dtype(node.inputs[position])
+            raise UnsupportedModel("type-unsupported", f"operand of type {kind}")
+    left, right, turned = _sides(state, *(node.inputs[i] for i in inputs))
+    sides = (left, right)
+    if turned:
+        zeros = zeros[::-1]
+        scales = scales[::-1] if scales else None
+    placed = [
+        replace(
+            side,
+            zero=_parameter(
+                constant_of(state, node, zero, "zero point"), side.shape[-2 + k], k == 0
+            ).astype(np.int64),
         )
-    return zero.reshape(1, -1)
-
-
-def _integers(state: Lowering, node: Node, a: int, b: int, za: int, zb: int) -> Expr:
-    """The i32 product of two inputs less their zero points, given by input position."""
-    left, right = _shapes(state, node.inputs[a], node.inputs[b])
-    zero_a = _row_zero(constant_of(state, node, za, "zero point"), left).astype(np.int64)
-    zero_b = _column_zero(constant_of(state, node, zb, "zero point"), right).astype(np.int64)
-    for name in (node.inputs[a], node.inputs[b]):
-        if state.dtype(name) not in ("int8", "uint8"):
-            raise UnsupportedModel("type-unsupported", f"operand of type {state.dtype(name)}")
-    return _integer_product(
-        state,
-        _Operand(node.inputs[a], False, left, zero_a),
-        _Operand(node.inputs[b], False, right, zero_b),
+        for k, (side, zero) in enumerate(zip(sides, zeros, strict=True))
+    ]
+    product = _integer_product(state, placed[0], placed[1])
+    if scales is None:
+        return product, np.ones(())
+    a, b = (
+        _parameter(constant_of(state, node, s, "scale"), side.shape[-2 + k], k == 0).astype(float)
+        for k, (side, s) in enumerate(zip(sides, scales, strict=True))
     )
+    return product, a * b
 
 
 @lowers("MatMulInteger")
 def _lower_integer(state: Lowering, node: Node) -> None:
-    state.define(node.outputs[0], _integers(state, node, 0, 1, 2, 3))
+    product, _ = _quantized_product(state, node, (0, 1), (2, 3), None)
+    state.define(node.outputs[0], product)
 
 
 @lowers("QLinearMatMul")
 def _lower_qlinear(state: Lowering, node: Node) -> None:
     """Inputs a, scale, zero, b, scale, zero, then the result's scale and zero."""
-    left, right = _shapes(state, node.inputs[0], node.inputs[3])
-    product = _integers(state, node, 0, 3, 2, 5)
-    scale_a = _row_zero(constant_of(state, node, 1, "scale"), left).astype(np.float64)
-    scale_b = _column_zero(constant_of(state, node, 4, "scale"), right).astype(np.float64)
-    scale = constant_of(state, node, 6, "scale").astype(np.float64)
-    zero = constant_of(state, node, 7, "zero point").astype(np.int64)
-    if scale.size != 1 or zero.size != 1:
-        scale, zero = _row_zero(scale, left), _row_zero(zero, left)
-    else:
-        scale, zero = scale.reshape(()), zero.reshape(())
-    real = mul(cast(product, Type.F32), scale_a * scale_b)
+    product, scale = _quantized_product(state, node, (0, 3), (2, 5), (1, 4))
+    real = mul(cast(product, Type.F32), scale)
     out = node.outputs[0]
-    state.define(out, requantize(real, scale, zero, state.dtype(out)), narrow=True)
+    result_scale = constant_of(state, node, 6, "scale").astype(np.float64)
+    result_zero = constant_of(state, node, 7, "zero point").astype(np.int64)
+    if result_scale.size != 1 or result_zero.size != 1:
+        raise UnsupportedModel("quant-shape", "a result scale or zero point for each row")
+    expr = requantize(real, result_scale.reshape(()), result_zero.reshape(()), state.dtype(out))
+    state.define(out, expr, narrow=True)
