@@ -34,6 +34,17 @@ def test_paths(document: Path) -> None:
             assert f"def {test}(" in found[0].read_text(encoding="utf-8"), f"{pattern}::{test}"
 
 
+def test_the_code_map() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    sections = re.split(
+        r"^`([\w/]+)`$", text.partition("## Code map")[2].partition("\n## ")[0], flags=re.M
+    )
+    assert len(sections) == 9
+    for folder, body in zip(sections[1::2], sections[2::2], strict=True):
+        for name in re.findall(r"`([\w*/]+(?:\.\w+|/))`", body):
+            assert sorted((ROOT / folder).glob(name.rstrip("/"))), f"{folder}/{name}"
+
+
 def test_the_listing_of_the_readme_holds() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     start = lines.index("    .machine tiny")
