@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clockstep_runtime.dot import HalfMatrix, Int8Matrix
@@ -42,6 +42,7 @@ def test_int8_takes_only_its_rows() -> None:
         np.testing.assert_array_equal(got, a[:rows] @ w[:rows])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(FINITE, FINITE), min_size=1, max_size=12))
 def test_fp16_sum_is_rounded_once(pairs: list[tuple[float, float]]) -> None:
     a = np.array([p[0] for p in pairs], np.float16)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clockstep_isa.geometry import Unit
@@ -249,6 +249,7 @@ def test_integer_to_integer(
     assert cast(a, to, overflow=overflow).tolist() == [fit(x, to) for x in a.tolist()]
 
 
+@settings(deadline=None)
 @given(st.integers(-9000, 9000), st.integers(0, 30), st.integers(0, 30), st.sampled_from([1, 2, 4]))
 def test_shift(amount: int, low: int, high: int, width: int) -> None:
     a = np.arange(1, width * 16 + 1, dtype=np.uint8).reshape(width, 4, 4)

@@ -39,13 +39,14 @@ def pack(rows: list[tuple[int, int, Progression]]) -> Progressions:
     return Progressions(*columns, np.arange(len(rows)))
 
 
+@settings(deadline=None)
 @given(PROGRESSION, PROGRESSION)
 def test_meet_is_the_least_common_element(a: Progression, b: Progression) -> None:
     common = set(elements(a)) & set(elements(b))
     assert meet(a, b) == (min(common) if common else None)
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(st.lists(ROW, max_size=12), st.lists(ROW, max_size=6))
 def test_first_missing_against_sets(
     producers: list[tuple[int, int, Progression]], consumers: list[tuple[int, int, Progression]]
@@ -58,6 +59,7 @@ def test_first_missing_against_sets(
     assert first_missing(pack(producers), pack(consumers)).tolist() == wanted
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3), st.integers(1, 30), st.integers(1, 4))
 def test_first_missing_among_many_short_producers(gap: int, count: int, step: int) -> None:
     """More producers than are tried at once: single vectors, one of them left out."""
@@ -69,7 +71,7 @@ def test_first_missing_among_many_short_producers(gap: int, count: int, step: in
     assert first_missing(full, consumer).tolist() == [-1]
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(ROW, max_size=10))
 def test_collisions_against_sets(rows: list[tuple[int, int, Progression]]) -> None:
     wanted = set()

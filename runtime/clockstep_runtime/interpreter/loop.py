@@ -40,7 +40,8 @@ def interpret(program: Program, inputs: Mapping[str, Tensor]) -> Execution:
 
     The cycles are found by running until every queue is empty and every latency has passed.
     Raises `UsageError` if the inputs are not those of the program, or it has no weights;
-    `Fault`, naming chip, unit and cycle, at the first hard error of the time model.
+    `Fault`, naming chip, unit and cycle, at the first hard error of the time model. Pieces of
+    bindings are taken to lie inside their tensors, which `verify` checks.
     """
     _check_inputs(program, inputs)
     run = _Run(program)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from clockstep_isa.geometry import Unit, geometry
 from clockstep_isa.layout import PIECE, Binding
 from clockstep_isa.program import Program
-from clockstep_isa.table import BY_NAME, TABLE, figure
+from clockstep_isa.table import BY_NAME, figure
 from clockstep_runtime.verifier.columns import Columns, row_number
 from clockstep_runtime.verifier.report import Findings
 
@@ -19,6 +19,8 @@ __all__ = ["check_memory"]
 
 NEVER = np.iinfo(np.int64).max
 Ints = NDArray[np.int64]
+_ROWS = ("read", "write")
+_READ = row_number("read")
 Block = tuple[int, int]
 """Words of a slice: (address, number)."""
 
@@ -38,6 +40,7 @@ def check_memory(program: Program, columns: Columns, findings: Findings, end: in
     """
     placed = _place_all(program, findings)
     accesses = columns.only(Unit.MEM)
+    first, stride = _field(accesses, "address"), _field(accesses, "stride")
     findings.count("words", int(accesses.count.sum()))
     queues = len(columns.geometry.queues)
     numbers = sorted({*np.unique(accesses.queue).tolist(), *placed})
@@ -47,17 +50,28 @@ def check_memory(program: Program, columns: Columns, findings: Findings, end: in
         readable = np.full(program.machine.words_per_slice, NEVER, np.int64)
         for address, words in contents.initial:
             readable[address : address + words] = 0
-        slice_ = _Slice(divmod(number, queues), accesses, readable, findings)
+        slice_ = _Slice(divmod(number, queues), accesses, first, stride, readable, findings)
         slice_.follow(range(int(begin), int(stop)))
         slice_.check_outputs(contents.outputs, end)
 
 
+def _field(accesses: Columns, name: str) -> Ints:
+    """A field that `read` and `write` share, though not in one column."""
+    column = np.where(accesses.row == _READ, *(BY_NAME[row].field(name) for row in _ROWS))
+    return accesses.args[np.arange(len(accesses)), column]
+
+
 @dataclass(slots=True)
 class _Slice:
-    """One slice of (chip, queue id). Word w can be read from cycle `readable[w]` on."""
+    """One slice of (chip, queue id). Word w can be read from cycle `readable[w]` on.
+
+    `first` and `stride` are the addresses of all `accesses`.
+    """
 
     place: tuple[int, int]
     accesses: Columns
+    first: Ints
+    stride: Ints
     readable: Ints
     findings: Findings
 
@@ -79,9 +93,7 @@ class _Slice:
                 self.readable[words] = cycle + (count - 1) * step + latency
 
     def _words(self, index: int, count: int) -> tuple[slice, int]:
-        row = TABLE[int(self.accesses.row[index])]
-        args = self.accesses.args[index]
-        first, stride = int(args[row.field("address")]), int(args[row.field("stride")])
+        first, stride = int(self.first[index]), int(self.stride[index])
         if count == 1 or stride == 0:
             return slice(first, first + 1), 0
         stop = first + count * stride
@@ -109,9 +121,6 @@ class _Slice:
         chip, queue = self.place
         unit = self.accesses.geometry.queues[queue].name
         self.findings.add("word-unwritten", chip, unit, cycle, message)
-
-
-_READ = row_number("read")
 
 
 def _place_all(program: Program, findings: Findings) -> dict[int, _Placed]:
