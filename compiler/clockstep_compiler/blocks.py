@@ -13,7 +13,7 @@ from clockstep_compiler.kernel import Array, FromMem, FromMxm, Origin, Rows, Run
 from clockstep_compiler.partition import Group, Member, find_product
 from clockstep_compiler.scheduler import Place, Scheduler, regular_runs
 from clockstep_compiler.steps import Compute, Product, Value
-from clockstep_compiler.storage import Copy
+from clockstep_compiler.storage import Copy, NoRoom
 from clockstep_compiler.wave import WaveOp, WaveProgram
 from clockstep_isa.layout import numpy_type
 from clockstep_isa.table import Type
@@ -65,7 +65,7 @@ def sum_program(kind: Type, count: int) -> WaveProgram:
 
 
 def with_sum(program: WaveProgram, position: int, count: int) -> WaveProgram:
-    """`program` with its leaf at `position` replaced by a sum of `count` leaves, which come first."""
+    """`program` with its leaf at `position` replaced by the sum of `count` new first leaves."""
     kind = program.leaves[position]
     added = sum_program(kind, count).ops if count > 1 else ()
     others = [k for k in range(len(program.leaves)) if k != position]
@@ -114,8 +114,7 @@ class BlockMaker:
         rows, lanes = s.storage.rows_of(step.out, chunk), s.storage.lanes_of(step.out, tile)
         first = chunk * s.chunk
         column = tile * s.plan.machine.vector
-        s.nodes = step.nodes
-        s.tile = f"{step.out.name}[{first}:{first + rows}, {column}:{column + lanes}]"
+        s.begin(step.nodes, f"{step.out.name}[{first}:{first + rows}, {column}:{column + lanes}]")
         program, sources = flatten(step.expr)
         product = find_product(step.expr)
         operands = [self._operand(step, source, first, rows) for source in sources]
@@ -294,7 +293,7 @@ class BlockMaker:
                 origins.append(FromMem(Rows(previous.copy, 0, 1)))
                 taken |= previous.copy.slices
             kind = Type.I32 if product.type == Type.I8 else Type.F32
-            copy, since = s.room(group.chip, kind, count, taken | avoid, "partial sums")
+            copy, since = self._partial_room(group.chip, kind, count, taken, avoid)
             sums = sum_program(kind, len(origins))
             s.run(group.chip, sums, origins, count, interval, Place(copy, 0, 1, since=since))
             self._release(previous)
@@ -309,6 +308,15 @@ class BlockMaker:
         position = next(i for i, source in enumerate(sources) if isinstance(source, Acc))
         s.run(last.chip, with_sum(program, position, members), origins, count, interval, place)
         self._release(partial)
+
+    def _partial_room(
+        self, chip: int, kind: Type, rows: int, taken: frozenset[int], later: frozenset[int]
+    ) -> tuple[Copy, int]:
+        """Room for partial sums, away from what is read with them now and, if it can be, later."""
+        try:
+            return self.s.room(chip, kind, rows, taken | later, "partial sums")
+        except NoRoom:
+            return self.s.room(chip, kind, rows, taken, "partial sums")
 
     def _bring_partial(
         self, partial: _Partial | None, chip: int, avoid: frozenset[int]

@@ -52,7 +52,7 @@ def _delivery(plan: Floorplan, lowered: Lowered, chips: int) -> int:
 
 
 def _latency(plan: Floorplan, lowered: Lowered) -> int:
-    """Each step reads, passes its units and writes; a value is ready a latency after its sources."""
+    """The longest chain of steps, each of which reads, passes its units and writes."""
     m = plan.machine
     memory = m.mem.read_latency + m.mem.write_latency
     vector = memory + 2 * m.vxm.hops_from_mem + m.vxm.op_latency

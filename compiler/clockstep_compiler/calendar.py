@@ -1,4 +1,4 @@
-"""Calendars: when a resource is taken, as sorted disjoint intervals; and sliding a bundle into them.
+"""Calendars: when a resource is taken, as sorted disjoint intervals, and sliding bundles into them.
 
 A resource is anything that one bulk instruction at a time may hold: a queue (in cycles), a stream
 on one stretch of the chip (in phases), the buffer or the array of an MXM plane. A rigid bundle
@@ -24,7 +24,7 @@ class Calendars:
         self._ends: dict[int, list[int]] = {}
 
     def earliest(self, reservations: list[Reservation], not_before: int) -> int:
-        """The smallest `t >= not_before` at which every `[t + offset, t + offset + length)` is free."""
+        """The smallest `t >= not_before` at which every `t + [offset, offset + length)` is free."""
         time = not_before
         pending = len(reservations)
         while pending:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from clockstep_compiler.blocks import BlockMaker
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.movement import Mover
-from clockstep_compiler.partition import Partition, find_product, partition
+from clockstep_compiler.partition import Partition, partition
 from clockstep_compiler.scheduler import Scheduler
 from clockstep_compiler.steps import Broadcast, Compute, Lowered, Relayout, Step, Value, sources_of
 
@@ -37,34 +37,38 @@ def schedule(plan: Floorplan, lowered: Lowered, chips: int, effort: str, reserve
     maker, mover = BlockMaker(s), Mover(s)
     last_reader = {v.number: i for i, step in enumerate(lowered.steps) for v in sources_of(step)}
     kept = {value.number for _, value in lowered.outputs}
-    names = {value.number: value.name for value in lowered.values}
+    s.names = {value.number: value.name for value in lowered.values}
     for index, step in enumerate(lowered.steps):
-        chunks, tiles = s.storage.chunks(step.out), s.storage.tiles(step.out)
-        for chunk in range(chunks):
-            for tile in range(tiles):
-                position = chunk * tiles + tile
-                groups = parts.groups.get((index, tile), [])
-                chip = groups[-1].chip if groups else _home(s, step, chunk, tile, position)
-                if isinstance(step, Compute):
-                    if find_product(step.expr) is not None and not groups:
-                        raise AssertionError(f"no groups for {step.out.name}")
-                    maker.make(step, chunk, tile, chip, groups)
-                elif isinstance(step, Relayout):
-                    mover.relayout(step, chunk, tile, chip)
-                elif isinstance(step, Broadcast):
-                    mover.broadcast(step, chunk, tile, chip)
-                else:
-                    mover.transpose(step, chunk, tile, chip)
+        _make_blocks(s, maker, mover, step, index, parts)
         for value in sources_of(step):
             if last_reader[value.number] == index and value.number not in kept:
                 _release(s, value)
     for _, value in lowered.outputs:
         _load_if_unused(s, value)
-    names.update({v.number: v.name for v in maker.consts.values()})
+    s.names.update({v.number: v.name for v in maker.consts.values()})
     if mover.identity is not None:
-        names[mover.identity.number] = mover.identity.name
-    s.storage.finish(names)
+        s.names[mover.identity.number] = mover.identity.name
+    s.storage.finish(s.names)
     return Schedule(s, parts)
+
+
+def _make_blocks(
+    s: Scheduler, maker: BlockMaker, mover: Mover, step: Step, index: int, parts: Partition
+) -> None:
+    """All blocks of a step, row chunks outside, tiles inside."""
+    chunks, tiles = s.storage.chunks(step.out), s.storage.tiles(step.out)
+    for position in range(chunks * tiles):
+        chunk, tile = divmod(position, tiles)
+        groups = parts.groups.get((index, tile), [])
+        chip = groups[-1].chip if groups else _home(s, step, chunk, tile, position)
+        if isinstance(step, Compute):
+            maker.make(step, chunk, tile, chip, groups)
+        elif isinstance(step, Relayout):
+            mover.relayout(step, chunk, tile, chip)
+        elif isinstance(step, Broadcast):
+            mover.broadcast(step, chunk, tile, chip)
+        else:
+            mover.transpose(step, chunk, tile, chip)
 
 
 def _home(s: Scheduler, step: Step, chunk: int, tile: int, position: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,7 @@ class Leaf:
 class Const:
     """A constant of any shape that broadcasts to the result's, exact in float64 or int64."""
 
-    array: NDArray[np.generic]
+    array: NDArray[Any]
     out: Type
 
 
@@ -103,8 +103,8 @@ def cast(a: Expr, to: Type, *, nearest: bool = True, saturate: bool = True) -> E
     return Op("cast", a.out, (a,), to, extra)
 
 
-def mul(a: Expr, scale: NDArray[np.generic] | float) -> Expr:
-    """`a * scale` in f32, merged with what scaling `a` already does. Exact in float64 until the end."""
+def mul(a: Expr, scale: NDArray[Any] | float) -> Expr:
+    """`a * scale` in f32, merged in float64 with the scaling that `a` has already."""
     factor = np.asarray(scale, np.float64)
     if factor.size == 1 and float(factor.reshape(())) == 1.0:
         return a
@@ -123,7 +123,7 @@ def _is_scaled(a: Expr) -> bool:
     return isinstance(a, Op) and a.name == "mul" and isinstance(a.args[-1], Const)
 
 
-def add(a: Expr, term: NDArray[np.generic] | float) -> Expr:
+def add(a: Expr, term: NDArray[Any] | float) -> Expr:
     """`a + term`, in the type of `a`; terms of integers merge."""
     exact = np.int64 if a.out == Type.I32 else np.float64
     constant = np.asarray(term).astype(exact)

@@ -1,4 +1,4 @@
-"""The graph IR: an ONNX graph made static. Frozen; every shape a number, every constant an array."""
+"""The graph IR: an ONNX graph made static. Every shape is a number, every constant an array."""
 
 from __future__ import annotations
 

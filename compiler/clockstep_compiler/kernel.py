@@ -299,8 +299,8 @@ def _load(b: _Builder, origin: FromMxm, lw: Queue, start: int) -> None:
         for i, (queue, address, stride, words) in enumerate(run.stripes):
             way = plan.way(plan.queues[queue], lw)
             at = start - way.hops - plan.machine.mem.read_latency
-            args = (address, stride, direction << 8 | base + i)
-            b.bundle.issue(chip, queue, "read", at, args, words)
+            feed = (address, stride, direction << 8 | base + i)
+            b.bundle.issue(chip, queue, "read", at, feed, words)
             b.bundle.reservations += plan.hold(chip, way, base + i, 1, start, lw.x, words)
             if run.rows is not None:
                 _wait(b, run.rows, words, 1, at)

@@ -32,6 +32,10 @@ class ChipMemory:
         """Free words of a slice, wherever they lie."""
         return sum(span.end - span.start for span in self.free[queue])
 
+    def untouched(self) -> int:
+        """Words of the chip that nothing has used."""
+        return sum(s.end - s.start for spans in self.free.values() for s in spans if not s.since)
+
     def virgin_room(self, queue: int) -> int:
         """Longest run of words of a slice that nothing has used."""
         return max((s.end - s.start for s in self.free[queue] if not s.since), default=0)

@@ -37,8 +37,7 @@ class Mover:
         rows = s.storage.rows_of(step.out, chunk)
         first, column = chunk * s.chunk, tile * s.plan.machine.vector
         lanes = s.storage.lanes_of(step.out, tile)
-        s.nodes = step.nodes
-        s.tile = f"{step.out.name}[{first}:{first + rows}, {column}:{column + lanes}]"
+        s.begin(step.nodes, f"{step.out.name}[{first}:{first + rows}, {column}:{column + lanes}]")
         return rows
 
     # -- broadcast ----------------------------------------------------------------------------

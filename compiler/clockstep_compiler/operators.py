@@ -30,7 +30,7 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("Gemm", _FLOAT),
     Operator("Identity", "any"),
     Operator("LeakyRelu", _FLOAT),
-    Operator("MatMul", f"{_FLOAT}, int32"),
+    Operator("MatMul", _FLOAT),
     Operator("MatMulInteger", "int8, uint8", "zero points constant"),
     Operator("Max", _ARITHMETIC),
     Operator("Min", _ARITHMETIC),

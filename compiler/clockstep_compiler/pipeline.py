@@ -7,23 +7,19 @@ takes and returns frozen data; the reasons for the order are in `ORDER`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from typing import Any
+from dataclasses import dataclass
 
-from clockstep_compiler.bounds import lower_bound
 from clockstep_compiler.driver import Schedule, schedule
-from clockstep_compiler.emit import code_of, emit
+from clockstep_compiler.emit import emit
+from clockstep_compiler.facts import facts, instruction_bytes_of
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.frontend import Model, import_model
-from clockstep_compiler.graph import Graph
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
 from clockstep_compiler.partition import total_words
 from clockstep_compiler.split import split
 from clockstep_compiler.steps import Lowered
 from clockstep_compiler.storage import NoRoom
-from clockstep_isa import instruction_bytes
 from clockstep_isa.diagnostics import Diagnostic, DoesNotFit, UnsupportedModel, UsageError
 from clockstep_isa.machine import Machine
 from clockstep_isa.program import Program
@@ -74,7 +70,7 @@ def compile_model(model: Model, machine: Machine, options: Options) -> Program:
         done = _exactly(plan, lowered, options)
     else:
         done = _fewest(plan, lowered, options)
-    return emit(graph, lowered, done, options.weights, _info(plan, graph, lowered, done, options))
+    return emit(graph, lowered, done, options.weights, facts(plan, graph, lowered, done, options))
 
 
 def check_model(model: Model, machine: Machine, options: Options) -> Check:
@@ -97,9 +93,8 @@ def check_model(model: Model, machine: Machine, options: Options) -> Check:
 
 
 def _problem(d: Diagnostic) -> Problem:
-    """`where` is "node 'name' (Op)" for a node, anything else for the model."""
-    node, _, op = d.where.removeprefix("node ").partition(" (")
-    return Problem(node.strip("'"), op.rstrip(")"), 0, d.message, d.help)
+    """A diagnostic without a node is about the model or one of its tensors."""
+    return Problem(d.node or d.where, d.op, d.opset, d.message, d.help)
 
 
 def _check_options(machine: Machine, options: Options) -> None:
@@ -142,7 +137,7 @@ def _instructions_fit(plan: Floorplan, done: Schedule) -> None:
     if not plan.machine.icu.instructions_in_sram:
         return
     s = done.scheduler
-    for chip, needed in enumerate(_instruction_bytes(plan, done)):
+    for chip, needed in enumerate(instruction_bytes_of(plan, done)):
         memory = s.storage.memories[chip]
         free = sum(
             span.end - span.start for q in memory.free for span in memory.free[q] if not span.since
@@ -150,11 +145,6 @@ def _instructions_fit(plan: Floorplan, done: Schedule) -> None:
         words = -(-needed // plan.machine.vector)
         if words > free:
             raise NoRoom(chip, "instructions", words - free)
-
-
-def _instruction_bytes(plan: Floorplan, done: Schedule) -> list[int]:
-    counted = instruction_bytes(plan.machine, code_of(done), done.scheduler.chips)
-    return [int(n) for n in counted]
 
 
 def _candidates(plan: Floorplan, lowered: Lowered) -> Iterator[int]:
@@ -211,71 +201,3 @@ def _does_not_fit(
         f"{enough} chips would do: --chips {enough}" if enough else "use a machine with more SRAM"
     )
     return DoesNotFit("sram", message, where=machine.name, help=remedy)
-
-
-# -- facts about the result ------------------------------------------------------------------
-
-
-def _info(
-    plan: Floorplan, graph: Graph, lowered: Lowered, done: Schedule, options: Options
-) -> dict[str, Any]:
-    machine, s = plan.machine, done.scheduler
-    lanes = machine.vector
-    instructions = _instruction_bytes(plan, done)
-    bound, cause = lower_bound(plan, lowered, s.chips)
-    chips = []
-    for chip in range(s.chips):
-        loaded = sum(len(words) for c, _, _, words in s.storage.image if c == chip)
-        weights = done.partition.weight_words[chip]
-        memory = s.storage.memories[chip]
-        untouched = sum(
-            span.end - span.start for q in memory.free for span in memory.free[q] if not span.since
-        )
-        used = machine.words_per_chip - untouched
-        chips.append(
-            {
-                "weights": weights * lanes,
-                "constants": (loaded - weights) * lanes,
-                "activations": (used - loaded) * lanes,
-                "instructions": instructions[chip],
-                "total": used * lanes + instructions[chip],
-            }
-        )
-    return {
-        "tool_version": version("clockstep"),
-        "model": graph.name,
-        "source_sha256": graph.sha256,
-        "options": _options(options),
-        "weight_bytes": lowered.weight_bytes,
-        "sram_bytes_used": sum(c["total"] for c in chips),
-        "sram_bytes_total": s.chips * machine.sram_bytes,
-        "lower_bound_cycles": bound,
-        "bound_by": cause,
-        "chip_bytes": chips,
-        "memory": _memory(plan, s.storage.entries),
-        "warnings": list(lowered.warnings),
-    }
-
-
-def _options(options: Options) -> dict[str, Any]:
-    found = asdict(options)
-    found["dims"] = dict(sorted(options.dims.items()))
-    found["shapes"] = {k: list(v) for k, v in sorted(options.shapes.items())}
-    return found
-
-
-def _memory(plan: Floorplan, entries: list[Any]) -> list[dict[str, Any]]:
-    rows = [
-        {
-            "chip": e.chip,
-            "unit": plan.queues[e.queue].name,
-            "tensor": e.tensor,
-            "kind": e.kind,
-            "address": e.address,
-            "words": e.words,
-            "first_cycle": e.first,
-            "last_cycle": e.last,
-        }
-        for e in entries
-    ]
-    return sorted(rows, key=lambda r: (r["chip"], r["unit"], r["address"], r["first_cycle"]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,8 @@ class Scheduler:
     nodes: tuple[int, ...] = ()
     tile: str = ""
     turn: int = 0
+    pinned: set[int] = field(default_factory=set)
+    names: dict[int, str] = field(default_factory=dict)
     storage: Storage = field(init=False)
     links: Links = field(init=False)
     chunk: int = 1
@@ -146,19 +149,31 @@ class Scheduler:
         self, chip: int, kind: Type, rows: int, avoid: frozenset[int], what: str
     ) -> tuple[Copy, int]:
         """A new copy of a block, in the hemisphere where it can be written first."""
-        offers = []
-        for order, side in enumerate(("WE", "EW")[self.turn % 2]):
-            choice = self.storage.choose(chip, side, kind.bytes, rows, avoid)
-            if choice is not None:
-                offers.append((choice[1], order, side, choice[0]))
-        if not offers:
-            raise NoRoom(chip, what, kind.bytes * rows)
-        since, _, side, queues = min(offers)
-        return self.storage.take(chip, queues, rows, side), since
+        for _ in range(2):
+            offers = []
+            for order, side in enumerate(("WE", "EW")[self.turn % 2]):
+                choice = self.storage.choose(chip, side, kind.bytes, rows, avoid)
+                if choice is not None:
+                    offers.append((choice[1], order, side, choice[0]))
+            if offers:
+                since, _, side, queues = min(offers)
+                return self.storage.take(chip, queues, rows, side), since
+            if not self.storage.evict(chip, self.pinned, self.names):
+                break
+        raise NoRoom(chip, what, kind.bytes * rows)
+
+    def begin(self, nodes: tuple[int, ...], tile: str) -> None:
+        """What is scheduled from here on serves this tile; nothing fetched before is wanted."""
+        self.nodes, self.tile = nodes, tile
+        self.pinned.clear()
 
     def fetch(self, value: Value, chunk: int, tile: int, chip: int, avoid: frozenset[int]) -> Copy:
         """A copy of a block on `chip` that shares no slice with `avoid`, made if there is none."""
-        block: Block = (value.number, chunk, tile)
+        copy = self._fetch(value, (value.number, chunk, tile), chip, avoid)
+        self.pinned.add(id(copy))
+        return copy
+
+    def _fetch(self, value: Value, block: Block, chip: int, avoid: frozenset[int]) -> Copy:
         copy = self.storage.find(block, chip, avoid)
         if copy is not None:
             return copy
@@ -207,7 +222,7 @@ class Scheduler:
         """Send a block from the nearest chip that has it, hop by hop."""
         route = self.links.route(self.storage.holders(block), chip)
         copy = self.storage.copies[block, route[0]][0]
-        for a, b in zip(route, route[1:], strict=False):
+        for a, b in pairwise(route):
             avoided = avoid if b == chip else frozenset()
             copy = self.send(copy, a, b, value.type, avoided, value.name)
             self.storage.add(block, b, copy)

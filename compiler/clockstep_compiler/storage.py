@@ -76,6 +76,8 @@ class Storage:
     image: list[tuple[int, int, int, NDArray[np.uint8]]] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     pieces: dict[int, list[tuple[int, ...]]] = field(default_factory=dict)
+    constant: set[int] = field(default_factory=set)
+    """Numbers of constant values: their copies stay for the next run."""
 
     def __post_init__(self) -> None:
         every = self.plan.slices["W"] + self.plan.slices["E"]
@@ -101,18 +103,23 @@ class Storage:
     def choose(
         self, chip: int, side: str, count: int, words: int, avoid: Iterable[int]
     ) -> tuple[list[int], int] | None:
-        """`count` slices of a hemisphere with room for `words` each, and when all are writable."""
+        """`count` slices of a hemisphere with room for `words` each, and when all are writable.
+
+        Emptier slices first (by eighths), so that no slice fills up while others lie idle; of
+        those the first to be writable.
+        """
         memory, taken = self.memories[chip], frozenset(avoid)
         offers = []
         for queue in self.plan.slices[side]:
             since = None if queue in taken else memory.offer(queue, words)
             if since is not None:
                 busy = self.calendars.busy_until(self.plan.queue_resource(chip, queue))
-                offers.append((since, busy, queue))
+                filled = 8 - 8 * memory.free_words(queue) // memory.words
+                offers.append((filled, since, busy, queue))
         if len(offers) < count:
             return None
         best = sorted(offers)[:count]
-        return [queue for _, _, queue in best], max(since for since, _, _ in best)
+        return [offer[3] for offer in best], max(offer[1] for offer in best)
 
     def take(self, chip: int, queues: list[int], rows: int, side: str) -> Copy:
         """Take room for a block of `rows` rows; its rows are ready once they are written."""
@@ -152,6 +159,18 @@ class Storage:
                 return copy
         return None
 
+    def evict(self, chip: int, pinned: set[int], names: dict[int, str]) -> bool:
+        """Give back every second copy on a chip that nobody is about to read; whether any was."""
+        found = False
+        for (block, where), copies in self.copies.items():
+            if where != chip or len(copies) < 2 or block[0] in self.constant:
+                continue
+            for copy in [c for c in copies[1:] if id(c) not in pinned]:
+                copies.remove(copy)
+                self.give(chip, copy, names.get(block[0], ""), "copy")
+                found = True
+        return found
+
     def holders(self, block: Block) -> list[int]:
         """Chips that have a copy, in order."""
         return [chip for chip in range(self.chips) if (block, chip) in self.copies]
@@ -165,6 +184,7 @@ class Storage:
         if value.data is not None:
             part = np.ascontiguousarray(value.data[row : row + rows, column : column + lanes])
             raw = part.view(np.uint8).reshape(rows, lanes, -1)
+            self.constant.add(value.number)
             for byte, (queue, address) in enumerate(copy.planes):
                 self.image.append((chip, queue, address, raw[:, :, byte]))
         else:
@@ -177,14 +197,10 @@ class Storage:
     def _initial(self, chip: int, count: int, rows: int, avoid: frozenset[int], what: str) -> Copy:
         memory = self.memories[chip]
         for side in self._sides(chip):
-            room = [
-                (self.calendars.busy_until(self.plan.queue_resource(chip, q)), q)
-                for q in self.plan.slices[side]
-                if q not in avoid and memory.virgin_room(q) >= rows
-            ]
-            if len(room) >= count:
-                queues = [q for _, q in sorted(room)[:count]]
-                planes = tuple((q, memory.take_virgin(q, rows)) for q in queues)
+            room = [(-memory.virgin_room(q), q) for q in self.plan.slices[side] if q not in avoid]
+            best = sorted(room)[:count]  # the emptiest: tiles read together end up apart
+            if len(best) == count and -best[-1][0] >= rows:
+                planes = tuple((q, memory.take_virgin(q, rows)) for _, q in best)
                 return Copy(side, planes, np.zeros(rows, np.int64))
         raise NoRoom(chip, what, count * rows)
 

@@ -66,7 +66,7 @@ class Hold(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """A leaf is sampled at position `x` in cycle `cycle` from streams `base`... moving `direction`."""
+    """A leaf is sampled at `x` in `cycle` from the streams from `base` on, moving `direction`."""
 
     direction: int
     base: int

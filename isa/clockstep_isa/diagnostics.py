@@ -24,12 +24,18 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One thing that is wrong. `where` names an ONNX node, a listing line, a key or a byte."""
+    """One thing that is wrong. `where` names an ONNX node, a listing line, a key or a byte.
+
+    For an ONNX node `node`, `op` and `opset` say the same as data.
+    """
 
     code: str
     message: str
     where: str = ""
     help: str = ""
+    node: str = ""
+    op: str = ""
+    opset: int = 0
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""

@@ -22,6 +22,9 @@ def unsupported_operator(name: str, op: str, domain: str, opset: int) -> Diagnos
         f"operator {full} (opset {opset}) is not supported",
         place(name, op),
         f"see `clockstep ops` for those that are{also}",
+        node=name,
+        op=op,
+        opset=opset,
     )
 
 

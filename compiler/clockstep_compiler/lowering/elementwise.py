@@ -12,7 +12,7 @@ from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
-__all__ = ["attribute", "combine", "one_acc"]
+__all__ = ["attribute", "combine"]
 
 _NARROW_ONLY = ("int64",)
 _ROWS = {"Add": "add", "Sub": "sub", "Mul": "mul", "Max": "max", "Min": "min"}
@@ -39,13 +39,6 @@ def combine(name: str, a: Expr, b: Expr) -> Expr:
     return binary(name, a, b)
 
 
-def one_acc(state: Lowering, a: str, b: str) -> None:
-    """Store the first of two tensors if both are still products: a wave has one."""
-    both = [state.tensors[n].expr for n in (a, b) if n in state.tensors]
-    if len(both) == 2 and all(_has_acc(e) for e in both):
-        state.store(a)
-
-
 def _has_acc(expr: Expr) -> bool:
     if isinstance(expr, Op):
         return any(_has_acc(arg) for arg in expr.args)
@@ -70,9 +63,9 @@ def _arithmetic(state: Lowering, node: Node) -> None:
     name = _ROWS[node.op]
     result: Expr | None = None
     for operand in node.inputs:
-        if result is not None and operand in state.tensors and _has_acc(result):
-            if _has_acc(state.tensors[operand].expr):
-                state.store(operand)
+        tensor = state.tensors.get(operand)
+        if result is not None and tensor and _has_acc(result) and _has_acc(tensor.expr):
+            state.store(operand)  # a wave has one product
         expr = state.operand(operand, shape)
         result = expr if result is None else combine(name, result, expr)
     assert result is not None

@@ -206,32 +206,35 @@ class Lowering:
         if tensor.value is None:
             expr = tensor.expr if tensor.narrow else self.narrow(tensor.expr, tensor.dtype)
             rows, columns = matrix_shape(tensor.shape)
-            tensor.value = self.new_value(name, rows, columns, expr.out, "step")
+            tensor.value = self.new_value(name, rows, columns, expr.out)
             self.steps.append(Compute(tensor.value, expr, tensor.nodes, tensor.shape))
             tensor.expr, tensor.narrow = Leaf(tensor.value, None), True
         return tensor.value
 
-    def new_value(
-        self, name: str, rows: int, columns: int, kind: Type, origin: str, **extra: object
-    ) -> Value:
-        value = Value(len(self.values), name, rows, columns, kind, origin, **extra)  # type: ignore[arg-type]
-        self.values.append(value)
-        return value
+    def new_value(self, name: str, rows: int, columns: int, kind: Type) -> Value:
+        """A matrix that a step will make."""
+        return self._keep(Value(len(self.values), name, rows, columns, kind, "step"))
 
     def input_view(self, name: str, axes: tuple[int, ...], rows: int, columns: int) -> Value:
         """A graph input, loaded by the host with its axes in another order or in other rows."""
         key = (name, axes, rows, columns)
         if key not in self.views:
             kind = STORED[self.dtype(name)]
-            self.views[key] = self.new_value(
-                name, rows, columns, kind, "input", source=name, axes=axes
+            number = len(self.values)
+            self.views[key] = self._keep(
+                Value(number, name, rows, columns, kind, "input", source=name, axes=axes)
             )
         return self.views[key]
 
     def constant_value(self, name: str, data: NDArray[np.generic]) -> Value:
         """A stored constant matrix [rows, columns] in a storage type's dtype."""
         kind = next(t for t in Type if numpy_type(t) == data.dtype)
-        return self.new_value(name, *data.shape, kind, "const", data=data)
+        rows, columns = data.shape
+        return self._keep(Value(len(self.values), name, rows, columns, kind, "const", data=data))
+
+    def _keep(self, value: Value) -> Value:
+        self.values.append(value)
+        return value
 
     # -- inside -------------------------------------------------------------------------------
 
@@ -260,15 +263,16 @@ class Lowering:
         assert value.columns == 1, value.name
         key = ("spread", value.number)
         if key not in self.views:
-            out = self.new_value(value.name, value.rows, 1, value.type, "step")
+            out = self.new_value(value.name, value.rows, 1, value.type)
             self.steps.append(Broadcast(out, value, (self.node,)))
             self.views[key] = out
         return self.views[key]
 
 
-def _problem(graph: Graph, node: Node, error: UnsupportedModel) -> Diagnostic:
+def _problem(node: Node, error: UnsupportedModel) -> Diagnostic:
     d = error.diagnostic
-    return Diagnostic(d.code, d.message, f"node {node.name!r} ({node.op})", d.help)
+    where = f"node {node.name!r} ({node.op})"
+    return Diagnostic(d.code, d.message, where, d.help, node.name, node.op, node.opset)
 
 
 def _check_types(graph: Graph) -> list[Diagnostic]:
@@ -302,7 +306,7 @@ def lower(graph: Graph, options: Options) -> Lowered:
         try:
             _lower_node(state, node)
         except UnsupportedModel as error:
-            problems.append(_problem(graph, node, error))
+            problems.append(_problem(node, error))
             broken.update(node.outputs)
     if problems:
         first = problems[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from clockstep_isa.table import Type
 
 __all__: list[str] = []
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def _transposed(state: Lowering, value: Value, batch: int) -> Value:
     key = ("transposed", value.number, batch)
     if key not in state.views:
         rows = value.rows // batch
-        out = state.new_value(value.name, batch * value.columns, rows, value.type, "step")
+        out = state.new_value(value.name, batch * value.columns, rows, value.type)
         state.steps.append(Transpose(out, value, batch, (state.node,)))
         state.views[key] = out
     return state.views[key]
@@ -192,7 +193,7 @@ def _constant_integer_product(state: Lowering, a: _Operand, b: _Operand) -> Expr
     lead, rows = _lead(a, b), a.shape[-2]
     value = _lanes_matrix(state, a.name, _swapped(a.shape, a.swap), a.swap)
     index = _rows(a.shape[:-2], lead, rows)
-    weights = [Weights(*part.shape, data=part) for part in _parts(effective)]
+    weights = [Weights(*effective.shape, data=part) for part in _parts(effective)]
     state.weight_bytes += sum(w.data.nbytes for w in weights if w.data is not None)
     terms = [Term(value, w, index) for w in weights]
     product = _product(Type.I8, a, b, terms, lead)
@@ -324,7 +325,7 @@ def _quantized_product(
         if state.dtype(node.inputs[position]) not in ("int8", "uint8"):
             kind = state.dtype(node.inputs[position])
             raise UnsupportedModel("type-unsupported", f"operand of type {kind}")
-    left, right, turned = _sides(state, *(node.inputs[i] for i in inputs))
+    left, right, turned = _sides(state, node.inputs[inputs[0]], node.inputs[inputs[1]])
     sides = (left, right)
     if turned:
         zeros = zeros[::-1]

@@ -27,6 +27,6 @@ def _reshape(state: Lowering, node: Node) -> None:
         data = np.ascontiguousarray(value.data.reshape(rows, columns))
         state.define_value(out, state.constant_value(out, data))
     else:
-        result = state.new_value(out, rows, columns, value.type, "step")
+        result = state.new_value(out, rows, columns, value.type)
         state.steps.append(Relayout(result, value, (state.node,)))
         state.define_value(out, result)
