@@ -155,4 +155,5 @@ def _cast(state: Lowering, node: Node) -> None:
         state.define(node.outputs[0], cast(a, Type.F32))
     else:
         integers = cast(a, Type.I32, nearest=False)
-        state.define(node.outputs[0], state.narrow(integers, to), narrow=True)
+        stored = state.stored_type(node.outputs[0])
+        state.define(node.outputs[0], state.narrow(integers, to, stored), narrow=True)

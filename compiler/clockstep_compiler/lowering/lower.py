@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,8 @@ class Tensor:
     """A tensor while lowering: `expr` computes it in f32 or i32, or is the leaf that holds it.
 
     `narrow` is true if `expr` is in the storage type. `nodes` are those whose work `expr` holds.
-    `quant` says what a DequantizeLinear read, for the products that can use the integers.
+    `values` are the matrices that hold it, by their type. `quant` says what a DequantizeLinear
+    read, for the products that can use the integers.
     """
 
     name: str
@@ -72,7 +73,7 @@ class Tensor:
     expr: Expr
     nodes: tuple[int, ...]
     narrow: bool = False
-    value: Value | None = None
+    values: dict[Type, Value] = field(default_factory=dict)
     quant: Quant | None = None
 
 
@@ -106,6 +107,7 @@ class Lowering:
         self.uses = Counter(name for node in graph.nodes for name in node.inputs if name)
         self.uses.update(graph.outputs)
         self.views: dict[tuple[object, ...], Value] = {}
+        self._wide = _wide_tensors(graph)
         for name in graph.inputs:
             self._define_input(name)
 
@@ -139,7 +141,7 @@ class Lowering:
         if tensor.quant is not None:
             return self.dequantized(tensor.quant, shape)
         inline = self.uses[name] == 1 and tensor.shape == shape
-        if not inline or tensor.value is not None:
+        if not inline or tensor.values:
             return self.widen(self.leaf(name, shape), tensor.dtype)
         self._fused.update(tensor.nodes)
         return self.widen(tensor.expr, tensor.dtype) if tensor.narrow else tensor.expr
@@ -167,9 +169,8 @@ class Lowering:
             return cast(expr, Type.F32)
         return add(cast(expr, Type.I32), -offset_of(dtype))
 
-    def narrow(self, expr: Expr, dtype: str) -> Expr:
+    def narrow(self, expr: Expr, dtype: str, stored: Type) -> Expr:
         """From f32 or i32 to the storage type of `dtype`; integers keep their low bits."""
-        stored = STORED[dtype]
         if dtype == "uint16":
             return binary("and", expr, Const(np.asarray(0xFFFF), Type.I32))
         if expr.out == Type.I32:
@@ -188,38 +189,63 @@ class Lowering:
     def define_value(self, name: str, value: Value) -> Tensor:
         """The tensor `name` is stored as `value`."""
         tensor = self.graph.tensors[name]
-        leaf = Leaf(value, None)
+        values = {value.type: value}
         self.tensors[name] = Tensor(
-            name, tensor.shape, tensor.dtype, leaf, (self.node,), True, value
+            name, tensor.shape, tensor.dtype, Leaf(value, None), (self.node,), True, values
         )
         return self.tensors[name]
 
-    def store(self, name: str) -> Value:
-        """The matrix that holds a tensor, made now if it has none yet."""
+    def stored_type(self, name: str) -> Type:
+        """The type a tensor is stored in: f32 where `_wide_tensors` says, else by its dtype."""
+        return Type.F32 if name in self._wide else STORED[self.dtype(name)]
+
+    def store(self, name: str, kind: Type | None = None) -> Value:
+        """The matrix that holds a tensor, of type `kind` if given, made now if need be."""
+        home = self.stored_type(name)
+        kind = home if kind is None else kind
         constant = self.constant(name)
         if constant is not None and name not in self.tensors:
-            self.define_value(name, self._constant_leaf(name, constant).value)
+            self.define_value(name, self._constant_matrix(name, constant, kind))
         tensor = self.tensors[name]
+        if kind not in tensor.values:
+            tensor.values[kind] = self._make(tensor, kind, home)
+            if kind == home:
+                tensor.expr, tensor.narrow = Leaf(tensor.values[kind], None), True
+        return tensor.values[kind]
+
+    def _make(self, tensor: Tensor, kind: Type, home: Type) -> Value:
+        """A matrix of another type than those there are."""
         if isinstance(tensor.expr, Const):
-            leaf = self._constant_leaf(name, tensor.expr.array)
-            tensor.value, tensor.expr, tensor.narrow = leaf.value, leaf, True
-        if tensor.value is None:
-            expr = tensor.expr if tensor.narrow else self.narrow(tensor.expr, tensor.dtype)
-            rows, columns = matrix_shape(tensor.shape)
-            tensor.value = self.new_value(name, rows, columns, expr.out)
-            self.steps.append(Compute(tensor.value, expr, tensor.nodes, tensor.shape))
-            tensor.expr, tensor.narrow = Leaf(tensor.value, None), True
-        return tensor.value
+            return self._constant_matrix(tensor.name, tensor.expr.array, kind)
+        rows, columns = matrix_shape(tensor.shape)
+        if not tensor.values and kind == home:
+            if tensor.narrow:
+                return self.compute(tensor, tensor.expr)
+            return self.compute(tensor, self.narrow(tensor.expr, tensor.dtype, kind))
+        base = next(iter(tensor.values.values()), None) or self.store(tensor.name)
+        if base.origin == "input":
+            return self.input_view(base.source, base.axes, rows, columns, kind)
+        if base.origin == "const":
+            assert base.data is not None
+            return self.constant_value(tensor.name, base.data.astype(numpy_type(kind)))
+        return self.compute(tensor, cast(Leaf(base, None), kind))
+
+    def compute(self, tensor: Tensor, expr: Expr) -> Value:
+        """A step that stores `expr`, in its type, as the matrix of a tensor."""
+        value = self.new_value(tensor.name, *matrix_shape(tensor.shape), expr.out)
+        self.steps.append(Compute(value, expr, tensor.nodes, tensor.shape))
+        return value
 
     def new_value(self, name: str, rows: int, columns: int, kind: Type) -> Value:
         """A matrix that a step will make."""
         return self._keep(Value(len(self.values), name, rows, columns, kind, "step"))
 
-    def input_view(self, name: str, axes: tuple[int, ...], rows: int, columns: int) -> Value:
-        """A graph input, loaded by the host with its axes in another order or in other rows."""
-        key = (name, axes, rows, columns)
+    def input_view(
+        self, name: str, axes: tuple[int, ...], rows: int, columns: int, kind: Type
+    ) -> Value:
+        """A graph input, loaded by the host in a type, with its axes or rows in another order."""
+        key = (name, axes, rows, columns, kind)
         if key not in self.views:
-            kind = STORED[self.dtype(name)]
             number = len(self.values)
             self.views[key] = self._keep(
                 Value(number, name, rows, columns, kind, "input", source=name, axes=axes)
@@ -243,11 +269,12 @@ class Lowering:
         if tensor.dtype not in STORED:
             return  # reported with the node that reads it, or as an output
         axes = tuple(range(len(tensor.shape)))
-        self.define_value(name, self.input_view(name, axes, *matrix_shape(tensor.shape)))
+        shape, kind = matrix_shape(tensor.shape), self.stored_type(name)
+        self.define_value(name, self.input_view(name, axes, *shape, kind))
 
-    def _constant_leaf(self, name: str, array: NDArray[np.generic]) -> Leaf:
+    def _constant_matrix(self, name: str, array: NDArray[np.generic], kind: Type) -> Value:
         tensor = self.graph.tensors[name]
-        target = numpy_type(STORED[tensor.dtype])
+        target = numpy_type(kind)
         full = np.broadcast_to(array, tensor.shape).reshape(matrix_shape(tensor.shape))
         if tensor.dtype in FLOATS:
             with np.errstate(over="ignore"):
@@ -256,7 +283,7 @@ class Lowering:
                 self.warnings.append(f"constant {name!r} exceeds fp16 and became infinite")
         else:
             data = (full.astype(np.int64) + offset_of(tensor.dtype)).astype(target)
-        return Leaf(self.constant_value(name, np.ascontiguousarray(data)), None)
+        return self.constant_value(name, np.ascontiguousarray(data))
 
     def _spread(self, value: Value) -> Value:
         """A matrix of one column with that column in every lane."""
@@ -267,6 +294,27 @@ class Lowering:
             self.steps.append(Broadcast(out, value, (self.node,)))
             self.views[key] = out
         return self.views[key]
+
+
+_TRANSPARENT = frozenset(
+    ("Add", "Sub", "Mul", "Max", "Min", "Neg", "Abs", "Relu", "LeakyRelu", "Clip", "Sigmoid")
+    + ("Tanh", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+)
+
+
+def _wide_tensors(graph: Graph) -> frozenset[str]:
+    """Floats to keep as f32 where they must be stored.
+
+    Those are the graph's float32 outputs, and what reaches a QuantizeLinear without a product in
+    between: fp16 would move one element in some hundred to the neighbouring integer.
+    """
+    wide = set(graph.outputs)
+    for node in reversed(graph.nodes):
+        quantizes = node.op == "QuantizeLinear"
+        if quantizes or (node.op in _TRANSPARENT and node.outputs[0] in wide - set(graph.outputs)):
+            wide.update(name for name in node.inputs[: 1 if quantizes else None] if name)
+    floats = ("float32", "float64")
+    return frozenset(n for n in wide if n in graph.tensors and graph.tensors[n].dtype in floats)
 
 
 def _problem(node: Node, error: UnsupportedModel) -> Diagnostic:

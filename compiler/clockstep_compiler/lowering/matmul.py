@@ -72,19 +72,21 @@ def _sides(
 # -- operands in the layout of the array ------------------------------------------------------
 
 
-def _lanes_matrix(state: Lowering, name: str, shape: tuple[int, ...], swap: bool) -> Value:
+def _lanes_matrix(
+    state: Lowering, name: str, shape: tuple[int, ...], swap: bool, kind: Type
+) -> Value:
     """A tensor with the rows of its matrices along the lanes, or with `swap` their columns.
 
     `shape` is the tensor's, vectors made matrices.
     """
     if not swap:
-        return state.store(name)
+        return state.store(name, kind)
     rows, columns = math.prod(shape[:-2]) * shape[-1], shape[-2]
-    value = state.store(name)
+    value = state.store(name, kind)
     if value.origin == "input" and name in state.graph.inputs:
         axes = value.axes
         order = (*axes[:-2], axes[-1], axes[-2])
-        return state.input_view(name, order, rows, columns)
+        return state.input_view(name, order, rows, columns, kind)
     if value.origin == "const":
         assert value.data is not None
         data = np.swapaxes(value.data.reshape(shape), -1, -2).reshape(rows, columns)
@@ -102,12 +104,12 @@ def _transposed(state: Lowering, value: Value, batch: int) -> Value:
     return state.views[key]
 
 
-def _weights(state: Lowering, b: _Operand) -> Weights:
+def _weights(state: Lowering, b: _Operand, kind: Type) -> Weights:
     """The right operand of `a @ b`: inner dimension along the lanes."""
     sets, depth, columns = math.prod(b.shape[:-2]), b.shape[-2], b.shape[-1]
     # a vector is stored as one row, which is its layout as weights already
     swap = not b.swap and len(state.shape(b.name)) > 1
-    value = _lanes_matrix(state, b.name, _swapped(b.shape, b.swap), swap)
+    value = _lanes_matrix(state, b.name, _swapped(b.shape, b.swap), swap, kind)
     if value.origin != "const":
         return Weights(sets, columns, depth, value=value)
     assert value.data is not None
@@ -150,9 +152,9 @@ def _lead(a: _Operand, b: _Operand) -> tuple[int, ...]:
 
 def _float_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
     lead = _lead(a, b)
-    value = _lanes_matrix(state, a.name, _swapped(a.shape, a.swap), a.swap)
+    value = _lanes_matrix(state, a.name, _swapped(a.shape, a.swap), a.swap, Type.F16)
     index = _rows(a.shape[:-2], lead, a.shape[-2])
-    return _product(Type.F16, a, b, [Term(value, _weights(state, b), index)], lead)
+    return _product(Type.F16, a, b, [Term(value, _weights(state, b, Type.F16), index)], lead)
 
 
 # -- int8 ------------------------------------------------------------------------------------
@@ -191,7 +193,7 @@ def _constant_integer_product(state: Lowering, a: _Operand, b: _Operand) -> Expr
         matrix = np.swapaxes(matrix, -1, -2)
     effective = np.swapaxes(matrix - b.zero, -1, -2).reshape(-1, b.shape[-1], b.shape[-2])
     lead, rows = _lead(a, b), a.shape[-2]
-    value = _lanes_matrix(state, a.name, _swapped(a.shape, a.swap), a.swap)
+    value = _lanes_matrix(state, a.name, _swapped(a.shape, a.swap), a.swap, Type.I8)
     index = _rows(a.shape[:-2], lead, rows)
     weights = [Weights(*effective.shape, data=part) for part in _parts(effective)]
     state.weight_bytes += sum(w.data.nbytes for w in weights if w.data is not None)
@@ -205,9 +207,9 @@ def _constant_integer_product(state: Lowering, a: _Operand, b: _Operand) -> Expr
 def _dynamic_integer_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
     """(a + s)(b + t) = ab + sb + at + st: the middle terms are products with constants."""
     lead, rows, depth, columns = _lead(a, b), a.shape[-2], a.shape[-1], b.shape[-1]
-    value = _lanes_matrix(state, a.name, _swapped(a.shape, a.swap), a.swap)
+    value = _lanes_matrix(state, a.name, _swapped(a.shape, a.swap), a.swap, Type.I8)
     index = _rows(a.shape[:-2], lead, rows)
-    weights = _weights(state, b)
+    weights = _weights(state, b, Type.I8)
     terms = [Term(value, weights, index)]
     s, t = _shift(state, a), _shift(state, b)
     every = math.prod(lead)

@@ -21,7 +21,9 @@ def _reshape(state: Lowering, node: Node) -> None:
     if (value.rows, value.columns) == (rows, columns) or 0 in shape:
         state.define_value(out, value)
     elif value.origin == "input" and value.axes == tuple(sorted(value.axes)):
-        state.define_value(out, state.input_view(value.source, value.axes, rows, columns))
+        state.define_value(
+            out, state.input_view(value.source, value.axes, rows, columns, value.type)
+        )
     elif value.origin == "const":
         assert value.data is not None
         data = np.ascontiguousarray(value.data.reshape(rows, columns))
