@@ -14,11 +14,12 @@ from clockstep_compiler.partition import Group, Member, find_product
 from clockstep_compiler.scheduler import Place, Scheduler, regular_runs
 from clockstep_compiler.steps import Compute, Product, Value
 from clockstep_compiler.storage import Copy, NoRoom
-from clockstep_compiler.wave import WaveOp, WaveProgram
+from clockstep_compiler.sums import sum_program, with_sum
+from clockstep_compiler.wave import WaveProgram
 from clockstep_isa.layout import numpy_type
 from clockstep_isa.table import Type
 
-__all__ = ["BlockMaker", "dynamic_runs", "sum_program", "with_sum"]
+__all__ = ["BlockMaker", "dynamic_runs"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -44,41 +45,6 @@ class _Partial:
     chip: int
     kind: Type
     copy: Copy
-
-
-def sum_program(kind: Type, count: int) -> WaveProgram:
-    """The sum of `count` leaves, pairwise; one leaf alone is moved."""
-    leaves = (kind,) * count
-    if count == 1:
-        return WaveProgram(leaves, (WaveOp("mov", kind, (0,), kind),))
-    ops: list[WaveOp] = []
-    nodes = list(range(count))
-    while len(nodes) > 1:
-        pairs = list(zip(nodes[::2], nodes[1::2], strict=False))
-        rest = nodes[len(pairs) * 2 :]
-        nodes = []
-        for a, b in pairs:
-            nodes.append(count + len(ops))
-            ops.append(WaveOp("add", kind, (a, b), kind))
-        nodes += rest
-    return WaveProgram(leaves, tuple(ops))
-
-
-def with_sum(program: WaveProgram, position: int, count: int) -> WaveProgram:
-    """`program` with its leaf at `position` replaced by the sum of `count` new first leaves."""
-    kind = program.leaves[position]
-    added = sum_program(kind, count).ops if count > 1 else ()
-    others = [k for k in range(len(program.leaves)) if k != position]
-    leaves = (kind,) * count + tuple(program.leaves[k] for k in others)
-    total = count + len(others)
-    shift = {position: total + len(added) - 1 if added else 0}
-    shift.update({k: count + i for i, k in enumerate(others)})
-    shift.update({len(program.leaves) + i: total + len(added) + i for i in range(len(program.ops))})
-    first = {k: k for k in range(count)}
-    first.update({count + i: total + i for i in range(len(added))})
-    ops = [op._replace(args=tuple(first[a] for a in op.args)) for op in added]
-    ops += [op._replace(args=tuple(shift[a] for a in op.args)) for op in program.ops]
-    return WaveProgram(leaves, tuple(ops))
 
 
 def dynamic_runs(
@@ -151,7 +117,8 @@ class BlockMaker:
 
     def _constant(self, const: Const, columns: int) -> Value:
         if id(const) not in self.consts:
-            array = const.array.reshape(-1, const.array.shape[-1])
+            array = np.atleast_1d(const.array)
+            array = array.reshape(-1, array.shape[-1])
             full = np.broadcast_to(array, (len(array), columns)).astype(numpy_type(const.out))
             self.consts[id(const)] = Value(
                 -1 - len(self.consts),

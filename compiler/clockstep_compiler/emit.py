@@ -83,11 +83,13 @@ def _pieces(rows: list[tuple[int, ...]]) -> NDArray[np.int64]:
 def _input(graph: Graph, lowered: Lowered, storage: Storage, name: str) -> Binding:
     tensor = graph.tensors[name]
     layouts = tuple(
-        _layout(value, tensor.dtype, value.axes, storage.pieces[value.number])
+        _layout(value, tensor.dtype, value.axes, storage.pieces.get(value.number, []))
         for value in lowered.values
-        if value.origin == "input" and value.source == name and value.number in storage.pieces
+        if value.origin == "input" and value.source == name
     )
-    return Binding(name, tensor.dtype, tensor.shape, layouts)
+    # of the views that lowering asked for, those that something read
+    used = tuple(layout for layout in layouts if len(layout.pieces)) or layouts[:1]
+    return Binding(name, tensor.dtype, tensor.shape, used)
 
 
 def _output(graph: Graph, storage: Storage, name: str, value: Value) -> Binding:

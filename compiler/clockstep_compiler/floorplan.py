@@ -64,7 +64,8 @@ class Floorplan:
         planes = m.mxm.planes_per_hemisphere
         fair = (m.streams.per_direction - 8) // planes // 2 * 2
         least = max(2, min(fair, m.streams.per_direction // planes // 2 * 2))
-        return min(m.mxm.install_streams, least, m.mem.slices_per_hemisphere)
+        most = min(m.mxm.install_streams, least, m.mem.slices_per_hemisphere)
+        return most // 2 * 2
 
     def queue(self, unit: Unit, hemisphere: str, index: int) -> Queue:
         return geometry(self.machine).queue(unit, hemisphere, index)

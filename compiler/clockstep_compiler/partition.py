@@ -16,6 +16,7 @@ from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.memory import ChipMemory
 from clockstep_compiler.steps import Compute, Lowered, Product, Term, Weights
 from clockstep_compiler.storage import NoRoom, Storage
+from clockstep_compiler.sums import group_size
 from clockstep_isa.table import Type
 
 __all__ = ["Group", "Member", "Partition", "find_product", "partition"]
@@ -59,14 +60,6 @@ def find_product(expr: Expr) -> Product | None:
     if isinstance(expr, Op):
         return next((p for p in map(find_product, expr.args) if p is not None), None)
     return None
-
-
-def group_size(plan: Floorplan, kind: Type) -> int:
-    """K tiles summed in one wave: all planes, if their operands leave slices for the rest."""
-    slices = 2 * plan.machine.mem.slices_per_hemisphere
-    arrays = len(plan.planes) if kind == Type.I8 else len(plan.pairs)
-    room = (slices - 12) // (2 * kind.bytes)
-    return max(1, min(arrays, room))
 
 
 def _units(

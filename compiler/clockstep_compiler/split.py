@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clockstep_compiler.blocks import with_sum
 from clockstep_compiler.expr import Acc, Expr, Leaf, Op, flatten, size
 from clockstep_compiler.floorplan import Floorplan
-from clockstep_compiler.partition import group_size
 from clockstep_compiler.steps import Compute, Lowered, Step, Value
-from clockstep_compiler.wave import Feed, plan_wave
+from clockstep_compiler.sums import fits, group_size, with_sum
 from clockstep_isa.diagnostics import DoesNotFit
-from clockstep_isa.geometry import EAST, WEST
+from clockstep_isa.table import Type
 
 __all__ = ["fits_a_wave", "split"]
 
@@ -122,34 +120,15 @@ def _replaced(expr: Expr, old: Expr, new: Expr) -> Expr:
 def fits_a_wave(plan: Floorplan, step: Compute) -> bool:
     """Whether a wave exists wherever the operands happen to lie, and slices for all of them."""
     program, sources = flatten(step.expr)
-    feeds: tuple[Feed, ...] = ()
-    planes = step.out.type.bytes
-    product = next((s.product for s in sources if isinstance(s, Acc)), None)
-    if product is not None:
-        members = group_size(plan, product.type)
-        position = next(i for i, s in enumerate(sources) if isinstance(s, Acc))
+    kind, members = Type.I8, 0
+    blocks = [step.out.type.bytes]
+    position = next((i for i, s in enumerate(sources) if isinstance(s, Acc)), None)
+    if position is not None:
+        source = sources[position]
+        assert isinstance(source, Acc)
+        kind = source.product.type
+        members = group_size(plan, kind)
         program = with_sum(program, position, members + 1)
-        width = product.type.bytes
-        edge = plan.machine.vxm.ranks
-        ways = (Feed(EAST, 0, edge, width), Feed(WEST, 0, edge, width))
-        feeds = tuple(ways[k % 2] for k in range(members))
-        planes += members * width
-    planes += sum(kind.bytes for kind in program.leaves[len(feeds) :])
-    if planes > 2 * plan.machine.mem.slices_per_hemisphere - 6:
-        return False
-    count = len(program.leaves)
-    mixed = tuple((WEST, EAST)[k % 2] for k in range(count))
-    arrivals = [mixed, mixed[::-1]]
-    if product is None or members == 1:
-        arrivals += [(EAST,) * count, (WEST,) * count]
-    else:
-        head = mixed[: len(feeds)]
-        arrivals = [(*head, *((side,) * (count - len(head)))) for side in (EAST, WEST)]
-    return all(
-        any(
-            plan_wave(plan.machine, program, sides, feeds, out, variant) is not None
-            for variant in range(2 * plan.machine.vxm.ranks)
-        )
-        for sides in arrivals
-        for out in (EAST, WEST)
-    )
+        blocks += members * [kind.bytes]
+    blocks += [leaf.bytes for leaf in program.leaves[members:]]
+    return fits(plan, program, members, kind, blocks)

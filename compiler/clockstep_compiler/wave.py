@@ -20,7 +20,7 @@ from clockstep_isa.table import BY_NAME, Type
 
 __all__ = ["Feed", "Hold", "Wave", "WaveOp", "WaveProgram", "plan_wave"]
 
-_SEARCH_STEPS = 4000
+_SEARCH_STEPS = 1000
 """Choices of ALUs and streams tried for one wave before it counts as impossible."""
 
 
@@ -114,6 +114,10 @@ class _Plan:
     order: tuple[int, ...]
     items: list[_Item]
     sides: tuple[int, ...]
+    sequence: list[int] = field(default_factory=list)
+    """Items in the order of placing."""
+    windows: list[frozenset[int]] = field(default_factory=list)
+    """Quads that each ALU can read."""
     steps_left: int = _SEARCH_STEPS
     taken: dict[tuple[int, int], int] = field(default_factory=dict)
     alus: dict[int, int] = field(default_factory=dict)
@@ -142,7 +146,8 @@ def plan_wave(
         return None
     quads = machine.quads
     order = tuple((quads - 1 - q + 3 * variant) % quads for q in range(quads))
-    plan = _Plan(machine, path, order, items, sides)
+    windows = [machine.window(alu) for alu in range(machine.vxm.rows * machine.vxm.ranks)]
+    plan = _Plan(machine, path, order, items, sides, _sequence(items), windows)
     if not _place(plan, 0):
         return None
     return _finish(plan, program, feeds, out)
@@ -200,7 +205,7 @@ def _place(plan: _Plan, done: int) -> bool:
     """Give items `order[done:]` an ALU each and their operands streams, backtracking."""
     if done == len(plan.items):
         return True
-    index = _sequence(plan)[done]
+    index = plan.sequence[done]
     item = plan.items[index]
     row = BY_NAME[item.op.name]
     ranks = plan.machine.vxm.ranks
@@ -222,11 +227,11 @@ def _place(plan: _Plan, done: int) -> bool:
     return False
 
 
-def _sequence(plan: _Plan) -> list[int]:
+def _sequence(items: list[_Item]) -> list[int]:
     """Items by level; inside a level those that need a large ALU first, small ALUs kept last."""
     return sorted(
-        range(len(plan.items)),
-        key=lambda i: (plan.items[i].level, not BY_NAME[plan.items[i].op.name].large, i),
+        range(len(items)),
+        key=lambda i: (items[i].level, not BY_NAME[items[i].op.name].large, i),
     )
 
 
@@ -237,7 +242,7 @@ def _operands(plan: _Plan, item: _Item, alu: int, position: int) -> Iterator[Non
             yield
         return
     key = item.args[position]
-    window = plan.machine.window(alu)
+    window = plan.windows[alu]
     if key in plan.where:
         if plan.where[key][1] // 4 in window:
             yield from _operands(plan, item, alu, position + 1)

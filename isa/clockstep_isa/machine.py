@@ -41,7 +41,7 @@ class Streams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mem:
-    slices_per_hemisphere: int = _figure("slices", 1, 1024, "SRAM slices of a hemisphere")
+    slices_per_hemisphere: int = _figure("slices", 2, 1024, "SRAM slices of a hemisphere")
     slices_per_hop: int = _figure("slices", 1, 64, "slices that share one stream hop")
     banks: int = _figure("banks", 1, 16, "banks of a slice; each does one access per cycle")
     words_per_bank: int = _figure("words", 1, 2**18, "words of a bank; a word is one vector")
@@ -55,7 +55,7 @@ class Mem:
 class Mxm:
     planes_per_hemisphere: int = _figure("planes", 1, 16, "lanes x lanes arrays of a hemisphere")
     hops_from_mem: int = _figure("hops", 1, 4096, "outermost MEM hop to the MXM")
-    install_streams: int = _figure("streams", 1, 256, "widest `lw`: weight streams of a plane")
+    install_streams: int = _figure("streams", 2, 256, "widest `lw`: weight streams of a plane")
     fp16_planes: int = _figure("planes", 1, 2, "planes that one fp16 array takes")
     fp16_interval: int = _figure("cycles", 1, 64, "cycles between fp16 activations of an array")
     install_latency: int = _figure("cycles", 1, 4096, "dispatch of `iw` until `abc` may sample")

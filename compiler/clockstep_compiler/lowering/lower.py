@@ -157,7 +157,7 @@ class Lowering:
         own = self.tensors[name].shape
         if own == shape:
             return Leaf(value, None)
-        if own and own[-1] != (shape[-1] if shape else 1):
+        if value.columns != (shape[-1] if shape else 1):
             value = self._spread(value)
         rows = np.arange(value.rows).reshape(own[:-1])
         index = np.broadcast_to(rows, shape[:-1]).ravel()
@@ -297,8 +297,10 @@ class Lowering:
 
 
 _TRANSPARENT = frozenset(
-    ("Add", "Sub", "Mul", "Max", "Min", "Neg", "Abs", "Relu", "LeakyRelu", "Clip", "Sigmoid")
-    + ("Tanh", "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+    [
+        *("Add", "Sub", "Mul", "Max", "Min", "Neg", "Abs", "Relu", "LeakyRelu", "Clip", "Cast"),
+        *("Sigmoid", "Tanh", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"),
+    ]
 )
 
 
