@@ -312,6 +312,16 @@ def _finish(plan: _Plan, program: WaveProgram, feeds: tuple[Feed, ...], out: int
     cycles = [0]
     for a, b in zip(plan.path, plan.path[1:], strict=False):
         cycles.append(cycles[-1] + machine.vxm.op_latency + abs(rank_x[b] - rank_x[a]))
+    feed_bases = []  # before the result: they are the ones that cross the chip
+    for feed in feeds:
+        free = next(
+            _free_bases(plan, feed.direction, feed.first, feed.last, feed.streams, None), None
+        )
+        if free is None:
+            return None
+        _mark(plan, feed.direction, feed.first, feed.last, free, feed.streams, True)
+        feed_bases.append(free)
+
     final_rank = plan.path[-1]
     first, last = (final_rank + 1, ranks) if out == EAST else (0, final_rank)
     result = len(plan.items) - 1
@@ -323,16 +333,6 @@ def _finish(plan: _Plan, program: WaveProgram, feeds: tuple[Feed, ...], out: int
     out_cycle = cycles[-1] + machine.vxm.op_latency
     holds = [Hold(out, first, last, base, width, _phase(out, out_cycle, rank_x[final_rank]))]
     plan.where["item", result] = (out, base)
-
-    feed_bases = []
-    for feed in feeds:
-        free = next(
-            _free_bases(plan, feed.direction, feed.first, feed.last, feed.streams, None), None
-        )
-        if free is None:
-            return None
-        _mark(plan, feed.direction, feed.first, feed.last, free, feed.streams, True)
-        feed_bases.append(free)
 
     arrivals: dict[int, Arrival] = {}
     steps = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_compiler.expr import Const, Expr, add, cast, mul
+from clockstep_compiler.expr import Const, Expr, binary, cast, mul
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.lower import Lowering, Quant, lowers, offset_of
 from clockstep_isa.diagnostics import UnsupportedModel
@@ -35,7 +35,8 @@ def requantize(expr: Expr, scale: NDArray[np.float64], zero: NDArray[np.int64], 
     shift = zero + offset_of(dtype)
     if not np.any(shift):
         return cast(scaled, Type.I8)
-    return cast(add(cast(scaled, Type.I32), shift), Type.I8)
+    shifted = binary("add_sat", cast(scaled, Type.I32), Const(shift, Type.I32))
+    return cast(shifted, Type.I8)
 
 
 def _along(array: NDArray[np.generic], shape: tuple[int, ...], node: Node) -> NDArray[np.generic]:
