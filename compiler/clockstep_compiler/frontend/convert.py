@@ -41,7 +41,8 @@ def unknown_operator(node: NodeProto, name: str, opset: int) -> Diagnostic | Non
     else:
         problem = f"operator {op} exists from opset {versions[0]}, the model declares {opset}"
         remedy = f"export the model at opset {versions[0]} or newer"
-    return Diagnostic("unknown-operator", problem, place(name, op), remedy)
+    where = place(name, op)
+    return Diagnostic("unknown-operator", problem, where, remedy, name, op, opset)
 
 
 def _unknown_in(

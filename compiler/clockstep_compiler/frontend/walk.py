@@ -94,7 +94,9 @@ class Walk:
 
     def refuse(self, step: Step, code: str, problem: str, remedy: str = "") -> bool:
         """Note a problem; what depends on the step is then skipped, not reported again."""
-        self.problems.append(Diagnostic(code, problem, place(step.name, step.node.op_type), remedy))
+        name, op = step.name, step.node.op_type
+        where = place(name, op)
+        self.problems.append(Diagnostic(code, problem, where, remedy, name, op, step.opset))
         self.poison(step.node.output)
         return True
 
