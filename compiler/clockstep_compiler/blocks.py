@@ -89,7 +89,9 @@ class BlockMaker:
             self._sources(operands, product, groups, chip, tile, first, span) for span in spans
         ]
         avoid = frozenset().union(*(f.taken for f in found))
-        out, since = s.room(chip, step.out.type, rows, avoid, f"tensor {step.out.name!r}")
+        shun = s.neighbours(step.out, chunk, tile, chip)
+        what = f"tensor {step.out.name!r}"
+        out, since = s.room(chip, step.out.type, rows, avoid, what, shun)
         for span, run in zip(spans, found, strict=True):
             place = Place(out, span[0], 1, since=since)
             if product is None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from clockstep_compiler.blocks import BlockMaker
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.movement import Mover
-from clockstep_compiler.partition import Partition, partition
+from clockstep_compiler.partition import Partition, find_product, partition
 from clockstep_compiler.scheduler import Scheduler
 from clockstep_compiler.steps import Broadcast, Compute, Lowered, Relayout, Step, Value, sources_of
+from clockstep_isa.table import Type
 
 __all__ = ["Schedule", "chunk_rows", "schedule"]
 
@@ -22,9 +23,25 @@ class Schedule:
     partition: Partition
 
 
-def chunk_rows(plan: Floorplan) -> int:
-    """Rows of a block: an eighth of a slice, so that several fit beside the weights."""
-    return max(1, min(plan.machine.icu.repeat_max, plan.machine.words_per_slice // 8))
+def chunk_rows(plan: Floorplan, lowered: Lowered) -> int:
+    """Rows of a block.
+
+    A slice cannot be read while it is written, so a layer can start on the rows of the one before
+    only if those are in blocks, and so slices, of their own: up to four blocks, as long as loading
+    weights again for each takes no longer than the rows do. Never more than an eighth of a slice.
+    """
+    machine = plan.machine
+    rows = max((step.out.rows for step in lowered.steps), default=1)
+    loading = 1
+    for step in lowered.steps:
+        product = find_product(step.expr) if isinstance(step, Compute) else None
+        if product is not None:
+            bytes_ = min(machine.vector, product.columns) * product.type.bytes
+            pace = 1 if product.type == Type.I8 else machine.mxm.fp16_interval
+            loading = max(loading, -(-bytes_ // plan.install_streams) // pace)
+    blocks = max(1, min(4, rows // loading))
+    most = min(machine.icu.repeat_max, machine.words_per_slice // 8)
+    return max(1, min(most, -(-rows // blocks)))
 
 
 def schedule(plan: Floorplan, lowered: Lowered, chips: int, effort: str, reserve: int) -> Schedule:
@@ -32,7 +49,7 @@ def schedule(plan: Floorplan, lowered: Lowered, chips: int, effort: str, reserve
 
     Raises `NoRoom` if something does not fit.
     """
-    s = Scheduler(plan, chips, effort, chunk=chunk_rows(plan))
+    s = Scheduler(plan, chips, effort, chunk=chunk_rows(plan, lowered))
     parts = partition(plan, lowered, s.storage, reserve)
     maker, mover = BlockMaker(s), Mover(s)
     last_reader = {v.number: i for i, step in enumerate(lowered.steps) for v in sources_of(step)}

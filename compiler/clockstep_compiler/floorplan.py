@@ -46,6 +46,13 @@ class Floorplan:
         }
 
     @cached_property
+    def inner(self) -> frozenset[int]:
+        """Slices near the VXM, which are the last to get weights."""
+        count = self.machine.mem.slices_per_hemisphere
+        nearest = max(count // 4, min(8, count // 2))
+        return frozenset(q for side in "WE" for q in self.slices[side][:nearest])
+
+    @cached_property
     def planes(self) -> list[tuple[str, int]]:
         """(hemisphere, plane) in the order in which K tiles are dealt to them."""
         count = self.machine.mxm.planes_per_hemisphere

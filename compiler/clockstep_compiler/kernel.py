@@ -131,7 +131,7 @@ def build(plan: Floorplan, kernel: Kernel, target: Target, variant: int) -> Bund
     wave = plan_wave(plan.machine, kernel.program, sides, feeds, plan.outward(target.side), variant)
     if wave is None:
         return None
-    for lead in (0, 2 * geometry(plan.machine).positions):
+    for lead in (0, 16, 2 * geometry(plan.machine).positions):
         bundle = _assemble(_Builder(plan, kernel, Bundle(plan), lead), wave, target)
         if not bundle.clashes():
             return bundle

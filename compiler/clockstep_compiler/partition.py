@@ -172,13 +172,12 @@ def _stripe_slices(
     Tiles of different planes start from different slices, so that planes can load side by side.
     """
     slices = plan.slices[member.side]
-    inner = max(len(slices) // 4, min(8, len(slices) // 2))
     rooms = {q: memory.virgin_room(q) for q in slices}
 
     def key(position: int) -> tuple[bool, int, int]:
         load = memory.words - rooms[slices[position]]
         turned = (position + member.plane * count) % len(slices)
-        return (position < inner, load // max(1, 4 * words), -turned)
+        return (slices[position] in plan.inner, load // max(1, 4 * words), -turned)
 
     order = sorted(range(len(slices)), key=key)
     fits = [slices[p] for p in order if rooms[slices[p]] >= words + reserve]

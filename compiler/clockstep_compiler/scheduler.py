@@ -21,6 +21,7 @@ from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.kernel import FromMem, FromMxm, Kernel, Origin, Rows, Target, build
 from clockstep_compiler.steps import Value
 from clockstep_compiler.storage import Block, Copy, NoRoom, Storage
+from clockstep_compiler.sums import group_size
 from clockstep_compiler.transfer import Links, send_block
 from clockstep_compiler.wave import WaveOp, WaveProgram
 from clockstep_isa.table import Type
@@ -146,21 +147,42 @@ class Scheduler:
     # -- room ---------------------------------------------------------------------------------
 
     def room(
-        self, chip: int, kind: Type, rows: int, avoid: frozenset[int], what: str
+        self,
+        chip: int,
+        kind: Type,
+        rows: int,
+        avoid: frozenset[int],
+        what: str,
+        shun: frozenset[int] = frozenset(),
     ) -> tuple[Copy, int]:
-        """A new copy of a block, in the hemisphere where it can be written first."""
+        """A new copy of a block, in the hemisphere where it can be written first.
+
+        Never in the slices `avoid`; in those of `shun` only if there are no others.
+        """
         for _ in range(2):
             offers = []
             for order, side in enumerate(("WE", "EW")[self.turn % 2]):
-                choice = self.storage.choose(chip, side, kind.bytes, rows, avoid)
+                choice = self.storage.choose(chip, side, kind.bytes, rows, avoid, shun)
                 if choice is not None:
-                    offers.append((choice[1], order, side, choice[0]))
+                    shunned, since, queues = choice
+                    offers.append((shunned, since, order, side, queues))
             if offers:
-                since, _, side, queues = min(offers)
+                _, since, _, side, queues = min(offers)
                 return self.storage.take(chip, queues, rows, side), since
             if not self.storage.evict(chip, self.pinned, self.names):
                 break
         raise NoRoom(chip, what, kind.bytes * rows)
+
+    def neighbours(self, value: Value, chunk: int, tile: int, chip: int) -> frozenset[int]:
+        """Slices of the blocks that will be read together with one, or while it is written."""
+        found: frozenset[int] = frozenset()
+        span = group_size(self.plan, value.type) if value.type in (Type.I8, Type.F16) else 2
+        near = [(chunk, t) for t in range(max(0, tile - span + 1), tile)]
+        near += [(c, t) for c in (chunk - 2, chunk - 1) for t in (tile, tile + 1)]
+        for c, t in near:
+            for copy in self.storage.copies.get(((value.number, c, t), chip), ()):
+                found |= copy.slices
+        return found
 
     def begin(self, nodes: tuple[int, ...], tile: str) -> None:
         """What is scheduled from here on serves this tile; nothing fetched before is wanted."""

@@ -7,7 +7,6 @@ other chips, or in other slices where two operands of one kernel would meet in o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -101,25 +100,34 @@ class Storage:
     # -- choosing slices ----------------------------------------------------------------------
 
     def choose(
-        self, chip: int, side: str, count: int, words: int, avoid: Iterable[int]
-    ) -> tuple[list[int], int] | None:
-        """`count` slices of a hemisphere with room for `words` each, and when all are writable.
+        self,
+        chip: int,
+        side: str,
+        count: int,
+        words: int,
+        avoid: frozenset[int],
+        shun: frozenset[int] = frozenset(),
+    ) -> tuple[int, int, list[int]] | None:
+        """`count` slices of a hemisphere with room for `words` each: how many of them are in
+        `shun`, when all are writable, and which.
 
         Emptier slices first (by eighths), so that no slice fills up while others lie idle; of
-        those the first to be writable.
+        those the inner ones, where no weights are read, then the first to be writable.
         """
-        memory, taken = self.memories[chip], frozenset(avoid)
+        memory = self.memories[chip]
         offers = []
         for queue in self.plan.slices[side]:
-            since = None if queue in taken else memory.offer(queue, words)
+            since = None if queue in avoid else memory.offer(queue, words)
             if since is not None:
                 busy = self.calendars.busy_until(self.plan.queue_resource(chip, queue))
-                filled = 8 - 8 * memory.free_words(queue) // memory.words
-                offers.append((filled, since, busy, queue))
+                filled = 8 * (memory.words - memory.free_words(queue)) // memory.words
+                outer = queue not in self.plan.inner
+                offers.append((queue in shun, filled, outer, since, busy, queue))
         if len(offers) < count:
             return None
         best = sorted(offers)[:count]
-        return [offer[3] for offer in best], max(offer[1] for offer in best)
+        shunned = sum(offer[0] for offer in best)
+        return shunned, max(offer[3] for offer in best), [offer[5] for offer in best]
 
     def take(self, chip: int, queues: list[int], rows: int, side: str) -> Copy:
         """Take room for a block of `rows` rows; its rows are ready once they are written."""
