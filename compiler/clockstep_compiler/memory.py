@@ -40,20 +40,32 @@ class ChipMemory:
         """Longest run of words of a slice that nothing has used."""
         return max((s.end - s.start for s in self.free[queue] if not s.since), default=0)
 
-    def offer(self, queue: int, words: int) -> int | None:
+    def offer(self, queue: int, words: int, now: int) -> int | None:
         """The cycle from which `words` adjacent words of the slice could be written, if any."""
-        since = [s.since for s in self.free[queue] if s.end - s.start >= words]
-        return min(since, default=None)
+        span = self._best(queue, words, now)
+        return None if span is None else span.since
 
-    def take(self, queue: int, words: int) -> tuple[int, int]:
-        """Take `words` adjacent words, the earliest usable; returns (address, since)."""
-        spans = self.free[queue]
-        span = min((s for s in spans if s.end - s.start >= words), key=lambda s: (s.since, s.start))
+    def take(self, queue: int, words: int, now: int) -> int:
+        """Take `words` adjacent words, the earliest usable; the address."""
+        span = self._best(queue, words, now)
+        assert span is not None, "no offer was made"
         address = span.start
         span.start += words
         if span.start == span.end:
-            spans.remove(span)
-        return address, span.since
+            self.free[queue].remove(span)
+        return address
+
+    def _best(self, queue: int, words: int, now: int) -> Span | None:
+        """The span to write next. Where untouched words run short they are left for what must be
+        there at the start, as long as a span given back can be written by `now`."""
+        spans = [s for s in self.free[queue] if s.end - s.start >= words]
+        sparing = 2 * self.virgin_room(queue) < self.words
+
+        def key(span: Span) -> tuple[int, int]:
+            wait = max(span.since, now)
+            return (wait + (sparing and not span.since), span.start)
+
+        return min(spans, key=key, default=None)
 
     def take_virgin(self, queue: int, words: int) -> int:
         """Take `words` adjacent words that nothing has used, from the high end; the address."""

@@ -83,6 +83,7 @@ class Scheduler:
     def commit(self, bundle: Bundle, time: int) -> None:
         """Fix a bundle at `time`."""
         self.calendars.reserve(bundle.reservations, time)
+        self.storage.now = time + bundle.first
         note = self.notes.setdefault((self.nodes[0], self.tile), len(self.notes))
         self.rows += [row._replace(cycle=row.cycle + time) for row in bundle.rows]
         self.row_notes += [note] * len(bundle.rows)

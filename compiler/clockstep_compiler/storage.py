@@ -75,6 +75,8 @@ class Storage:
     image: list[tuple[int, int, int, NDArray[np.uint8]]] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     pieces: dict[int, list[tuple[int, ...]]] = field(default_factory=dict)
+    now: int = 0
+    """About when the next kernel runs: room that is free by then is as good as any."""
     constant: set[int] = field(default_factory=set)
     """Numbers of constant values: their copies stay for the next run."""
 
@@ -117,7 +119,7 @@ class Storage:
         memory = self.memories[chip]
         offers = []
         for queue in self.plan.slices[side]:
-            since = None if queue in avoid else memory.offer(queue, words)
+            since = None if queue in avoid else memory.offer(queue, words, self.now)
             if since is not None:
                 busy = self.calendars.busy_until(self.plan.queue_resource(chip, queue))
                 filled = 8 * (memory.words - memory.free_words(queue)) // memory.words
@@ -131,7 +133,7 @@ class Storage:
 
     def take(self, chip: int, queues: list[int], rows: int, side: str) -> Copy:
         """Take room for a block of `rows` rows; its rows are ready once they are written."""
-        planes = tuple((q, self.memories[chip].take(q, rows)[0]) for q in queues)
+        planes = tuple((q, self.memories[chip].take(q, rows, self.now)) for q in queues)
         return Copy(side, planes, np.full(rows, -1, np.int64))
 
     def give(self, chip: int, copy: Copy, tensor: str, kind: str) -> None:
