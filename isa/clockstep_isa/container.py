@@ -7,14 +7,15 @@ words share one sequence. Equal programs give equal bytes; whatever is read is c
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_isa.codec import MAX_WORDS, decode, encode
+from clockstep_isa.codec import decode, encode
 from clockstep_isa.diagnostics import MalformedFile
 from clockstep_isa.geometry import geometry
 from clockstep_isa.layout import PIECE, Binding
@@ -30,9 +31,10 @@ from clockstep_isa.metadata import (
     node_to_json,
     region_problem,
 )
-from clockstep_isa.program import LAST_CYCLE, Image, Note, Program, canonical_notes
-from clockstep_isa.tensor_file import chunks, read, write_atomically
-from clockstep_isa.words import Words
+from clockstep_isa.program import LAST_CYCLE, Code, Image, Note, Program, canonical_notes
+from clockstep_isa.table import BY_NAME, OPCODE_BITS
+from clockstep_isa.tensor_file import pack, read, write_atomically
+from clockstep_isa.words import Words, take
 
 __all__ = ["FORMAT_VERSION", "load_program", "program_bytes", "program_sha256", "save_program"]
 
@@ -47,7 +49,7 @@ _ARRAYS: dict[str, tuple[type, int | None]] = {
     "note": (np.int32, None),
     "image": (np.uint8, -1),
 }
-"""The arrays of the file in its order: dtype, and columns (None: one axis; -1: the lanes)."""
+"""The arrays of the file: dtype, and columns (None: one axis; -1: the lanes)."""
 
 _Arrays = Mapping[str, NDArray[Any]]
 
@@ -57,55 +59,11 @@ def save_program(program: Program, path: str | Path) -> None:
 
     Raises `UsageError` if it cannot be written, and as `encode`.
     """
-    write_atomically(path, _chunks(program))
+    write_atomically(path, (program_bytes(program),))
 
 
 def program_bytes(program: Program) -> bytes:
     """The bytes that `save_program` writes."""
-    return b"".join(_chunks(program))
-
-
-def program_sha256(program: Program) -> str:
-    """The SHA-256 of the program file, in hexadecimal."""
-    digest = hashlib.sha256()
-    for chunk in _chunks(program):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def load_program(path: str | Path) -> Program:
-    """Read and check a program file; the image stays on disk, memory-mapped.
-
-    Raises `UsageError` if there is no such file, `MalformedFile` with the place of the first
-    thing that is wrong with it.
-    """
-    where = Path(path).name
-    text, arrays = read(path)
-    data = load_json(text, f"{where} metadata")
-    if data.get("format") != FORMAT_VERSION:
-        found = str(data.get("format"))[:20]
-        message = f"format version {found}; this tool reads version {FORMAT_VERSION}"
-        raise MalformedFile("program-version", message, where=where)
-    machine = machine_from_dict(member(data, "machine", dict, where), f"{where} machine")
-    chips = _bounded(data, "chips", 1, machine.max_chips, where)
-    _check_arrays(arrays, machine, where)
-    nodes = tuple(node_from_json(row, where) for row in _rows(data, "nodes", dict, where))
-    notes = tuple(_note(row, len(nodes), where) for row in _rows(data, "notes", list, where))
-    return Program(
-        machine=machine,
-        chips=chips,
-        code=decode(machine, _words(arrays, machine, chips, len(notes), where)),
-        image=_image(arrays, machine, chips, member(data, "weights", bool, where), where),
-        inputs=_bindings(data, "inputs", arrays, machine, chips, where),
-        outputs=_bindings(data, "outputs", arrays, machine, chips, where),
-        nodes=nodes,
-        notes=notes,
-        cycles=_bounded(data, "cycles", 0, 2 * LAST_CYCLE, where),
-        info=member(data, "info", dict, where),
-    )
-
-
-def _chunks(program: Program) -> Iterator[bytes | memoryview]:
     words = encode(program.machine, program.code)
     note, notes = canonical_notes(words.note, program.notes)
     sequences, offsets, which = _share(words)
@@ -136,7 +94,44 @@ def _chunks(program: Program) -> Iterator[bytes | memoryview]:
     arrays: _Arrays = {
         name: columns[name].astype(dtype, copy=False) for name, (dtype, _) in _ARRAYS.items()
     }
-    return chunks(arrays, dump_json(metadata))
+    return pack(arrays, dump_json(metadata))
+
+
+def program_sha256(program: Program) -> str:
+    """The SHA-256 of the program file, in hexadecimal."""
+    return hashlib.sha256(program_bytes(program)).hexdigest()
+
+
+def load_program(path: str | Path) -> Program:
+    """Read and check a program file; the image stays on disk, memory-mapped.
+
+    Raises `UsageError` if there is no such file, `MalformedFile` with the place of the first
+    thing that is wrong with it.
+    """
+    where = Path(path).name
+    text, arrays = read(path)
+    data = load_json(text, f"{where} metadata")
+    if data.get("format") != FORMAT_VERSION:
+        found = str(data.get("format"))[:20]
+        message = f"format version {found}; this tool reads version {FORMAT_VERSION}"
+        raise MalformedFile("program-version", message, where=where)
+    machine = machine_from_dict(member(data, "machine", dict, where), f"{where} machine")
+    chips = _bounded(data, "chips", 1, machine.max_chips, where)
+    _check_arrays(arrays, machine, where)
+    nodes = tuple(node_from_json(row, where) for row in _rows(data, "nodes", dict, where))
+    notes = tuple(_note(row, len(nodes), where) for row in _rows(data, "notes", list, where))
+    return Program(
+        machine=machine,
+        chips=chips,
+        code=_code(arrays, machine, chips, len(notes), where),
+        image=_image(arrays, machine, chips, member(data, "weights", bool, where), where),
+        inputs=_bindings(data, "inputs", arrays, machine, chips, where),
+        outputs=_bindings(data, "outputs", arrays, machine, chips, where),
+        nodes=nodes,
+        notes=notes,
+        cycles=_bounded(data, "cycles", 0, 2 * LAST_CYCLE, where),
+        info=member(data, "info", dict, where),
+    )
 
 
 def _share(words: Words) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int32]]:
@@ -198,8 +193,33 @@ def _check_arrays(arrays: _Arrays, machine: Machine, where: str) -> None:
             raise MalformedFile("program-arrays", message, where=where)
 
 
-def _words(arrays: _Arrays, machine: Machine, chips: int, notes: int, where: str) -> Words:
-    """The words of every queue, with the sequences that queues share laid out for each."""
+def _code(arrays: _Arrays, machine: Machine, chips: int, notes: int, where: str) -> Code:
+    """The instructions of every queue.
+
+    A sequence is decoded once, however many queues share it, and without its `nop`s; what is left
+    has a note for each queue that runs it. So a small file never becomes a large program.
+    """
+    _check_queues(arrays, machine, chips, notes, where)
+    offsets, queue, which = (arrays[n] for n in ("sequences", "queue", "queue_sequence"))
+    words, note = arrays["words"], arrays["note"]
+    works = take(words, 0, OPCODE_BITS) != BY_NAME["nop"].opcode
+    starts = np.concatenate([[0], np.cumsum(works)])[offsets]
+    runner = np.full(len(offsets) - 1, -1, np.int32)
+    runner[which[::-1]] = queue[::-1]
+    if (runner < 0).any():
+        raise MalformedFile("program-queues", "a sequence that no queue runs", where=where)
+    once = decode(machine, Words(runner, offsets, words, np.zeros(int(works.sum()), np.int32)))
+    lengths = np.diff(starts)[which]
+    ends = np.cumsum(lengths)
+    total = int(lengths.sum())
+    if total != len(note):
+        message = f"{len(note)} notes for {total} instructions"
+        raise MalformedFile("program-notes", message, where=where)
+    source = np.arange(total) + np.repeat(starts[:-1][which] - (ends - lengths), lengths)
+    return replace(once.take(source), queue=np.repeat(queue, lengths), note=note.astype(np.int32))
+
+
+def _check_queues(arrays: _Arrays, machine: Machine, chips: int, notes: int, where: str) -> None:
     offsets, queue, which = (arrays[n] for n in ("sequences", "queue", "queue_sequence"))
     note = arrays["note"]
     total = len(arrays["words"])
@@ -216,12 +236,6 @@ def _words(arrays: _Arrays, machine: Machine, chips: int, notes: int, where: str
     for wrong, problem in checks:
         if wrong:
             raise MalformedFile("program-queues", problem, where=where)
-    lengths = np.diff(offsets)[which]
-    if lengths.sum(dtype=np.float64) > MAX_WORDS:
-        raise MalformedFile("program-queues", f"more than {MAX_WORDS} words", where=where)
-    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    source = np.arange(ends[-1]) + np.repeat(offsets[:-1][which] - ends[:-1], lengths)
-    return Words(queue, ends, arrays["words"][source], note)
 
 
 def _image(arrays: _Arrays, machine: Machine, chips: int, weights: bool, where: str) -> Image:
