@@ -12,7 +12,7 @@ from clockstep_compiler.expr import Acc, Const, Source, flatten
 from clockstep_compiler.kernel import Array, FromMem, FromMxm, Origin, Rows, Run
 from clockstep_compiler.partition import Group, Member, find_product
 from clockstep_compiler.scheduler import Place, Scheduler, regular_runs
-from clockstep_compiler.steps import Compute, Product, Value
+from clockstep_compiler.steps import Compute, Product, Value, sources_of
 from clockstep_compiler.storage import Copy, NoRoom
 from clockstep_compiler.sums import sum_program, with_sum
 from clockstep_compiler.wave import WaveProgram
@@ -48,23 +48,19 @@ class _Partial:
 
 
 def dynamic_runs(
-    s: Scheduler, value: Value, first: int, count: int, tile: int, chip: int, avoid: frozenset[int]
-) -> tuple[tuple[Run, ...], frozenset[int]]:
-    """Rows first..first+count-1 of one tile of a matrix as the columns of an array.
-
-    Returns the runs and the slices they are read from.
-    """
-    runs, slices = [], avoid
+    s: Scheduler, value: Value, first: int, count: int, tile: int, chip: int
+) -> tuple[Run, ...]:
+    """Rows first..first+count-1 of one tile of a matrix as the columns of an array."""
+    runs = []
     row = first
     while row < first + count:
         chunk, local = divmod(row, s.chunk)
         rows = min(first + count - row, s.storage.rows_of(value, chunk) - local)
-        copy = s.fetch(value, chunk, tile, chip, avoid)
+        copy = s.fetch(value, chunk, tile, chip, frozenset())
         stripes = tuple((queue, address + local, 1, rows) for queue, address in copy.planes)
         runs.append(Run(stripes, rows, 1, Rows(copy, local, 1)))
-        slices |= copy.slices
         row += rows
-    return tuple(runs), slices
+    return tuple(runs)
 
 
 @dataclass(slots=True)
@@ -89,7 +85,7 @@ class BlockMaker:
             self._sources(operands, product, groups, chip, tile, first, span) for span in spans
         ]
         avoid = frozenset().union(*(f.taken for f in found))
-        shun = s.neighbours(step.out, chunk, tile, chip)
+        shun = s.neighbours(step.out, chunk, tile, chip, sources_of(step))
         what = f"tensor {step.out.name!r}"
         out, since = s.room(chip, step.out.type, rows, avoid, what, shun)
         for span, run in zip(spans, found, strict=True):
@@ -201,11 +197,8 @@ class BlockMaker:
         """The products of one group for one run of rows."""
         lanes = self.s.plan.machine.vector
         origins: list[Origin] = []
-        loading: frozenset[int] = frozenset()
         for member in group.members:
-            array, loading = self._array(
-                product, member, group.chip, tile, first + span[0], loading
-            )
+            array = self._array(product, member, group.chip, tile, first + span[0])
             index = self._row_index(member.term.index, first, span[0] + span[1])
             rows = self._rows(member.term.a, index, span, member.k_tile, group.chip, taken)
             taken |= rows.copy.slices
@@ -213,15 +206,7 @@ class BlockMaker:
             origins.append(FromMxm(rows, product.type, depth, array))
         return origins, taken
 
-    def _array(
-        self,
-        product: Product,
-        member: Member,
-        chip: int,
-        tile: int,
-        row: int,
-        loading: frozenset[int],
-    ) -> tuple[Array, frozenset[int]]:
+    def _array(self, product: Product, member: Member, chip: int, tile: int, row: int) -> Array:
         """What a member's plane holds for the rows from `row` on."""
         weights, lanes = member.term.weights, self.s.plan.machine.vector
         columns = min(lanes, product.columns - tile * lanes)
@@ -231,10 +216,8 @@ class BlockMaker:
         else:
             assert weights.value is not None
             start = w_set * product.columns + tile * lanes
-            runs, loading = dynamic_runs(
-                self.s, weights.value, start, columns, member.k_tile, chip, loading
-            )
-        return Array(member.side, member.plane, runs), loading
+            runs = dynamic_runs(self.s, weights.value, start, columns, member.k_tile, chip)
+        return Array(member.side, member.plane, runs)
 
     # -- products -----------------------------------------------------------------------------
 

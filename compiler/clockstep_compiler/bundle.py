@@ -8,7 +8,7 @@ from typing import NamedTuple
 from clockstep_compiler.calendar import Reservation
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_isa.program import ARGS
-from clockstep_isa.table import BY_NAME, figure
+from clockstep_isa.table import BY_NAME
 
 __all__ = ["Bundle", "Row"]
 
@@ -57,8 +57,7 @@ class Bundle:
         self.rows.append(Row(number, cycle, row.opcode, repeat, interval, padded))
         self.reservations.append((self.plan.queue_resource(chip, queue), cycle, span + busy))
         self.first = min(self.first, cycle)
-        latency = max(1, figure(self.plan.machine, row.latency))
-        self.end = max(self.end, cycle + span + latency)
+        self.end = max(self.end, cycle + span + self.plan.latency[name])
 
     def after(self, offset: int, cycle: int) -> None:
         """What happens at `offset` must not happen before `cycle`."""

@@ -31,7 +31,7 @@ def chunk_rows(plan: Floorplan, lowered: Lowered) -> int:
     weights again for each takes no longer than the rows do. Never more than an eighth of a slice.
     """
     machine = plan.machine
-    rows = max((step.out.rows for step in lowered.steps), default=1)
+    rows = max((value.rows for value in lowered.values), default=1)
     loading = 1
     for step in lowered.steps:
         product = find_product(step.expr) if isinstance(step, Compute) else None
@@ -56,6 +56,7 @@ def schedule(plan: Floorplan, lowered: Lowered, chips: int, effort: str, reserve
     kept = {value.number for _, value in lowered.outputs}
     s.names = {value.number: value.name for value in lowered.values}
     for index, step in enumerate(lowered.steps):
+        s.wave = index
         _make_blocks(s, maker, mover, step, index, parts)
         for value in sources_of(step):
             if last_reader[value.number] == index and value.number not in kept:

@@ -13,6 +13,7 @@ from functools import cached_property
 from clockstep_compiler.calendar import Reservation
 from clockstep_isa.geometry import EAST, WEST, Queue, Unit, geometry, phase
 from clockstep_isa.machine import Machine
+from clockstep_isa.table import TABLE, figure
 
 __all__ = ["Floorplan", "Way"]
 
@@ -92,6 +93,11 @@ class Floorplan:
             edge = 0 if origin.hemisphere == "W" else self.machine.vxm.ranks
             return Way(direction, hops, edge, edge)
         return Way(direction, hops, 0, self.machine.vxm.ranks)
+
+    @cached_property
+    def latency(self) -> dict[str, int]:
+        """Cycles from an instruction's dispatch to its end, by name; at least 1."""
+        return {row.name: max(1, figure(self.machine, row.latency)) for row in TABLE}
 
     # -- resources ----------------------------------------------------------------------------
 

@@ -128,7 +128,9 @@ def build(plan: Floorplan, kernel: Kernel, target: Target, variant: int) -> Bund
     """The bundle of a kernel, or None if this variant has no wave."""
     sides = tuple(plan.inward(_side(origin)) for origin in kernel.origins)
     feeds = tuple(f for f in (_feed(plan, origin) for origin in kernel.origins) if f is not None)
-    wave = plan_wave(plan.machine, kernel.program, sides, feeds, plan.outward(target.side), variant)
+    weights = plan.install_streams * plan.machine.mxm.planes_per_hemisphere
+    out = plan.outward(target.side)
+    wave = plan_wave(plan.machine, kernel.program, sides, feeds, out, variant, weights)
     if wave is None:
         return None
     for lead in (0, 16, 2 * geometry(plan.machine).positions):

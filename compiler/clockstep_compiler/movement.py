@@ -167,7 +167,7 @@ class Mover:
     ) -> None:
         s = self.s
         first, columns, block, lane, count, depth, byte = part
-        runs, _ = dynamic_runs(s, step.source, first, columns, block, chip, frozenset())
+        runs = dynamic_runs(s, step.source, first, columns, block, chip)
         one = [run.byte(byte) for run in runs]
         side, plane = s.plan.planes[s.turn % len(s.plan.planes)]
         if self.identity is None:

@@ -23,12 +23,12 @@ from clockstep_compiler.steps import Value
 from clockstep_compiler.storage import Block, Copy, NoRoom, Storage
 from clockstep_compiler.sums import group_size
 from clockstep_compiler.transfer import Links, send_block
-from clockstep_compiler.wave import WaveOp, WaveProgram
+from clockstep_compiler.wave import WaveOp, WaveProgram, variants
 from clockstep_isa.table import Type
 
 __all__ = ["VARIANTS", "Place", "Scheduler", "move_program", "regular_runs"]
 
-VARIANTS = {"fast": 1, "standard": 2, "high": 6}
+VARIANTS = {"fast": 1, "standard": 3, "high": 6}
 """Waves tried for every kernel at each effort; the one that ends first is taken."""
 
 
@@ -68,6 +68,9 @@ class Scheduler:
     nodes: tuple[int, ...] = ()
     tile: str = ""
     turn: int = 0
+    """Counts kernels, for whatever is dealt out in turn."""
+    wave: int = 0
+    """The first variant to try: one for all kernels of a step, another for the next step."""
     pinned: set[int] = field(default_factory=set)
     names: dict[int, str] = field(default_factory=dict)
     storage: Storage = field(init=False)
@@ -115,9 +118,9 @@ class Scheduler:
         )
         target = Target(place.copy.side, planes, place.stride, place.since)
         found: list[tuple[int, int, int, Bundle]] = []
-        for attempt in range(4 * self.plan.machine.vxm.ranks):
-            variant = self.turn + attempt
-            bundle = build(self.plan, kernel, target, variant % (2 * self.plan.machine.vxm.ranks))
+        count = variants(self.plan.machine)
+        for attempt in range(count):
+            bundle = build(self.plan, kernel, target, (self.wave + attempt) % count)
             if bundle is not None:
                 time = self.earliest(bundle)
                 found.append((time + bundle.end, time, attempt, bundle))
@@ -174,12 +177,22 @@ class Scheduler:
                 break
         raise NoRoom(chip, what, kind.bytes * rows)
 
-    def neighbours(self, value: Value, chunk: int, tile: int, chip: int) -> frozenset[int]:
-        """Slices of the blocks that will be read together with one, or while it is written."""
+    def neighbours(
+        self, value: Value, chunk: int, tile: int, chip: int, sources: list[Value]
+    ) -> frozenset[int]:
+        """Slices of the blocks that are read together with one, or while it is read or written.
+
+        `sources` are the matrices that the step reads: its later chunks read them while the
+        next step reads this one.
+        """
         found: frozenset[int] = frozenset()
         span = group_size(self.plan, value.type) if value.type in (Type.I8, Type.F16) else 2
         near = [(chunk, t) for t in range(max(0, tile - span + 1), tile)]
-        near += [(c, t) for c in (chunk - 2, chunk - 1) for t in (tile, tile + 1)]
+        near += [(c, t) for c in range(chunk - 3, chunk) for t in (tile, tile + 1)]
+        for source in sources:
+            for c in range(chunk + 1, min(chunk + 4, self.storage.chunks(source))):
+                for copy in self.storage.copies.get(((source.number, c, tile), chip), ()):
+                    found |= copy.slices
         for c, t in near:
             for copy in self.storage.copies.get(((value.number, c, t), chip), ()):
                 found |= copy.slices

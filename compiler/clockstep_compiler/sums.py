@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from clockstep_compiler.floorplan import Floorplan
-from clockstep_compiler.wave import Feed, WaveOp, WaveProgram, plan_wave
+from clockstep_compiler.wave import Feed, WaveOp, WaveProgram, plan_wave, variants
 from clockstep_isa.geometry import EAST, WEST
 from clockstep_isa.table import Type
 
@@ -79,7 +79,7 @@ def fits(
     return pack(plan, blocks) and all(
         any(
             plan_wave(plan.machine, program, sides, feeds, out, variant) is not None
-            for variant in range(2 * plan.machine.vxm.ranks)
+            for variant in range(0, variants(plan.machine), plan.machine.vxm.rows)
         )
         for sides, feeds in _arrivals(plan, len(program.leaves), products, kind)
         for out in (EAST, WEST)

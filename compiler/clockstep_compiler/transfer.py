@@ -9,8 +9,7 @@ import networkx as nx
 from clockstep_compiler.bundle import Bundle
 from clockstep_compiler.calendar import Calendars
 from clockstep_compiler.floorplan import Floorplan, Way
-from clockstep_compiler.storage import Copy
-from clockstep_isa.diagnostics import DoesNotFit
+from clockstep_compiler.storage import Copy, NoRoom
 from clockstep_isa.geometry import Queue, Unit, wiring
 from clockstep_isa.machine import Machine
 
@@ -31,16 +30,12 @@ class Links:
     def route(self, origins: list[int], target: int) -> list[int]:
         """The shortest way from any of `origins` to `target`; the first chip number wins ties.
 
-        Raises `DoesNotFit` if no link leads there.
+        Raises `NoRoom` if no link leads there.
         """
         lengths, paths = nx.single_source_dijkstra(self._graph, target)
         reached = [chip for chip in origins if chip in lengths]
         if not reached:
-            raise DoesNotFit(
-                "no-route",
-                f"no links lead from chip {origins[0]} to chip {target}",
-                help="give the machine more system.local_links or system.global_links",
-            )
+            raise NoRoom(target, f"a link that leads to it from chip {origins[0]}", 0)
         nearest = min(reached, key=lambda chip: (lengths[chip], chip))
         return list(reversed(paths[nearest]))
 

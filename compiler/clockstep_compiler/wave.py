@@ -18,7 +18,7 @@ from clockstep_isa.geometry import EAST, WEST, geometry
 from clockstep_isa.machine import Machine
 from clockstep_isa.table import BY_NAME, Type
 
-__all__ = ["Feed", "Hold", "Wave", "WaveOp", "WaveProgram", "plan_wave"]
+__all__ = ["Feed", "Hold", "Wave", "WaveOp", "WaveProgram", "plan_wave", "variants"]
 
 _SEARCH_STEPS = 1000
 """Choices of ALUs and streams tried for one wave before it counts as impossible."""
@@ -114,6 +114,7 @@ class _Plan:
     order: tuple[int, ...]
     items: list[_Item]
     sides: tuple[int, ...]
+    first_row: int
     sequence: list[int] = field(default_factory=list)
     """Items in the order of placing."""
     windows: list[frozenset[int]] = field(default_factory=list)
@@ -133,24 +134,30 @@ def plan_wave(
     feeds: tuple[Feed, ...],
     out: int,
     variant: int,
+    installing: int = 0,
 ) -> Wave | None:
     """Find ALUs and streams for a wave, or None if the machine cannot run it in one pass.
 
-    `sides[k]` is the direction in which leaf `k` moves; the result leaves in direction `out`.
-    Variants differ in the rank the wave starts from and in the streams they prefer.
+    `sides[k]` is the direction in which leaf `k` moves; the result leaves in direction `out`. The
+    first `installing` streams carry weights; what goes the same way takes others if it can.
+    Variants differ in the ALU row they prefer, the rank and direction they start with, and the
+    streams they prefer; neighbours among them share as little as may be.
     """
     items = _levelled(program)
     depth = 1 + max(item.level for item in items)
-    path = _path(machine.vxm.ranks, depth, variant)
+    path = _path(machine, depth, variant)
     if path is None or len(items) > machine.vxm.rows * machine.vxm.ranks:
         return None
     quads = machine.quads
     order = tuple((quads - 1 - q + 3 * variant) % quads for q in range(quads))
     windows = [machine.window(alu) for alu in range(machine.vxm.rows * machine.vxm.ranks)]
-    plan = _Plan(machine, path, order, items, sides, _sequence(items), windows)
+    first_row = variant % machine.vxm.rows
+    plan = _Plan(machine, path, order, items, sides, first_row, _sequence(items), windows)
     if not _place(plan, 0):
         return None
-    return _finish(plan, program, feeds, out)
+    away = tuple(q for q in order if 4 * q >= installing)
+    outward = away + tuple(q for q in order if 4 * q < installing)
+    return _finish(plan, program, feeds, out, outward)
 
 
 def _levelled(program: WaveProgram) -> list[_Item]:
@@ -186,12 +193,19 @@ def _levelled(program: WaveProgram) -> list[_Item]:
     return items
 
 
-def _path(ranks: int, depth: int, variant: int) -> tuple[int, ...] | None:
-    """The rank of every level: a zigzag from a start that the variant chooses."""
+def variants(machine: Machine) -> int:
+    """How many variants of a wave there are."""
+    return 2 * machine.vxm.rows * machine.vxm.ranks
+
+
+def _path(machine: Machine, depth: int, variant: int) -> tuple[int, ...] | None:
+    """The rank of every level: a zigzag, from where and which way first the variant says."""
+    ranks = machine.vxm.ranks
     if ranks == 1 and depth > 1:
         return None
-    step = 1 if variant % 2 == 0 else -1
-    rank = (variant // 2) % ranks if step == 1 else ranks - 1 - (variant // 2) % ranks
+    start = variant // (2 * machine.vxm.rows) % ranks
+    east = variant // machine.vxm.rows % 2 == 0
+    step, rank = (1, start) if east else (-1, ranks - 1 - start)
     path = []
     for _ in range(depth):
         path.append(rank)
@@ -210,8 +224,9 @@ def _place(plan: _Plan, done: int) -> bool:
     row = BY_NAME[item.op.name]
     ranks = plan.machine.vxm.ranks
     rank = plan.path[item.level]
-    for r in range(plan.machine.vxm.rows):
-        alu = r * ranks + rank
+    rows = plan.machine.vxm.rows
+    for r in range(rows):
+        alu = (r + plan.first_row) % rows * ranks + rank
         if alu in plan.alus.values() or (row.large and not plan.machine.is_large(alu)):
             continue
         plan.alus[index] = alu
@@ -281,13 +296,19 @@ def _stretch(plan: _Plan, key: tuple[str, int], level: int) -> tuple[int, int, i
 
 
 def _free_bases(
-    plan: _Plan, direction: int, first: int, last: int, width: int, window: frozenset[int] | None
+    plan: _Plan,
+    direction: int,
+    first: int,
+    last: int,
+    width: int,
+    window: frozenset[int] | None,
+    order: tuple[int, ...] = (),
 ) -> Iterator[int]:
-    """First streams of free, aligned groups, one a quad, in the variant's order of preference."""
+    """First streams of free, aligned groups, one a quad, in an order of preference."""
     busy = 0
     for stretch in range(first, last + 1):
         busy |= plan.taken.get((direction, stretch), 0)
-    for quad in plan.order:
+    for quad in order or plan.order:
         if window is not None and quad not in window:
             continue
         for base in range(4 * quad, 4 * quad + 4, width):
@@ -305,7 +326,13 @@ def _mark(
         plan.taken[direction, stretch] = before | mask if on else before & ~mask
 
 
-def _finish(plan: _Plan, program: WaveProgram, feeds: tuple[Feed, ...], out: int) -> Wave | None:
+def _finish(
+    plan: _Plan,
+    program: WaveProgram,
+    feeds: tuple[Feed, ...],
+    out: int,
+    outward: tuple[int, ...],
+) -> Wave | None:
     """Choose the streams of the result and the feeds, and work out every cycle and phase."""
     machine, ranks = plan.machine, plan.machine.vxm.ranks
     rank_x = geometry(machine).rank_x
@@ -315,7 +342,8 @@ def _finish(plan: _Plan, program: WaveProgram, feeds: tuple[Feed, ...], out: int
     feed_bases = []  # before the result: they are the ones that cross the chip
     for feed in feeds:
         free = next(
-            _free_bases(plan, feed.direction, feed.first, feed.last, feed.streams, None), None
+            _free_bases(plan, feed.direction, feed.first, feed.last, feed.streams, None, outward),
+            None,
         )
         if free is None:
             return None
@@ -326,7 +354,7 @@ def _finish(plan: _Plan, program: WaveProgram, feeds: tuple[Feed, ...], out: int
     first, last = (final_rank + 1, ranks) if out == EAST else (0, final_rank)
     result = len(plan.items) - 1
     width = plan.items[result].op.out.bytes
-    base = next(_free_bases(plan, out, first, last, width, None), None)
+    base = next(_free_bases(plan, out, first, last, width, None, outward), None)
     if base is None:
         return None
     _mark(plan, out, first, last, base, width, True)
