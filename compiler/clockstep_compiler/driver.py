@@ -23,25 +23,35 @@ class Schedule:
     partition: Partition
 
 
+_FEW_TILES = 4
+"""Weight tiles of a layer up to which it is worth loading them again for every block of rows."""
+
+
 def chunk_rows(plan: Floorplan, lowered: Lowered) -> int:
     """Rows of a block.
 
     A slice cannot be read while it is written, so a layer can start on the rows of the one before
-    only if those are in blocks, and so slices, of their own: up to four blocks, as long as loading
-    weights again for each takes no longer than the rows do. Never more than an eighth of a slice.
+    only if those are in blocks, and so slices, of their own. Layers of few tiles get up to four
+    blocks, as long as loading weights again for each takes no longer than its rows do; layers of
+    many tiles overlap by tiles as they are. Never more than an eighth of a slice.
     """
-    machine = plan.machine
-    rows = max((value.rows for value in lowered.values), default=1)
-    loading = 1
+    machine, lanes = plan.machine, plan.machine.vector
+    rows, loading, tiles = 1, 1, 1
     for step in lowered.steps:
+        rows = max(rows, step.out.rows)
         product = find_product(step.expr) if isinstance(step, Compute) else None
-        if product is not None:
-            bytes_ = min(machine.vector, product.columns) * product.type.bytes
-            pace = 1 if product.type == Type.I8 else machine.mxm.fp16_interval
-            loading = max(loading, -(-bytes_ // plan.install_streams) // pace)
-    blocks = max(1, min(4, rows // loading))
+        if product is None:
+            continue
+        computed = [t.weights.value for t in product.terms if t.weights.value is not None]
+        rows = max(rows, *(value.rows for value in computed), 1)
+        width = min(lanes, product.columns) * product.type.bytes
+        pace = 1 if product.type == Type.I8 else machine.mxm.fp16_interval
+        loading = max(loading, -(-width // plan.install_streams) // pace)
+        inner = sum(-(-t.weights.depth // lanes) for t in product.terms)
+        tiles = max(tiles, inner * -(-product.columns // lanes))
+    blocks = min(4, rows // loading) if tiles <= _FEW_TILES else 1
     most = min(machine.icu.repeat_max, machine.words_per_slice // 8)
-    return max(1, min(most, -(-rows // blocks)))
+    return max(1, min(most, -(-rows // max(1, blocks))))
 
 
 def schedule(plan: Floorplan, lowered: Lowered, chips: int, effort: str, reserve: int) -> Schedule:

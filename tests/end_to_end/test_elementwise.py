@@ -60,11 +60,12 @@ def test_broadcasting(op: str, a: Sequence[int], b: Sequence[int]) -> None:
 
 
 @pytest.mark.parametrize("constant", [0, 1])
-@pytest.mark.parametrize(("a", "b"), SHAPES)
-def test_broadcasting_constants(a: Sequence[int], b: Sequence[int], constant: int) -> None:
+@pytest.mark.parametrize("index", range(len(SHAPES)))
+def test_broadcasting_constants(index: int, constant: int) -> None:
     rng = np.random.default_rng(2)
+    a, b = SHAPES[index]
     value = rng.normal(size=(a, b)[constant]).astype(np.float32)
-    for op in BINARY:
+    for op in ("Sub", BINARY[index % len(BINARY)]):
         model = elementwise(op, [a, b], constants={constant: value})
         assert_accurate(model, fp16_inputs(random_inputs(model, rng)))
 

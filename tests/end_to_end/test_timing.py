@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
 from clockstep_isa import Machine, Program, load_machine
-from clockstep_runtime import Session
-from tests.support.endtoend import build_checked, run_checked
+from tests.support.endtoend import build_session, run_checked
 from tests.support.machines import MACHINES
 from tests.support.models import ACTIVATIONS, build, elementwise, mlp, random_inputs
 from tests.support.quantized import matmul_integer, qdq_mlp
@@ -48,18 +47,16 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_data_changes_nothing(name: str) -> None:
     model = MODELS[name](np.random.default_rng(1))
-    program = build_checked(model, TINY)
-    session = Session(program)
+    session = build_session(model, TINY)
     cycles = [session.execute(inputs).cycles for inputs in varied(model)]
     assert len(cycles) > 23
-    assert set(cycles) == {program.cycles}
+    assert set(cycles) == {session.program.cycles}
 
 
 def test_data_changes_nothing_on_several_chips() -> None:
     model = mlp(np.random.default_rng(2), (40, 60, 60, 10), 5, ACTIVATIONS)
-    program = build_checked(model, TINY, chips=3)
-    session = Session(program)
-    assert {session.execute(inputs).cycles for inputs in varied(model)} == {program.cycles}
+    session = build_session(model, TINY, chips=3)
+    assert {session.execute(inputs).cycles for inputs in varied(model)} == {session.program.cycles}
 
 
 # -- overlap ------------------------------------------------------------------------------------

@@ -29,13 +29,13 @@ from clockstep_isa import (
     program_bytes,
     save_program,
 )
-from clockstep_runtime import Session, verify
+from clockstep_runtime import Session
 
 __all__ = [
     "Run",
     "assert_close",
     "assert_equal",
-    "build_checked",
+    "build_session",
     "expected",
     "fp16_inputs",
     "run_checked",
@@ -59,19 +59,17 @@ class Run:
         return self.program.cycles
 
 
-def build_checked(
+def build_session(
     model: ModelProto, machine: Machine, options: Options | None = None, **settings: Any
-) -> Program:
-    """A program that the verifier accepts and that survives listing and file to the byte.
+) -> Session:
+    """A session, which has verified its program, that survives listing and file to the byte.
 
     `settings` are fields of `Options`.
     """
     program = compile_model(model.SerializeToString(), machine, options or Options(**settings))
-    report = verify(program)
-    assert report.ok, report.violations[:3]
     if len(program.code) < _SMALL and program.image.regions[:, 3].sum() < _SMALL:
         _round_trip(program)
-    return program
+    return Session(program)
 
 
 def run_checked(
@@ -81,9 +79,9 @@ def run_checked(
     options: Options | None = None,
     **settings: Any,
 ) -> Run:
-    """Compile, check as `build_checked` and run once, in exactly the promised cycles."""
-    program = build_checked(model, machine, options, **settings)
-    run = Session(program).execute(inputs)
+    """Compile, check as `build_session` and run once, in exactly the promised cycles."""
+    session = build_session(model, machine, options, **settings)
+    program, run = session.program, session.execute(inputs)
     assert run.cycles == program.cycles, f"{program.cycles} promised, {run.cycles} executed"
     return Run(dict(run.outputs), program)
 
