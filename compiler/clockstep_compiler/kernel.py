@@ -15,11 +15,22 @@ import numpy as np
 from clockstep_compiler.bundle import Bundle
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.storage import Copy
-from clockstep_compiler.wave import Arrival, Feed, Wave, WaveProgram, plan_wave
+from clockstep_compiler.wave import Arrival, Feed, Wave, WaveProgram, plan_wave, variants
 from clockstep_isa.geometry import Queue, Unit, geometry
 from clockstep_isa.table import BY_OPCODE, Type
 
-__all__ = ["Array", "FromMem", "FromMxm", "FromSxm", "Kernel", "Rows", "Run", "Target", "build"]
+__all__ = [
+    "Array",
+    "FromMem",
+    "FromMxm",
+    "FromSxm",
+    "Kernel",
+    "Rows",
+    "Run",
+    "Target",
+    "build",
+    "has_wave",
+]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -126,11 +137,7 @@ class _Builder:
 
 def build(plan: Floorplan, kernel: Kernel, target: Target, variant: int) -> Bundle | None:
     """The bundle of a kernel, or None if this variant has no wave."""
-    sides = tuple(plan.inward(_side(origin)) for origin in kernel.origins)
-    feeds = tuple(f for f in (_feed(plan, origin) for origin in kernel.origins) if f is not None)
-    weights = plan.install_streams * plan.machine.mxm.planes_per_hemisphere
-    out = plan.outward(target.side)
-    wave = plan_wave(plan.machine, kernel.program, sides, feeds, out, variant, weights)
+    wave = _wave(plan, kernel, target, {}, variant)
     if wave is None:
         return None
     for lead in (0, 16, 2 * geometry(plan.machine).positions):
@@ -138,6 +145,26 @@ def build(plan: Floorplan, kernel: Kernel, target: Target, variant: int) -> Bund
         if not bundle.clashes():
             return bundle
     return None
+
+
+def has_wave(plan: Floorplan, kernel: Kernel, target: Target, sides: dict[int, str]) -> bool:
+    """Whether some wave would do if the blocks named by `sides` were in those hemispheres."""
+    return any(
+        _wave(plan, kernel, target, sides, variant) is not None
+        for variant in range(variants(plan.machine))
+    )
+
+
+def _wave(
+    plan: Floorplan, kernel: Kernel, target: Target, sides: dict[int, str], variant: int
+) -> Wave | None:
+    arrivals = tuple(
+        plan.inward(sides.get(k, _side(origin))) for k, origin in enumerate(kernel.origins)
+    )
+    feeds = tuple(f for f in (_feed(plan, origin) for origin in kernel.origins) if f is not None)
+    weights = plan.install_streams * plan.machine.mxm.planes_per_hemisphere
+    out = plan.outward(target.side)
+    return plan_wave(plan.machine, kernel.program, arrivals, feeds, out, variant, weights)
 
 
 def _side(origin: Origin) -> str:

@@ -162,7 +162,7 @@ def _fewest(plan: Floorplan, lowered: Lowered, options: Options) -> Schedule:
         try:
             return _attempt(plan, lowered, chips, options.effort)
         except NoRoom as error:
-            failure = error
+            failure = failure or error
     raise _does_not_fit(plan, lowered, plan.machine.max_chips, failure, None)
 
 

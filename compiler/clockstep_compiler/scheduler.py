@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from clockstep_compiler.bundle import Bundle, Row
 from clockstep_compiler.calendar import Calendars
 from clockstep_compiler.floorplan import Floorplan
-from clockstep_compiler.kernel import FromMem, FromMxm, Kernel, Origin, Rows, Target, build
+from clockstep_compiler.kernel import (
+    FromMem,
+    FromMxm,
+    Kernel,
+    Origin,
+    Rows,
+    Target,
+    build,
+    has_wave,
+)
 from clockstep_compiler.steps import Value
 from clockstep_compiler.storage import Block, Copy, NoRoom, Storage
 from clockstep_compiler.sums import group_size
@@ -117,6 +126,19 @@ class Scheduler:
             for queue, address in place.copy.planes[place.first_byte : last]
         )
         target = Target(place.copy.side, planes, place.stride, place.since)
+        found = self._tries(kernel, target)
+        if not found:
+            kernel = self._turned(kernel, target)
+            found = self._tries(kernel, target)
+        if not found:
+            raise NoRoom(chip, f"a wave of {len(program.ops)} operations", 0)
+        self.turn += 1
+        _, time, _, bundle = min(found, key=lambda f: f[:3])
+        self.commit(bundle, time)
+        self._settle(bundle, time, kernel, place)
+
+    def _tries(self, kernel: Kernel, target: Target) -> list[tuple[int, int, int, Bundle]]:
+        """(end, time, attempt, bundle) of the first variants that work, as many as the effort."""
         found: list[tuple[int, int, int, Bundle]] = []
         count = variants(self.plan.machine)
         for attempt in range(count):
@@ -126,12 +148,30 @@ class Scheduler:
                 found.append((time + bundle.end, time, attempt, bundle))
             if len(found) == VARIANTS[self.effort]:
                 break
-        self.turn += 1
-        if not found:
-            raise NoRoom(chip, f"a wave of {len(program.ops)} operations", 0)
-        _, time, _, bundle = min(found, key=lambda f: f[:3])
-        self.commit(bundle, time)
-        self._settle(bundle, time, kernel, place)
+        return found
+
+    def _turned(self, kernel: Kernel, target: Target) -> Kernel:
+        """The kernel with blocks copied to hemispheres from which some wave can take them.
+
+        `sums.fits` has promised a wave for blocks from either hemisphere alike, or in turn.
+        """
+        blocks = [k for k, origin in enumerate(kernel.origins) if isinstance(origin, FromMem)]
+        taken = frozenset(q for q, _ in target.planes)
+        taken = taken.union(*(origin.rows.copy.slices for origin in kernel.origins))
+        for pattern in ("WWWWWWWW", "EEEEEEEE", "WEWEWEWE", "EWEWEWEW"):
+            sides = dict(zip(blocks, pattern * len(blocks), strict=False))
+            if not has_wave(self.plan, kernel, target, sides):
+                continue
+            origins = list(kernel.origins)
+            for k, side in sides.items():
+                rows = origins[k].rows
+                if rows.copy.side != side:
+                    kind = kernel.program.leaves[k]
+                    copy = self.duplicate(rows.copy, kernel.chip, kind, taken, "a block", side)
+                    taken |= copy.slices
+                    origins[k] = FromMem(replace(rows, copy=copy))
+            return replace(kernel, origins=tuple(origins))
+        return kernel
 
     def _settle(self, bundle: Bundle, time: int, kernel: Kernel, place: Place) -> None:
         """Record when the result's rows are ready and until when the sources are read."""
@@ -158,6 +198,7 @@ class Scheduler:
         avoid: frozenset[int],
         what: str,
         shun: frozenset[int] = frozenset(),
+        sides: str = "WE",
     ) -> tuple[Copy, int]:
         """A new copy of a block, in the hemisphere where it can be written first.
 
@@ -165,7 +206,7 @@ class Scheduler:
         """
         for _ in range(2):
             offers = []
-            for order, side in enumerate(("WE", "EW")[self.turn % 2]):
+            for order, side in enumerate(sides if self.turn % 2 else sides[::-1]):
                 choice = self.storage.choose(chip, side, kind.bytes, rows, avoid, shun)
                 if choice is not None:
                     shunned, since, queues = choice
@@ -223,11 +264,17 @@ class Scheduler:
         return copy
 
     def duplicate(
-        self, copy: Copy, chip: int, kind: Type, avoid: frozenset[int], what: str
+        self,
+        copy: Copy,
+        chip: int,
+        kind: Type,
+        avoid: frozenset[int],
+        what: str,
+        side: str = "WE",
     ) -> Copy:
-        """Copy a block into other slices of its chip."""
+        """Copy a block into other slices of its chip, in one of the hemispheres `side`."""
         rows = len(copy.ready)
-        new, since = self.room(chip, kind, rows, avoid | copy.slices, what)
+        new, since = self.room(chip, kind, rows, avoid | copy.slices, what, sides=side)
         self.run(
             chip,
             move_program(kind),
