@@ -54,10 +54,6 @@ class Run:
     outputs: dict[str, Array]
     program: Program
 
-    @property
-    def cycles(self) -> int:
-        return self.program.cycles
-
 
 def build_session(
     model: ModelProto, machine: Machine, options: Options | None = None, **settings: Any
