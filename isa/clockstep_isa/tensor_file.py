@@ -53,7 +53,7 @@ def pack(arrays: Mapping[str, Array], metadata: str) -> bytes:
     return raw
 
 
-def write_atomically(path: str | Path, content: Iterable[bytes]) -> None:
+def write_atomically(path: str | Path, content: Iterable[bytes | memoryview]) -> None:
     """Write a file so that it is there completely or not at all.
 
     Raises `UsageError` if it cannot be written.
