@@ -151,8 +151,12 @@ def test_verify_a_program_with_one_cycle_changed(made: tuple[Path, Any], tmp_pat
     assert clockstep("disasm", path, "-o", listing).status == 0
     lines = listing.read_text().splitlines()
     reads = [i for i, line in enumerate(lines) if " read " in line]
-    cycle = lines[reads[0]].split()[0]
-    lines[reads[0]] = lines[reads[0]].replace(cycle, str(int(cycle) + 1), 1)
+    last = {lines[i].split()[1]: i for i in reads}  # of its queue, so that it meets no other
+    moved = next(
+        i for queue, i in last.items() if not any(f" {queue} " in x for x in lines[i + 1 :])
+    )
+    cycle = lines[moved].split()[0]
+    lines[moved] = lines[moved].replace(cycle, str(int(cycle) + 1), 1)
     listing.write_text("\n".join(lines) + "\n")
     assert clockstep("asm", listing, "-o", broken).status == 0
     done = clockstep("verify", broken, "--json")
