@@ -75,7 +75,7 @@ def end_to_end(model: ModelProto, inputs: Arrays, names: Iterator[str] | Arrays)
 @pytest.mark.parametrize("name", MACHINES)
 def test_mlps_layer_by_layer(name: str) -> None:
     tally = Tally()
-    for model, inputs in quantized_mlps(6, widths=50, batch=9):
+    for model, inputs in quantized_mlps(4, widths=45, batch=9):
         outputs = run_checked(model, MACHINES[name], inputs).outputs
         tally.add(layerwise(model, inputs, outputs), outputs, most=1)
     tally.assert_almost_identical()
