@@ -23,6 +23,9 @@ class Schedule:
     partition: Partition
 
 
+_BLOCKS = ((1, 1), (2, 1), (1, 2), (4, 1))
+"""Rows of a block in trials of a schedule, as fractions of what `chunk_rows` says."""
+
 _FEW_TILES = 4
 """Weight tiles of a layer up to which it is worth loading them again for every block of rows."""
 
@@ -54,19 +57,25 @@ def chunk_rows(plan: Floorplan, lowered: Lowered) -> int:
     return max(1, min(most, -(-rows // max(1, blocks))))
 
 
-def schedule(plan: Floorplan, lowered: Lowered, chips: int, effort: str, reserve: int) -> Schedule:
+def schedule(
+    plan: Floorplan, lowered: Lowered, chips: int, effort: str, reserve: int, trial: int = 0
+) -> Schedule:
     """Place and schedule everything on exactly `chips` chips.
 
+    Trials after the first differ in the rows of a block and in the waves that steps begin with.
     Raises `NoRoom` if something does not fit.
     """
-    s = Scheduler(plan, chips, effort, chunk=chunk_rows(plan, lowered))
+    up, down = _BLOCKS[trial % len(_BLOCKS)]
+    chunk = max(1, chunk_rows(plan, lowered) * up // down)
+    most = min(plan.machine.icu.repeat_max, max(1, plan.machine.words_per_slice // 8))
+    s = Scheduler(plan, chips, effort, chunk=min(chunk, most))
     parts = partition(plan, lowered, s.storage, reserve)
     maker, mover = BlockMaker(s), Mover(s)
     last_reader = {v.number: i for i, step in enumerate(lowered.steps) for v in sources_of(step)}
     kept = {value.number for _, value in lowered.outputs}
     s.names = {value.number: value.name for value in lowered.values}
     for index, step in enumerate(lowered.steps):
-        s.wave = index
+        s.wave = index + trial
         _make_blocks(s, maker, mover, step, index, parts)
         for value in sources_of(step):
             if last_reader[value.number] == index and value.number not in kept:

@@ -127,9 +127,30 @@ def _attempt(plan: Floorplan, lowered: Lowered, chips: int, effort: str) -> Sche
         except NoRoom as error:
             failure = failure or error
             continue
-        return done
+        return _shortest(plan, lowered, chips, effort, reserve, done)
     assert failure is not None
     raise failure
+
+
+_SEARCH = {"fast": 0, "standard": 8_000, "high": 200_000}
+"""Instructions that may be scheduled in further trials of a program that fits."""
+
+
+def _shortest(
+    plan: Floorplan, lowered: Lowered, chips: int, effort: str, reserve: int, done: Schedule
+) -> Schedule:
+    """The shortest of several schedules; how many are tried depends on their size alone."""
+    best = done
+    trials = min(24, _SEARCH[effort] // max(1, len(done.scheduler.rows)))
+    for trial in range(1, trials + 1):
+        try:
+            other = schedule(plan, lowered, chips, effort, reserve, trial)
+            _instructions_fit(plan, other)
+        except NoRoom:
+            continue
+        if other.scheduler.makespan < best.scheduler.makespan:
+            best = other
+    return best
 
 
 def _instructions_fit(plan: Floorplan, done: Schedule) -> None:

@@ -104,6 +104,11 @@ class Scheduler:
             low, high = self.spans.get(node, (start, end))
             self.spans[node] = (min(low, start), max(high, end))
 
+    @property
+    def makespan(self) -> int:
+        """One past the last cycle of what is scheduled so far."""
+        return max((end for _, end in self.spans.values()), default=0)
+
     def earliest(self, bundle: Bundle) -> int:
         return self.calendars.earliest(bundle.reservations, max(bundle.not_before, -bundle.first))
 
