@@ -13,7 +13,9 @@ from clockstep_compiler import Options
 from clockstep_isa import Machine
 from tests.support.endtoend import assert_close, assert_equal, expected, fp16_inputs, run_checked
 from tests.support.machines import MACHINES
+from tests.support.machines import machine as machine_of
 from tests.support.models import build, elementwise, random_inputs, reshapes
+from tests.support.quantized import full_range
 
 TINY = MACHINES["tiny"]
 
@@ -83,6 +85,20 @@ def test_reshape_integers(before: Sequence[int], after: Sequence[int], dtype: st
 def test_reshape_on_other_machines(name: str) -> None:
     lanes = MACHINES[name].vector
     check(reshape((lanes - 1, lanes + 1), (lanes + 1, lanes - 1)), MACHINES[name], rtol=0)
+
+
+def test_reshape_where_slices_are_few() -> None:
+    """Four-byte results moved across lanes take four slices for each of source, place and room."""
+    machine = machine_of("tiny", lanes__superlanes=9, mem__slices_per_hemisphere=8)
+    rng = np.random.default_rng(5)
+    constants = {"w": full_range(rng, (16, 29), "int8"), "shape": np.array([2, 638], np.int64)}
+    nodes = [
+        helper.make_node("MatMulInteger", ["x", "w"], ["product"], "product"),
+        helper.make_node("Reshape", ["product", "shape"], ["y"], "reshape"),
+    ]
+    model = build(nodes, {"x": ("int8", (44, 16))}, {"y": ("int32", (2, 638))}, constants)
+    inputs = random_inputs(model, rng)
+    assert_equal(run_checked(model, machine, inputs).outputs, expected(model, inputs))
 
 
 def test_reshape_of_inputs_and_constants() -> None:

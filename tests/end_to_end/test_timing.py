@@ -95,7 +95,13 @@ def together_and_alone(machine: Machine, width: int, batch: int) -> tuple[Progra
 
 @pytest.mark.parametrize(
     ("name", "width", "batch"),
-    [("tiny", 16, 64), ("lpu-v1", 96, 45), ("lpu-v1", 320, 1), ("lpu-v1", 320, 64), ("wide", 60, 60)],
+    [
+        ("tiny", 16, 64),
+        ("lpu-v1", 96, 45),
+        ("lpu-v1", 320, 1),
+        ("lpu-v1", 320, 64),
+        ("wide", 60, 60),
+    ],
 )
 def test_three_layers_take_less_than_three_times_one(name: str, width: int, batch: int) -> None:
     """Where latency counts: layers that keep every array busy by themselves have little to share."""

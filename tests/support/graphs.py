@@ -197,7 +197,8 @@ class _Graph:
 def random_graph(rng: np.random.Generator, dtype: str = "float32", steps: int = 10) -> ModelProto:
     """A graph of about `steps` nodes on `dtype` float32 or int32; outputs are "t<number>"."""
     graph = _Graph(rng, dtype)
-    shape = tuple(int(n) for n in rng.integers(1, 24, size=int(rng.integers(1, 4))))
+    rank = int(rng.integers(1, 4))
+    shape = tuple(int(n) for n in rng.integers(1, (0, 80, 24, 10)[rank], size=rank))
     graph.inputs["x0"] = (dtype, shape)
     graph.pool["x0"] = shape
     kinds = _FLOATS if dtype == "float32" else _INTEGERS
