@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,10 +84,12 @@ class BlockMaker:
         found = [
             self._sources(operands, product, groups, chip, tile, first, span) for span in spans
         ]
-        avoid = frozenset().union(*(f.taken for f in found))
         shun = s.neighbours(step.out, chunk, tile, chip, sources_of(step))
-        what = f"tensor {step.out.name!r}"
-        out, since = s.room(chip, step.out.type, rows, avoid, what, shun)
+        try:
+            out, since = self._out_room(step, rows, chip, found, shun)
+        except NoRoom:
+            self._gather(chip, found)
+            out, since = self._out_room(step, rows, chip, found, frozenset())
         for span, run in zip(spans, found, strict=True):
             place = Place(out, span[0], 1, since=since)
             if product is None:
@@ -95,6 +97,35 @@ class BlockMaker:
             else:
                 self._multiply(program, sources, product, groups, tile, first, span, run, place)
         s.storage.add((step.out.number, chunk, tile), chip, out)
+
+    def _out_room(
+        self, step: Compute, rows: int, chip: int, found: list[_Sources], shun: frozenset[int]
+    ) -> tuple[Copy, int]:
+        """Room for the result, away from all that is read while it is written."""
+        avoid = frozenset().union(*(run.taken for run in found))
+        what = f"tensor {step.out.name!r}"
+        return self.s.room(chip, step.out.type, rows, avoid, what, shun)
+
+    def _gather(self, chip: int, found: list[_Sources]) -> None:
+        """Copy blocks from the hemisphere that holds fewer of the sources to the other.
+
+        Sources spread over both can leave too little of either for a result.
+        """
+        for run in found:
+            held = {s: sum(q in run.taken for q in self.s.plan.slices[s]) for s in "WE"}
+            to = max("WE", key=lambda side: held[side])
+            for k, origin in enumerate(run.origins):
+                copy = origin.rows.copy
+                if not isinstance(origin, FromMem) or copy.side == to:
+                    continue
+                kind = next(t for t in (Type.I8, Type.F16, Type.F32) if t.bytes == len(copy.planes))
+                try:
+                    moved = self.s.duplicate(copy, chip, kind, run.taken, "a source", to)
+                except NoRoom:
+                    continue
+                self.s.scratch.append((chip, moved))
+                run.origins[k] = FromMem(replace(origin.rows, copy=moved))
+                run.taken = run.taken - copy.slices | moved.slices
 
     # -- sources ------------------------------------------------------------------------------
 

@@ -132,7 +132,7 @@ def _attempt(plan: Floorplan, lowered: Lowered, chips: int, effort: str) -> Sche
     raise failure
 
 
-_SEARCH = {"fast": 0, "standard": 8_000, "high": 200_000}
+_SEARCH = {"fast": 0, "standard": 3_000, "high": 200_000}
 """Instructions that may be scheduled in further trials of a program that fits."""
 
 
@@ -141,7 +141,7 @@ def _shortest(
 ) -> Schedule:
     """The shortest of several schedules; how many are tried depends on their size alone."""
     best = done
-    trials = min(24, _SEARCH[effort] // max(1, len(done.scheduler.rows)))
+    trials = min(8, _SEARCH[effort] // max(1, len(done.scheduler.rows)))
     for trial in range(1, trials + 1):
         try:
             other = schedule(plan, lowered, chips, effort, reserve, trial)

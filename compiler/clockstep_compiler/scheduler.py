@@ -81,6 +81,8 @@ class Scheduler:
     wave: int = 0
     """The first variant to try: one for all kernels of a step, another for the next step."""
     pinned: set[int] = field(default_factory=set)
+    scratch: list[tuple[int, Copy]] = field(default_factory=list)
+    """Copies made for one block alone, given back with the next."""
     names: dict[int, str] = field(default_factory=dict)
     storage: Storage = field(init=False)
     links: Links = field(init=False)
@@ -173,6 +175,7 @@ class Scheduler:
                 if rows.copy.side != side:
                     kind = kernel.program.leaves[k]
                     copy = self.duplicate(rows.copy, kernel.chip, kind, taken, "a block", side)
+                    self.scratch.append((kernel.chip, copy))
                     taken |= copy.slices
                     origins[k] = FromMem(replace(rows, copy=copy))
             return replace(kernel, origins=tuple(origins))
@@ -248,6 +251,9 @@ class Scheduler:
         """What is scheduled from here on serves this tile; nothing fetched before is wanted."""
         self.nodes, self.tile = nodes, tile
         self.pinned.clear()
+        for chip, copy in self.scratch:
+            self.storage.give(chip, copy, "copy", "scratch")
+        self.scratch.clear()
 
     def fetch(self, value: Value, chunk: int, tile: int, chip: int, avoid: frozenset[int]) -> Copy:
         """A copy of a block on `chip` that shares no slice with `avoid`, made if there is none."""

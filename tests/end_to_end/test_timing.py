@@ -104,7 +104,7 @@ def together_and_alone(machine: Machine, width: int, batch: int) -> tuple[Progra
     ],
 )
 def test_three_layers_take_less_than_three_times_one(name: str, width: int, batch: int) -> None:
-    """Where latency counts: layers that keep every array busy by themselves have little to share."""
+    """Where latency counts: layers that keep all arrays busy alone have little to share."""
     machine = MACHINES.get(name) or load_machine(name)
     chain, single = together_and_alone(machine, width, batch)
     alone = sum(program.cycles for program in single)
