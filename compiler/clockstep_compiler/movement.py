@@ -71,7 +71,7 @@ class Mover:
                 for source, segment in zip(found, key, strict=True)
             )
         )
-        out, since = s.room(chip, step.out.type, rows, sources, step.out.name)
+        out, since = s.room(chip, step.out.type, rows, frozenset(), step.out.name, sources)
         for key, members in alike.items():
             into = np.array([row for row, _ in members])
             origins = [np.array([found[k] for _, found in members]) for k in range(len(key))]
