@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from clockstep_compiler import EFFORTS
 from clockstep_isa import load_machine
-from tests.support.endtoend import assert_close, expected, fp16_inputs, run_checked
+from tests.support.endtoend import assert_close, assert_equal, expected, fp16_inputs, run_checked
 from tests.support.machines import MACHINES, random_machine
 from tests.support.models import ACTIVATIONS, mlp, random_inputs, random_mlp
 
@@ -17,7 +18,20 @@ def test_small_machines(name: str, seed: int) -> None:
     rng = np.random.default_rng([seed, 1])
     model = random_mlp(rng, layers=(1, 6), widths=(1, 40), batch=(1, 12))
     inputs = fp16_inputs(random_inputs(model, rng))
-    assert_close(run_checked(model, MACHINES[name], inputs).outputs, expected(model, inputs))
+    run = run_checked(model, MACHINES[name], inputs, effort=EFFORTS[seed % 2])
+    assert_close(run.outputs, expected(model, inputs))
+
+
+def test_more_effort_is_never_slower_and_gives_the_same() -> None:
+    """The numbers are those of the model, however it is scheduled."""
+    rng = np.random.default_rng(8)
+    model = mlp(rng, (20, 30, 30, 5), 9, ("Relu", "Tanh"), ("linear",))
+    inputs = fp16_inputs(random_inputs(model, rng))
+    runs = [run_checked(model, MACHINES["tiny"], inputs, effort=effort) for effort in EFFORTS]
+    cycles = [run.program.cycles for run in runs]
+    assert cycles == sorted(cycles, reverse=True)
+    for run in runs:
+        assert_equal(run.outputs, runs[0].outputs)
 
 
 @pytest.mark.parametrize("name", MACHINES)

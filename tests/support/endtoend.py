@@ -60,9 +60,10 @@ def build_session(
 ) -> Session:
     """A session, which has verified its program, that survives listing and file to the byte.
 
-    `settings` are fields of `Options`.
+    `settings` are fields of `Options`; the effort is "fast" unless they say otherwise.
     """
-    program = compile_model(model.SerializeToString(), machine, options or Options(**settings))
+    options = options or Options(**{"effort": "fast", **settings})
+    program = compile_model(model.SerializeToString(), machine, options)
     if len(program.code) < _SMALL and program.image.regions[:, 3].sum() < _SMALL:
         _round_trip(program)
     return Session(program)
