@@ -38,7 +38,7 @@ def branches(rng: np.random.Generator) -> ModelProto:
 
 MODELS = {
     "mlp": mlp(np.random.default_rng(1), (20, 40, 40, 7), 9, ACTIVATIONS),
-    "qdq": qdq_mlp(np.random.default_rng(2), (20, 40, 40, 7), 9, ACTIVATIONS, per_channel=True),
+    "qdq": qdq_mlp(np.random.default_rng(2), (20, 33, 33, 7), 9, ACTIVATIONS, per_channel=True),
     "branches": branches(np.random.default_rng(3)),
 }
 
@@ -85,7 +85,7 @@ def test_hash_seeds(name: str, machine: str, chips: int, tmp_path: Path) -> None
 @pytest.mark.parametrize("name", MODELS)
 def test_permuted_files(name: str, machine: str) -> None:
     before = sha256(MODELS[name], machine, 1)
-    for seed in range(3):
+    for seed in range(2):
         shuffled = permuted(MODELS[name], seed)
         assert shuffled.SerializeToString() != MODELS[name].SerializeToString()
         assert sha256(shuffled, machine, 1) == before
@@ -95,7 +95,7 @@ def test_permuted_files(name: str, machine: str) -> None:
 def test_twice_in_one_process(name: str) -> None:
     """Nothing is left behind, not even by a compilation of something else for something else."""
     before = sha256(MODELS[name], "tiny", 2)
-    for other in MODELS:
+    for other in sorted(set(MODELS) - {name}):
         sha256(MODELS[other], "wide", 1)
     assert sha256(MODELS[name], "tiny", 2) == before
 

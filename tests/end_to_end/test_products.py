@@ -40,7 +40,8 @@ def sizes(machine: Machine) -> tuple[int, ...]:
 @pytest.mark.parametrize("k", sizes(TINY))
 def test_every_size_about_the_lanes(k: int) -> None:
     rng = np.random.default_rng(k)
-    for m, n in itertools.product(sizes(TINY), repeat=2):
+    rows = sizes(TINY)[sizes(TINY).index(k) % 2 :: 2]
+    for m, n in itertools.product(rows, sizes(TINY)):
         check(batched_matmul(rng, (m, k), (k, n)), rng)
 
 

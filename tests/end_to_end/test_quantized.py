@@ -119,12 +119,11 @@ SIZES = [
 def test_qlinear_matmul(types: tuple[str, str, str]) -> None:
     rng = np.random.default_rng(1)
     tally = Tally()
-    for a, b in SIZES:
-        for per_column in (False, True):
-            model = qlinear_matmul(rng, a, b, *types, per_column=per_column)
-            inputs = random_inputs(model, rng)
-            outputs = run_checked(model, TINY, inputs).outputs
-            tally.add(end_to_end(model, inputs, outputs), outputs, most=1)
+    for index, (a, b) in enumerate(SIZES):
+        model = qlinear_matmul(rng, a, b, *types, per_column=index % 2 == 1)
+        inputs = random_inputs(model, rng)
+        outputs = run_checked(model, TINY, inputs).outputs
+        tally.add(end_to_end(model, inputs, outputs), outputs, most=1)
     tally.assert_almost_identical()
 
 
