@@ -14,7 +14,12 @@ EFFORTS = ("fast", "standard", "high")
 @dataclass(frozen=True, slots=True)
 class Options:
     """`chips` None means the fewest that hold the model; `dims` binds symbolic dimensions by name,
-    `shapes` whole inputs; `weights` False leaves the SRAM image out of the program."""
+    `shapes` whole inputs; `weights` False leaves the SRAM image out of the program.
+
+    `precision` "auto" multiplies what is quantized in int8 and the rest in fp16, "fp16" treats
+    dequantized operands as floats too, "int8" refuses products of floats. Products that ONNX
+    defines on integers (MatMulInteger, QLinearMatMul) are exact under all of them.
+    """
 
     chips: int | None = None
     dims: Mapping[str, int] = field(default_factory=dict)

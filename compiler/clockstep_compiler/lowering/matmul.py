@@ -250,7 +250,14 @@ def _quantized_pair(state: Lowering, a: _Operand, b: _Operand) -> tuple[Quant, Q
 def _matmul(state: Lowering, a: str, b: str, swap_a: bool = False, swap_b: bool = False) -> Expr:
     """a @ b in f32, of the integers where both were dequantized, else in fp16."""
     left, right, _ = _sides(state, a, b, swap_a, swap_b)
-    pair = _quantized_pair(state, left, right)
+    precision = state.options.precision
+    pair = None if precision == "fp16" else _quantized_pair(state, left, right)
+    if pair is None and precision == "int8":
+        raise UnsupportedModel(
+            "precision-int8",
+            f"{a!r} times {b!r} is a product of floats",
+            help="quantize both operands (QuantizeLinear and DequantizeLinear), or use auto",
+        )
     if pair is None:
         return _float_product(state, left, right)
     qa, qb = pair
