@@ -13,6 +13,7 @@ from onnx import ModelProto, helper
 from clockstep_isa import Machine
 from tests.support.endtoend import assert_equal, expected, run_checked
 from tests.support.machines import MACHINES
+from tests.support.machines import machine as machine_of
 from tests.support.models import build, random_inputs
 from tests.support.oracle import evaluate
 from tests.support.quantized import full_range
@@ -118,6 +119,15 @@ def test_products_on_other_machines(name: str) -> None:
     ):
         m, k, n = size
         check(matmul_integer(rng, (m, k), (k, n), types, ((), (n,)), constants), rng, machine)
+
+
+def test_partial_sums_where_slices_are_few() -> None:
+    """K takes several groups of planes, and 16 slices hold operands, partial sums and results."""
+    rng = np.random.default_rng(11)
+    machine = machine_of("tiny", mem__slices_per_hemisphere=8)
+    for constants in ("b", ""):
+        model = matmul_integer(rng, (45, 90), (90, 52), ("int8", "uint8"), ((), (52,)), constants)
+        check(model, rng, machine)
 
 
 def test_the_largest_sums() -> None:
