@@ -22,6 +22,10 @@ from clockstep_isa.table import Type
 __all__ = ["BlockMaker", "dynamic_runs"]
 
 
+_FEW_SLICES = 10
+"""Slices of a hemisphere below which partial sums need one hemisphere for themselves."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class _Operand:
     """A leaf as a block sees it: a matrix, and its row for each row of the result."""
@@ -85,6 +89,8 @@ class BlockMaker:
             self._sources(operands, product, groups, chip, tile, first, span) for span in spans
         ]
         shun = s.neighbours(step.out, chunk, tile, chip, sources_of(step))
+        if len(groups) > 1 and s.plan.machine.mem.slices_per_hemisphere < _FEW_SLICES:
+            self._gather(chip, found)
         try:
             out, since = self._out_room(step, rows, chip, found, shun)
         except NoRoom:
@@ -116,7 +122,7 @@ class BlockMaker:
             to = max("WE", key=lambda side: held[side])
             for k, origin in enumerate(run.origins):
                 copy = origin.rows.copy
-                if not isinstance(origin, FromMem) or copy.side == to:
+                if copy.side == to:
                     continue
                 kind = next(t for t in (Type.I8, Type.F16, Type.F32) if t.bytes == len(copy.planes))
                 try:
@@ -124,7 +130,7 @@ class BlockMaker:
                 except NoRoom:
                     continue
                 self.s.scratch.append((chip, moved))
-                run.origins[k] = FromMem(replace(origin.rows, copy=moved))
+                run.origins[k] = replace(origin, rows=replace(origin.rows, copy=moved))
                 run.taken = run.taken - copy.slices | moved.slices
 
     # -- sources ------------------------------------------------------------------------------
