@@ -93,6 +93,13 @@ def together_and_alone(machine: Machine, width: int, batch: int) -> tuple[Progra
     return program(0, 3), [program(i, i + 1) for i in range(3)]
 
 
+TOO_SLOW = pytest.mark.xfail(
+    raises=AssertionError,
+    reason="later layers wait for slices that weight loads and copies hold: little overlap yet",
+)
+"""Sizes at which a chain falls short of what it should gain; strict, so an improvement shows."""
+
+
 @pytest.mark.parametrize(
     ("name", "width", "batch"),
     [
@@ -100,11 +107,14 @@ def together_and_alone(machine: Machine, width: int, batch: int) -> tuple[Progra
         ("lpu-v1", 96, 45),
         ("lpu-v1", 320, 1),
         ("lpu-v1", 320, 64),
+        ("lpu-v1", 640, 1),
         ("wide", 60, 60),
+        pytest.param("tiny", 30, 20, marks=TOO_SLOW),
+        pytest.param("tiny", 60, 60, marks=TOO_SLOW),
+        pytest.param("lpu-v1", 640, 64, marks=TOO_SLOW),
     ],
 )
 def test_three_layers_take_less_than_three_times_one(name: str, width: int, batch: int) -> None:
-    """Where latency counts: layers that keep all arrays busy alone have little to share."""
     machine = MACHINES.get(name) or load_machine(name)
     chain, single = together_and_alone(machine, width, batch)
     alone = sum(program.cycles for program in single)
