@@ -31,6 +31,7 @@ from clockstep_isa.program import (
     Image,
     Node,
     Note,
+    Probe,
     Program,
     canonical_notes,
     end_cycle,
@@ -61,8 +62,8 @@ __all__ = [  # noqa: RUF022
     "BY_NAME", "BY_OPCODE", "TABLE", "TYPES", "Field", "Instruction", "Kind", "Type",
     "busy", "figure", "immediate", "value_range",
     # program, layout
-    "ARGS", "Code", "Image", "Node", "Note", "Program", "canonical_notes", "end_cycle",
-    "queue_name", "PIECE", "Binding", "Layout", "numpy_type", "tensor_dtype",
+    "ARGS", "Code", "Image", "Node", "Note", "Probe", "Program", "canonical_notes",
+    "end_cycle", "queue_name", "PIECE", "Binding", "Layout", "numpy_type", "tensor_dtype",
     # codec, words, container, listing
     "Words", "decode", "encode", "instruction_bytes",
     "load_program", "program_bytes", "program_sha256", "save_program",

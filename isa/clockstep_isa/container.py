@@ -7,7 +7,7 @@ words share one sequence. Equal programs give equal bytes; whatever is read is c
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,26 @@ from clockstep_isa.metadata import (
     member,
     node_from_json,
     node_to_json,
+    probe_from_json,
+    probe_to_json,
     region_problem,
 )
-from clockstep_isa.program import LAST_CYCLE, Code, Image, Note, Program, canonical_notes
+from clockstep_isa.program import (
+    LAST_CYCLE,
+    Code,
+    Image,
+    Note,
+    Probe,
+    Program,
+    canonical_notes,
+)
 from clockstep_isa.table import BY_NAME, OPCODE_BITS
 from clockstep_isa.tensor_file import pack, read, write_atomically
 from clockstep_isa.words import Words, take
 
 __all__ = ["FORMAT_VERSION", "load_program", "program_bytes", "program_sha256", "save_program"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _ARRAYS: dict[str, tuple[type, int | None]] = {
     "words": (np.uint64, 2),
     "sequences": (np.int64, None),
@@ -75,6 +85,7 @@ def program_bytes(program: Program) -> bytes:
         "cycles": program.cycles,
         "inputs": [_binding(b, pieces) for b in program.inputs],
         "outputs": [_binding(b, pieces) for b in program.outputs],
+        "probes": [probe_to_json(p, _writer(pieces)) for p in program.probes],
         "nodes": [node_to_json(node) for node in program.nodes],
         "notes": [[n.node, n.tile] for n in notes],
         "weights": program.image.data is not None,
@@ -131,6 +142,7 @@ def load_program(path: str | Path) -> Program:
         notes=notes,
         cycles=_bounded(data, "cycles", 0, 2 * LAST_CYCLE, where),
         info=member(data, "info", dict, where),
+        probes=_probes(data, arrays, machine, chips, len(nodes), where),
     )
 
 
@@ -150,12 +162,18 @@ def _share(words: Words) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray
 
 
 def _binding(binding: Binding, pieces: list[NDArray[np.int64]]) -> dict[str, Any]:
+    return binding_to_json(binding, _writer(pieces))
+
+
+def _writer(pieces: list[NDArray[np.int64]]) -> Callable[[NDArray[np.int64]], list[int]]:
+    """Appends the pieces of one layout to those of the file and gives their range."""
+
     def write(rows: NDArray[np.int64]) -> list[int]:
         begin = sum(len(block) for block in pieces)
         pieces.append(rows)
         return [begin, begin + len(rows)]
 
-    return binding_to_json(binding, write)
+    return write
 
 
 def _bounded(data: Mapping[str, Any], key: str, low: int, high: int, where: str) -> int:
@@ -256,7 +274,22 @@ def _bindings(
     chips: int,
     where: str,
 ) -> tuple[Binding, ...]:
-    pieces = arrays["pieces"]
+    rows, pieces = _rows(data, key, dict, where), _reader(arrays["pieces"])
+    found = tuple(binding_from_json(row, pieces, machine, chips, where) for row in rows)
+    if len({b.name for b in found}) != len(found):
+        raise MalformedFile("binding", f"two {key} of one name", where=where)
+    return found
+
+
+def _probes(
+    data: Mapping[str, Any], arrays: _Arrays, machine: Machine, chips: int, nodes: int, where: str
+) -> tuple[Probe, ...]:
+    rows, pieces = _rows(data, "probes", dict, where), _reader(arrays["pieces"])
+    return tuple(probe_from_json(row, pieces, machine, chips, nodes, where) for row in rows)
+
+
+def _reader(pieces: NDArray[np.int64]) -> Callable[[Any, str], NDArray[np.int64]]:
+    """The inverse of `_writer`."""
 
     def read_pieces(value: Any, place: str) -> NDArray[np.int64]:
         span = value if isinstance(value, list) and len(value) == 2 else [0, -1]
@@ -264,8 +297,4 @@ def _bindings(
             raise MalformedFile("json", "'pieces' is wrong: want a range", where=place)
         return pieces[span[0] : span[1]].astype(np.int64)
 
-    rows = _rows(data, key, dict, where)
-    found = tuple(binding_from_json(row, read_pieces, machine, chips, where) for row in rows)
-    if len({b.name for b in found}) != len(found):
-        raise MalformedFile("binding", f"two {key} of one name", where=where)
-    return found
+    return read_pieces

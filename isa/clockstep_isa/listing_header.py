@@ -10,6 +10,7 @@ import binascii
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,18 @@ from clockstep_isa.geometry import geometry
 from clockstep_isa.layout import PIECE, Binding
 from clockstep_isa.machine import Machine
 from clockstep_isa.machine_file import load_machine, machine_from_dict, preset_names
-from clockstep_isa.metadata import binding_from_json, load_json, node_from_json, region_problem
-from clockstep_isa.program import LAST_CYCLE, Image, Node
+from clockstep_isa.metadata import (
+    binding_from_json,
+    load_json,
+    node_from_json,
+    probe_from_json,
+    region_problem,
+)
+from clockstep_isa.program import LAST_CYCLE, Image, Node, Probe
 
 __all__ = ["LISTING_VERSION", "Directive", "Header", "queue_number", "read_header"]
 
-LISTING_VERSION = 1
+LISTING_VERSION = 2
 _FIRST = ("clockstep", "machine", "set", "chips")
 """Read before all others wherever they stand, because the others need a machine."""
 
@@ -50,6 +57,7 @@ class Header:
     nodes: list[Node] = field(default_factory=list)
     inputs: list[Binding] = field(default_factory=list)
     outputs: list[Binding] = field(default_factory=list)
+    probes: list[Probe] = field(default_factory=list)
     weights: bool = True
     regions: list[tuple[int, int, int, int]] = field(default_factory=list)
     blocks: list[bytearray] = field(default_factory=list)
@@ -160,18 +168,21 @@ def _node(header: Header, directive: Directive) -> None:
 
 def _binding(bindings: str) -> Callable[[Header, Directive], None]:
     def read(header: Header, directive: Directive) -> None:
-        def pieces(value: Any, where: str) -> NDArray[np.int64]:
-            return _pieces(value, header.machine, where)
-
-        where = directive.where
+        where, machine = directive.where, header.machine
         data = load_json(directive.rest, where)
-        binding = binding_from_json(data, pieces, header.machine, header.chips, where)
+        binding = binding_from_json(data, partial(_pieces, machine), machine, header.chips, where)
         getattr(header, bindings).append(binding)
 
     return read
 
 
-def _pieces(value: Any, machine: Machine, where: str) -> NDArray[np.int64]:
+def _probe(header: Header, directive: Directive) -> None:
+    where, machine, nodes = directive.where, header.machine, len(header.nodes)
+    data, pieces = load_json(directive.rest, where), partial(_pieces, machine)
+    header.probes.append(probe_from_json(data, pieces, machine, header.chips, nodes, where))
+
+
+def _pieces(machine: Machine, value: Any, where: str) -> NDArray[np.int64]:
     names = geometry(machine).by_name
     at = PIECE.index("queue")
     rows = []
@@ -265,6 +276,7 @@ _READERS: dict[str, Callable[[Header, Directive], None]] = {
     "node": _node,
     "input": _binding("inputs"),
     "output": _binding("outputs"),
+    "probe": _probe,
     "no-weights": _no_weights,
     "word": _word,
     "image": _image,

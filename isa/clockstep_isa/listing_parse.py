@@ -100,6 +100,7 @@ def _program(header: Header, reader: _Reader, where: str) -> Program:
         notes=notes,
         cycles=end_cycle(header.machine, code) if header.cycles is None else header.cycles,
         info=header.info,
+        probes=tuple(header.probes),
     )
 
 

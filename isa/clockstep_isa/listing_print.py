@@ -22,7 +22,7 @@ from clockstep_isa.layout import PIECE
 from clockstep_isa.listing_header import LISTING_VERSION
 from clockstep_isa.machine import Machine
 from clockstep_isa.machine_file import load_machine, machine_to_dict, preset_names
-from clockstep_isa.metadata import binding_to_json, dump_json, node_to_json
+from clockstep_isa.metadata import binding_to_json, dump_json, node_to_json, probe_to_json
 from clockstep_isa.program import Code, Image, Node, Note, Program, queue_name
 from clockstep_isa.table import BY_OPCODE, Instruction, Kind
 from clockstep_isa.values import print_value
@@ -122,6 +122,8 @@ def _directives(program: Program) -> Iterator[str]:
     for kind, bindings in (("input", program.inputs), ("output", program.outputs)):
         for binding in bindings:
             yield f".{kind} {dump_json(binding_to_json(binding, pieces))}"
+    for probe in program.probes:
+        yield f".probe {dump_json(probe_to_json(probe, pieces))}"
     yield from _image(machine, program.image)
 
 

@@ -1,4 +1,4 @@
-"""The parts of a program that are written as JSON: bindings and nodes, both ways, checked.
+"""The parts of a program that are written as JSON: bindings, probes, nodes, both ways, checked.
 
 The container and the listing share them; only the pieces of a layout differ (an array in the
 one, rows with queue names in the other), so the caller says how to read and write those.
@@ -18,7 +18,7 @@ from clockstep_isa.diagnostics import MalformedFile
 from clockstep_isa.geometry import Unit, geometry
 from clockstep_isa.layout import PIECE, Binding, Layout
 from clockstep_isa.machine import Machine
-from clockstep_isa.program import Node
+from clockstep_isa.program import Node, Probe
 from clockstep_isa.table import TYPES
 
 __all__ = [
@@ -30,6 +30,8 @@ __all__ = [
     "member",
     "node_from_json",
     "node_to_json",
+    "probe_from_json",
+    "probe_to_json",
     "region_problem",
 ]
 
@@ -137,6 +139,33 @@ def binding_from_json(
             raise MalformedFile("binding", problem, where=where)
         layouts.append(layout)
     return Binding(name, dtype, shape, tuple(layouts))
+
+
+def probe_to_json(probe: Probe, write_pieces: Callable[[Pieces], Any]) -> dict[str, Any]:
+    """A probe: its binding, and beside it the cycles of the pieces and the nodes."""
+    data = binding_to_json(probe.binding, write_pieces)
+    return {**data, "ready": probe.ready.tolist(), "nodes": list(probe.nodes)}
+
+
+def probe_from_json(
+    data: Mapping[str, Any],
+    read_pieces: Callable[[Any, str], Pieces],
+    machine: Machine,
+    chips: int,
+    nodes: int,
+    where: str,
+) -> Probe:
+    """The inverse of `probe_to_json` for a program of `nodes` nodes; raises `MalformedFile`."""
+    binding = binding_from_json(data, read_pieces, machine, chips, where)
+    where = f"{where} tensor {binding.name!r}"
+    ready, served = (integers(data, key, where) for key in ("ready", "nodes"))
+    if len(binding.layouts) != 1 or len(ready) != len(binding.layouts[0].pieces):
+        message = f"{len(ready)} cycles for the pieces of {len(binding.layouts)} layouts"
+        raise MalformedFile("probe", message, where=where)
+    if not served or max(served) >= nodes:
+        message = f"nodes {list(served)[:9]} are none of the program's {nodes}"
+        raise MalformedFile("probe", message, where=where)
+    return Probe(binding, np.array(ready, np.int64), served)
 
 
 def _layout(

@@ -26,6 +26,7 @@ __all__ = [
     "Image",
     "Node",
     "Note",
+    "Probe",
     "Program",
     "canonical_notes",
     "end_cycle",
@@ -105,6 +106,20 @@ class Note:
     tile: str
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Probe:
+    """A tensor that lies in SRAM somewhere between the inputs and the outputs, for debuggers.
+
+    `binding` has one layout; in cycle `ready[i]` the words of its piece `i` hold the tensor, and
+    nothing is said of how long they do. `nodes` are the ONNX nodes, in order, that compute it from
+    inputs and other probes; the last one makes it.
+    """
+
+    binding: Binding
+    ready: NDArray[np.int64]  # [pieces]
+    nodes: tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """One compiled program for `chips` chips of `machine`. `cycles` is the compiler's promise."""
@@ -120,6 +135,7 @@ class Program:
     cycles: int
     info: Mapping[str, Any] = field(default_factory=dict)
     """JSON-ready facts: tool version, options, source hash, weight bytes, warnings."""
+    probes: tuple[Probe, ...] = ()
 
     @property
     def seconds(self) -> float:

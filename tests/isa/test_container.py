@@ -35,10 +35,11 @@ BINDING = (
     '.input {"name":"x","dtype":"int8","shape":[2,3],"layouts":[{"stored":"i8","offset":0,'
     '"axes":[0,1],"rows":2,"columns":3,"pieces":[[0,0,2,0,3,0,"mem.W0",5]]}]}\n'
 )
+PROBE = BINDING.replace(".input {", '.probe {"ready":[130],"nodes":[0],').replace('"x"', '"h"')
 
 
 def example() -> Program:
-    return parse_listing(EXAMPLE + BINDING)
+    return parse_listing(EXAMPLE + BINDING + PROBE)
 
 
 def load_bytes(raw: bytes, folder: Path) -> Program:
@@ -194,12 +195,16 @@ def _pieces(metadata: dict[str, Any], arrays: dict[str, Any]) -> None:
     metadata["inputs"][0]["layouts"][0]["pieces"] = [0, 99]
 
 
+def _probe(**changes: Any) -> Callable[[dict[str, Any], dict[str, Any]], None]:
+    return lambda metadata, arrays: metadata["probes"][0].update(changes)
+
+
 def _twice(metadata: dict[str, Any], arrays: dict[str, Any]) -> None:
     metadata["inputs"] *= 2
 
 
 HOSTILE = [
-    (_set("format", 2), "format version 2; this tool reads version 1"),
+    (_set("format", 1), "format version 1; this tool reads version 2"),
     (_set("machine", 3), "'machine' is wrong: want dict"),
     (_figure, "mem.banks = 99 is outside 1 to 16"),
     (_set("chips", 0), "chips 0 is not in 1 to 52"),
@@ -215,6 +220,12 @@ HOSTILE = [
     (_set("info", []), "'info' is wrong: want dict"),
     (_pieces, "'pieces' is wrong: want a range"),
     (_twice, "two inputs of one name"),
+    (_set("probes", {}), "'probes' is wrong: want list"),
+    (_probe(ready=[1, 2]), "2 cycles for the pieces of 1 layouts"),
+    (_probe(ready=[-1]), "'ready' is wrong: want integers from 0"),
+    (_probe(layouts=[]), "has no layout"),
+    (_probe(nodes=[]), r"nodes \[\] are none of the program's 1"),
+    (_probe(nodes=[1]), r"nodes \[1\] are none of the program's 1"),
     (_remove("note"), "missing or unknown arrays: note"),
     (_array("words", lambda a: a.astype(np.int64)), "array 'words' is int64"),
     (_array("words", lambda a: a[:-1]), "sequences do not add up"),
@@ -284,3 +295,8 @@ def test_hostile_headers_are_refused(tmp_path: Path) -> None:
         text = json.dumps(header).encode()
         with pytest.raises(MalformedFile, match=r"program-(header|truncated)"):
             load_bytes(len(text).to_bytes(8, "little") + text + bytes(8), tmp_path)
+
+
+def test_probes_are_kept() -> None:
+    (probe,) = example().probes
+    assert (probe.binding.name, probe.nodes, probe.ready.tolist()) == ("h", (0,), [130])

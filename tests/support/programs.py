@@ -12,7 +12,16 @@ from clockstep_isa.geometry import Unit, geometry
 from clockstep_isa.layout import Binding, Layout
 from clockstep_isa.machine import Machine
 from clockstep_isa.machine_file import load_machine
-from clockstep_isa.program import ARGS, Code, Image, Node, Note, Program, canonical_notes
+from clockstep_isa.program import (
+    ARGS,
+    Code,
+    Image,
+    Node,
+    Note,
+    Probe,
+    Program,
+    canonical_notes,
+)
 from clockstep_isa.table import TABLE, Field, Instruction, Kind, Type
 from clockstep_isa.values import value_range
 
@@ -109,6 +118,18 @@ TEXTS = st.text(max_size=8) | st.sampled_from(
 
 
 @st.composite
+def probes(draw: st.DrawFn, nodes: int) -> Probe:
+    """A tensor that some of the nodes make."""
+    shape = tuple(draw(st.lists(st.integers(0, 6), max_size=3)))
+    layout = draw(layouts(shape))
+    count = len(layout.pieces)
+    ready = draw(st.lists(st.integers(0, 2**40), min_size=count, max_size=count))
+    served = draw(st.lists(st.integers(0, nodes - 1), min_size=1, max_size=3))
+    binding = Binding(draw(TEXTS), "float32", shape, (layout,))
+    return Probe(binding, np.array(ready, np.int64), tuple(served))
+
+
+@st.composite
 def programs(draw: st.DrawFn) -> Program:
     """A program for two `tiny` chips, well-formed as a file."""
     nodes = draw(
@@ -140,6 +161,7 @@ def programs(draw: st.DrawFn) -> Program:
                 max_size=2,
             )
         ),
+        probes=tuple(draw(st.lists(probes(len(nodes)), max_size=2 * bool(nodes)))),
     )
 
 
