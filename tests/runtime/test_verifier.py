@@ -16,9 +16,11 @@ from clockstep_isa.table import TABLE, Type
 from clockstep_runtime import verify
 from clockstep_runtime.verifier.progressions import (
     Progressions,
+    Segments,
     collisions,
     first_missing,
-    meet,
+    intersect,
+    match,
 )
 from tests.support.build import build, east
 from tests.support.handmade import LANES, adder, matmul
@@ -39,36 +41,87 @@ def pack(rows: list[tuple[int, int, Progression]]) -> Progressions:
     return Progressions(*columns, np.arange(len(rows)))
 
 
-@settings(deadline=None)
+def columns(progression: Progression) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    start, step, count = (np.array([value]) for value in progression)
+    return start, step, count
+
+
+def pairs(segments: Segments, row: int) -> list[tuple[int, int]]:
+    """(element of the consumer, element of the producer) of one segment."""
+    first, step, count, source, source_step = (
+        int(getattr(segments, name)[row])
+        for name in ("first", "step", "count", "source", "source_step")
+    )
+    return [(first + k * step, source + k * source_step) for k in range(count)]
+
+
+@settings(max_examples=400, deadline=None)
 @given(PROGRESSION, PROGRESSION)
-def test_meet_is_the_least_common_element(a: Progression, b: Progression) -> None:
-    common = set(elements(a)) & set(elements(b))
-    assert meet(a, b) == (min(common) if common else None)
+def test_intersect_has_the_common_elements(a: Progression, b: Progression) -> None:
+    one = np.zeros(1, np.int64)
+    found = Segments(one, one, *intersect(columns(a), columns(b)))
+    wanted = [
+        (i, j)
+        for i, value in enumerate(elements(a))
+        for j, other in enumerate(elements(b))
+        if value == other
+    ]
+    assert pairs(found, 0) == wanted
 
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(ROW, max_size=12), st.lists(ROW, max_size=6))
-def test_first_missing_against_sets(
+def test_match_finds_the_nearest_producer(
     producers: list[tuple[int, int, Progression]], consumers: list[tuple[int, int, Progression]]
 ) -> None:
-    wanted = []
-    for group, depth, progression in consumers:
-        seen = {e for g, d, p in producers if g == group and d < depth for e in elements(p)}
-        lacking = [i for i, e in enumerate(elements(progression)) if e not in seen]
-        wanted.append(lacking[0] if lacking else -1)
-    assert first_missing(pack(producers), pack(consumers)).tolist() == wanted
+    """Who has an element, against sets; two producers at one depth are another check's."""
+    found = match(pack(producers), pack(consumers))
+    assert found.consumer.tolist() == sorted(found.consumer.tolist())
+    got: dict[tuple[int, int], tuple[int, int]] = {}
+    for row, (consumer, producer) in enumerate(
+        zip(found.consumer.tolist(), found.producer.tolist(), strict=True)
+    ):
+        for element, source in pairs(found, row):
+            assert (consumer, element) not in got
+            got[consumer, element] = (producer, source)
+    missing = first_missing(found, pack(consumers).count).tolist()
+    for number, (group, depth, progression) in enumerate(consumers):
+        lacking = []
+        for i, value in enumerate(elements(progression)):
+            upstream = [
+                (d, p, elements(q).index(value))
+                for p, (g, d, q) in enumerate(producers)
+                if g == group and d < depth and value in elements(q)
+            ]
+            if not upstream:
+                lacking.append(i)
+                assert (number, i) not in got
+                continue
+            nearest = max(d for d, _, _ in upstream)
+            assert got[number, i] in [(p, j) for d, p, j in upstream if d == nearest]
+        assert missing[number] == (lacking[0] if lacking else -1)
 
 
 @settings(deadline=None)
 @given(st.integers(0, 3), st.integers(1, 30), st.integers(1, 4))
-def test_first_missing_among_many_short_producers(gap: int, count: int, step: int) -> None:
-    """More producers than are tried at once: single vectors, one of them left out."""
+def test_match_among_many_short_producers(gap: int, count: int, step: int) -> None:
+    """Single vectors, one of them left out."""
     missing = gap * 7 % count
     singles = [(0, 0, (i * step, 1, 1)) for i in range(count) if i != missing]
     consumer = pack([(0, 1, (0, step, count))])
-    assert first_missing(pack(singles), consumer).tolist() == [missing]
-    full = pack([*singles, (0, 0, (missing * step, 1, 1))])
-    assert first_missing(full, consumer).tolist() == [-1]
+    some = match(pack(singles), consumer)
+    assert first_missing(some, consumer.count).tolist() == [missing]
+    every = match(pack([*singles, (0, 0, (missing * step, 1, 1))]), consumer)
+    assert first_missing(every, consumer.count).tolist() == [-1]
+
+
+def test_match_far_apart() -> None:
+    """Groups and starts so large that they do not fit in one number together."""
+    rows = [(group, 0, (group * 2**40, 2, 5)) for group in range(0, 2**20, 2**13)]
+    consumers = [(group, 1, (start + 4, 2, 2)) for group, _, (start, _, _) in rows]
+    found = match(pack(rows), pack(consumers))
+    assert found.producer.tolist() == found.consumer.tolist() == list(range(len(rows)))
+    assert set(zip(found.first, found.source, found.count, strict=True)) == {(0, 2, 2)}
 
 
 @settings(max_examples=300, deadline=None)

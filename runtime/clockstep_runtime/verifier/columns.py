@@ -65,10 +65,20 @@ class Columns:
         wanted = np.array([row.unit in units for row in TABLE])
         return self.take(wanted[self.row])
 
+    def where(self, *names: str) -> Ints:
+        """Which instructions are of some rows."""
+        wanted = np.array([row.name in names for row in TABLE])
+        return np.flatnonzero(wanted[self.row])
+
     def named(self, *names: str) -> Columns:
         """The instructions of some rows."""
-        wanted = np.array([row.name in names for row in TABLE])
-        return self.take(wanted[self.row])
+        return self.take(self.where(*names))
+
+    def field(self, name: str) -> Ints:
+        """A field by name, 0 for instructions whose row has none."""
+        held = [[item.name for item in row.fields] for row in TABLE]
+        at = np.array([names.index(name) if name in names else -1 for names in held])[self.row]
+        return np.where(at < 0, 0, self.args[np.arange(len(self)), at])
 
     @property
     def geometry(self) -> Geometry:

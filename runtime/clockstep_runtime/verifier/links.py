@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from clockstep_isa.geometry import wiring
 from clockstep_isa.program import Program
 from clockstep_runtime.verifier.columns import Columns
-from clockstep_runtime.verifier.progressions import Progressions, first_missing
+from clockstep_runtime.verifier.progressions import Progressions, Segments, first_missing, match
 from clockstep_runtime.verifier.report import Findings
 
 __all__ = ["check_links"]
@@ -16,12 +18,14 @@ __all__ = ["check_links"]
 Ints = NDArray[np.int64]
 
 
-def check_links(program: Program, columns: Columns, findings: Findings) -> None:
-    """Match receives with sends at the other end of their link, a link's latency earlier."""
-    sends, receives = columns.named("send"), columns.named("receive")
+def check_links(program: Program, columns: Columns, findings: Findings) -> Segments:
+    """Match receives with sends at the other end of their link, a link's latency earlier.
+
+    The segments join instructions: a `receive` and the `send` of what it takes.
+    """
+    of_sends, of_receives = columns.where("send"), columns.where("receive")
+    sends, receives = columns.take(of_sends), columns.take(of_receives)
     findings.count("links", int(sends.count.sum() + receives.count.sum()))
-    if not len(sends) and not len(receives):
-        return
     links = max(1, program.machine.c2c.links)
     peer = np.full(program.chips * links, -1, np.int64)
     for (chip, link), (other, port) in wiring(program.machine, program.chips).items():
@@ -30,15 +34,15 @@ def check_links(program: Program, columns: Columns, findings: Findings) -> None:
     for index in np.flatnonzero(arrival < 0).tolist():
         cycle = int(sends.start[index])
         _add(findings, "link-unwired", sends, index, cycle, "send: the link leads nowhere")
-    wired = sends.take(arrival >= 0)
-    arriving = _progressions(wired, arrival[arrival >= 0], wired.latency, depth=0)
-    missing = first_missing(
-        arriving, _progressions(receives, _port(receives, links), receives.skew, depth=1)
-    )
+    arriving = _progressions(sends, arrival, sends.latency, depth=0)
+    taken = _progressions(receives, _port(receives, links), receives.skew, depth=1)
+    found = match(arriving, taken)
+    missing = first_missing(found, receives.count)
     for index in np.flatnonzero(missing >= 0).tolist():
         cycle = int(receives.start[index] + missing[index] * receives.step[index])
         message = "receive: nothing arrives in this cycle"
         _add(findings, "receive-nothing", receives, index, cycle, message)
+    return replace(found, consumer=of_receives[found.consumer], producer=of_sends[found.producer])
 
 
 def _port(columns: Columns, links: int) -> Ints:

@@ -6,7 +6,7 @@ on the other planes of its group. Nothing is stepped.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,31 +14,34 @@ from numpy.typing import NDArray
 from clockstep_isa.geometry import Unit
 from clockstep_isa.machine import Machine
 from clockstep_isa.table import BY_NAME, TABLE, Type
-from clockstep_runtime.verifier.columns import Columns, row_number
-from clockstep_runtime.verifier.progressions import Progressions, first_missing
+from clockstep_runtime.verifier.columns import Columns
+from clockstep_runtime.verifier.progressions import Progressions, Segments, first_missing, match
 from clockstep_runtime.verifier.report import Findings
 
-__all__ = ["check_mxm"]
+__all__ = ["check_mxm", "plane_numbers"]
 
 Ints = NDArray[np.int64]
 NEVER = -1
 """The cycle of an `iw` that has not been."""
 
 
-def check_mxm(columns: Columns, findings: Findings) -> None:
-    """Weight buffers, arrays and products of every plane."""
+def check_mxm(columns: Columns, findings: Findings) -> Segments:
+    """Weight buffers, arrays and products of every plane.
+
+    The segments join instructions: an `acc` and the `abc` whose products it takes.
+    """
     loads = columns.only(Unit.LW)
     activations = columns.named("abc")
     _check_buffers(loads, findings)
     installs = _Installs(columns.machine, loads.named("iw"))
     findings.count("activations", int(activations.count.sum()))
-    planes = _plane(activations)
+    planes = plane_numbers(activations)
     for plane in np.unique(planes).tolist():
         _check_activations(installs, plane, activations.take(planes == plane), findings)
-    _check_products(columns, findings)
+    return _check_products(columns, findings)
 
 
-def _plane(columns: Columns) -> Ints:
+def plane_numbers(columns: Columns) -> Ints:
     """The plane of each instruction, numbered over hemispheres and chips."""
     per_side = columns.machine.mxm.planes_per_hemisphere
     numbers = [
@@ -50,20 +53,15 @@ def _plane(columns: Columns) -> Ints:
 
 def _check_buffers(loads: Columns, findings: Findings) -> None:
     """All weights loaded for one `iw` have its type."""
-    kinds = loads.args[:, BY_NAME["iw"].field("type")].tolist()
-    is_iw = (loads.row == row_number("iw")).tolist()
-    loaded: set[int] = set()
-    queue = -1
-    for index, number in enumerate(loads.queue.tolist()):
-        if number != queue:
-            loaded, queue = set(), number
-        if not is_iw[index]:
-            loaded.add(kinds[index])
-            continue
-        if loaded - {kinds[index]}:
-            message = "iw: the buffer holds weights of another type"
-            _add(findings, "mxm-type", loads, index, int(loads.start[index]), message)
-        loaded = set()
+    kinds = loads.field("type")
+    installs, weights = loads.where("iw"), loads.where("lw")
+    after = np.searchsorted(installs, weights)
+    followed = after < len(installs)
+    weights, target = weights[followed], installs[after[followed]]
+    wrong = (loads.queue[weights] == loads.queue[target]) & (kinds[weights] != kinds[target])
+    for index in np.unique(target[wrong]).tolist():
+        message = "iw: the buffer holds weights of another type"
+        _add(findings, "mxm-type", loads, index, int(loads.start[index]), message)
 
 
 def _add(
@@ -87,7 +85,7 @@ class _Installs:
     def __init__(self, machine: Machine, installs: Columns) -> None:
         self._group = machine.mxm.fp16_planes
         self.latency = machine.mxm.install_latency
-        plane = _plane(installs)
+        plane = plane_numbers(installs)
         kind = installs.args[:, BY_NAME["iw"].field("type")]
         self._of: dict[tuple[int, int], Columns] = {}
         for key in sorted(set(zip(plane.tolist(), kind.tolist(), strict=True))):
@@ -146,27 +144,30 @@ def _check_activations(
             _add(findings, code, activations, index, int(cycles[at]), f"abc: {text}")
 
 
-def _check_products(columns: Columns, findings: Findings) -> None:
+def _check_products(columns: Columns, findings: Findings) -> Segments:
     """Each `acc` comes in the very cycle of a product of its type."""
-    sources, takers = columns.named("abc"), columns.named("acc")
+    of_sources, of_takers = columns.where("abc"), columns.where("acc")
+    sources, takers = columns.take(of_sources), columns.take(of_takers)
     kind = sources.args[:, BY_NAME["abc"].field("type")]
     result = np.where(kind == Type.I8, int(Type.I32), int(Type.F32))
     products = _progressions(sources, result, sources.latency, depth=0)
     wanted = _progressions(takers, takers.args[:, BY_NAME["acc"].field("type")], 0, depth=1)
     findings.count("products", int(takers.count.sum()))
-    missing = first_missing(products, wanted)
+    found = match(products, wanted)
+    missing = first_missing(found, takers.count)
     other = {int(Type.I32): int(Type.F32), int(Type.F32): int(Type.I32)}
     for index in np.flatnonzero(missing >= 0).tolist():
         cycle = int(takers.start[index] + missing[index] * takers.step[index])
         group = int(wanted.group[index])
         swapped = group - group % _TYPES + other[group % _TYPES]
-        present = len(products) > 0 and first_missing(products, _single(swapped, cycle))[0] < 0
+        present = len(match(products, _single(swapped, cycle))) > 0
         if present:
             _add(findings, "mxm-type", takers, index, cycle, "acc: the product has another type")
             continue
         name = TABLE[int(takers.row[index])].name
         message = f"{name}: nothing to accumulate, no product is delivered in this cycle"
         _add(findings, "acc-nothing", takers, index, cycle, message)
+    return replace(found, consumer=of_takers[found.consumer], producer=of_sources[found.producer])
 
 
 _TYPES = len(Type)
@@ -175,7 +176,7 @@ _TYPES = len(Type)
 def _progressions(columns: Columns, kind: Ints, delay: Ints | int, depth: int) -> Progressions:
     """Cycles of products, or of their takers, by plane and type."""
     return Progressions(
-        _plane(columns) * _TYPES + kind,
+        plane_numbers(columns) * _TYPES + kind,
         np.full(len(columns), depth, np.int64),
         columns.start + delay,
         columns.step,

@@ -1,24 +1,36 @@
-"""Arithmetic progressions: which elements of one are covered by others, and where two meet.
+"""Arithmetic progressions: which element of one is which element of another.
 
-A bulk instruction touches phases (or cycles) start, start + step, ... `count` of them. All checks
-of who meets whom come down to two questions asked here of whole arrays of progressions.
+A bulk instruction touches phases (or cycles) start, start + step, ... `count` of them. Who meets
+whom comes down to one question, asked here of whole arrays of progressions: for every element of
+every consumer, which producer upstream has it, and as which of its own elements. The verifier
+wants to know where there is none, the linker all the rest.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import gcd
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Progressions", "collisions", "first_missing", "meet"]
+__all__ = [
+    "Progressions",
+    "Segments",
+    "collisions",
+    "expand",
+    "first_missing",
+    "intersect",
+    "match",
+]
 
 Ints = NDArray[np.int64]
 
-TRIES = 6
-"""Candidates looked at for all consumers at once, before the rest is settled one by one."""
+_KEYS = 2**62
+"""Group and start are searched as one number below this."""
+
+_ELEMENTS = 1 << 20
+"""Elements that are looked at one by one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,117 +57,228 @@ class Progressions:
 
     def take(self, index: NDArray[Any]) -> Progressions:
         """The progressions at `index` (a mask or positions)."""
-        columns = (self.group, self.depth, self.start, self.step, self.count, self.owner)
-        return Progressions(*(column[index] for column in columns))
+        return Progressions(*(getattr(self, item.name)[index] for item in fields(self)))
 
 
-def first_missing(producers: Progressions, consumers: Progressions) -> Ints:
-    """Per consumer the number of its first element that no producer upstream has, or -1."""
-    ordered = producers.take(np.lexsort((producers.start, producers.group)))
-    missing = np.full(len(consumers), -1, np.int64)
-    unsettled = np.arange(len(consumers))
-    nearest = _count_before(ordered, consumers) - 1
-    for back in range(TRIES):
-        if not len(unsettled) or not len(ordered):
-            break
-        candidate = nearest[unsettled] - back
-        covered = _covers(ordered, np.maximum(candidate, 0), consumers.take(unsettled))
-        unsettled = unsettled[~(covered & (candidate >= 0))]
-    index = _Index(ordered)
-    for consumer in unsettled.tolist():
-        missing[consumer] = index.first_missing(consumers, consumer)
-    return missing
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """Arrays of one length: elements of consumers and what they are elements of.
 
+    Element `first + k * step` of `consumer` is element `source + k * source_step` of `producer`,
+    for k < `count`. Sorted by consumer; no element of a consumer occurs twice.
+    """
 
-def _count_before(ordered: Progressions, consumers: Progressions) -> Ints:
-    """Per consumer how many producers come before it by group and start, equal ones included."""
-    kind = np.repeat([0, 1], [len(ordered), len(consumers)])
-    start = np.concatenate([ordered.start, consumers.start])
-    group = np.concatenate([ordered.group, consumers.group])
-    order = np.lexsort((kind, start, group))
-    before = np.cumsum(kind[order] == 0)
-    result = np.empty(len(kind), np.int64)
-    result[order] = before
-    return result[len(ordered) :]
+    consumer: Ints
+    producer: Ints
+    first: Ints
+    step: Ints
+    count: Ints
+    source: Ints
+    source_step: Ints
 
+    def __len__(self) -> int:
+        return len(self.consumer)
 
-def _covers(producers: Progressions, candidate: Ints, consumers: Progressions) -> NDArray[np.bool_]:
-    """Whether producer `candidate[i]` has all elements of consumer i, and lies upstream."""
-    p = producers.take(candidate)
-    inside = (p.start <= consumers.start) & (consumers.last <= p.last)
-    aligned = (consumers.start - p.start) % p.step == 0
-    in_step = (consumers.count == 1) | (consumers.step % p.step == 0)
-    near = (p.group == consumers.group) & (p.depth < consumers.depth)
-    covered: NDArray[np.bool_] = inside & aligned & in_step & near
-    return covered
+    def take(self, index: NDArray[Any]) -> Segments:
+        """The segments at `index` (a mask or positions)."""
+        return Segments(*(getattr(self, item.name)[index] for item in fields(self)))
 
-
-class _Index:
-    """Producers sorted by group and start, to find those that overlap a consumer."""
-
-    def __init__(self, ordered: Progressions) -> None:
-        self._all = ordered
-        self._groups: dict[int, tuple[Progressions, Ints]] = {}
-
-    def first_missing(self, consumers: Progressions, index: int) -> int:
-        """The first element of one consumer that no producer upstream has, or -1."""
-        start, step, count = (
-            int(c[index]) for c in (consumers.start, consumers.step, consumers.count)
+    @staticmethod
+    def joined(parts: list[Segments]) -> Segments:
+        """All segments of several tables, sorted by consumer and first element."""
+        columns = (
+            np.concatenate([getattr(part, item.name) for part in parts])
+            for item in fields(Segments)
         )
-        last = start + (count - 1) * step
-        group, reach = self._group(int(consumers.group[index]))
-        begin = int(np.searchsorted(reach, start, "left"))
-        end = int(np.searchsorted(group.start, last, "right"))
-        near = group.take(np.arange(begin, max(begin, end)))
-        near = near.take((near.last >= start) & (near.depth < consumers.depth[index]))
-        filled = np.zeros(count, np.bool_)
-        _fill_singles(filled, near.take(near.count == 1), start, step)
-        several = near.take(near.count > 1)
-        for p in zip(
-            several.start.tolist(), several.step.tolist(), several.count.tolist(), strict=True
-        ):
-            _fill(filled, start, step, p)
-        return -1 if filled.all() else int(np.argmin(filled))
-
-    def _group(self, group: int) -> tuple[Progressions, Ints]:
-        """The producers of a group, and the furthest element among each and those before it."""
-        if group not in self._groups:
-            begin, end = np.searchsorted(self._all.group, [group, group + 1]).tolist()
-            members = self._all.take(np.arange(begin, end))
-            self._groups[group] = members, np.maximum.accumulate(members.last)
-        return self._groups[group]
+        whole = Segments(*columns)
+        return whole.take(np.lexsort((whole.first, whole.consumer)))
 
 
-def _fill_singles(filled: NDArray[np.bool_], singles: Progressions, start: int, step: int) -> None:
-    offset = singles.start - start
-    number = offset // step
-    hit = (offset % step == 0) & (number >= 0) & (number < len(filled))
-    filled[number[hit]] = True
+def expand(counts: Ints) -> tuple[Ints, Ints]:
+    """(i, 0), (i, 1), ... `counts[i]` times for every i: the two columns."""
+    each = np.repeat(np.arange(len(counts)), counts)
+    return each, np.arange(len(each)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
-def _fill(filled: NDArray[np.bool_], start: int, step: int, producer: tuple[int, int, int]) -> None:
-    """Mark the elements start + i * step that a producer (start, step, count) has."""
-    first = meet((start, step, len(filled)), producer)
-    if first is None:
-        return
-    p_start, p_step, p_count = producer
-    stop = min(len(filled), (p_start + (p_count - 1) * p_step - start) // step + 1)
-    filled[(first - start) // step : stop : p_step // gcd(step, p_step)] = True
+def match(producers: Progressions, consumers: Progressions) -> Segments:
+    """For every element of a consumer the nearest producer upstream that has it, if any has."""
+    consumer, producer = _overlapping(producers, consumers)
+    upstream = producers.depth[producer] < consumers.depth[consumer]
+    pairs = _shared(producers, consumers, consumer[upstream], producer[upstream])
+    # The nearest producer comes first; mostly it has all that the consumer wants.
+    order = np.lexsort((-producers.depth[pairs.producer], pairs.consumer))
+    pairs = pairs.take(order)
+    nearest = np.ones(len(pairs), np.bool_)
+    nearest[1:] = pairs.consumer[1:] != pairs.consumer[:-1]
+    whole = nearest & (pairs.count == consumers.count[pairs.consumer])
+    settled = np.zeros(len(consumers), np.bool_)
+    settled[pairs.consumer[whole]] = True
+    rest = pairs.take(~settled[pairs.consumer])
+    return Segments.joined([pairs.take(whole), _nearest(producers, rest)])
 
 
-def meet(a: tuple[int, int, int], b: tuple[int, int, int]) -> int | None:
-    """The least common element of two progressions (start, step, count), or None."""
+def _overlapping(producers: Progressions, consumers: Progressions) -> tuple[Ints, Ints]:
+    """All (consumer, producer) of one group whose spans overlap.
+
+    Producers are searched by classes of length: of a class, those near a consumer start at most
+    one length before it, and hardly any of these have ended.
+    """
+    if not len(producers) or not len(consumers):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    length = producers.last - producers.start
+    level = np.zeros(len(producers), np.int64)
+    np.ceil(np.log2(length + 1), out=level, casting="unsafe")
+    level += level & 1
+    low = min(int(consumers.start.min()) - (2 << int(level.max())), int(producers.start.min()))
+    span = max(int(consumers.last.max()), int(producers.start.max())) - low + 2
+    groups = np.unique(producers.group)
+    if len(groups) * span >= _KEYS:
+        return _halves(producers, consumers, int(groups[len(groups) // 2]))
+    wanted = np.flatnonzero(np.isin(consumers.group, groups))
+    base = np.searchsorted(groups, consumers.group[wanted]) * span - low
+    key = np.searchsorted(groups, producers.group) * span - low + producers.start
+    found = []
+    for number in np.unique(level).tolist():
+        members = np.flatnonzero(level == number)
+        members = members[np.argsort(key[members], kind="stable")]
+        keys = key[members]
+        begin = np.searchsorted(keys, base + consumers.start[wanted] - (1 << number), "left")
+        end = np.searchsorted(keys, base + consumers.last[wanted], "right")
+        each, offset = expand(end - begin)
+        consumer, producer = wanted[each], members[begin[each] + offset]
+        alive = producers.last[producer] >= consumers.start[consumer]
+        found.append((consumer[alive], producer[alive]))
+    return np.concatenate([c for c, _ in found]), np.concatenate([p for _, p in found])
+
+
+def _halves(producers: Progressions, consumers: Progressions, middle: int) -> tuple[Ints, Ints]:
+    """`_overlapping` of the groups below `middle` and of the others."""
+    found = []
+    for side in (0, 1):
+        p, c = (
+            np.flatnonzero((part.group >= middle) == bool(side)) for part in (producers, consumers)
+        )
+        consumer, producer = _overlapping(producers.take(p), consumers.take(c))
+        found.append((c[consumer], p[producer]))
+    return np.concatenate([c for c, _ in found]), np.concatenate([p for _, p in found])
+
+
+def _shared(
+    producers: Progressions, consumers: Progressions, consumer: Ints, producer: Ints
+) -> Segments:
+    """The elements that each pair has in common; pairs without any are left out."""
+    c = (consumers.start[consumer], consumers.step[consumer], consumers.count[consumer])
+    p = (producers.start[producer], producers.step[producer], producers.count[producer])
+    found = Segments(consumer, producer, *intersect(c, p))
+    return found.take(found.count > 0)
+
+
+def intersect(
+    a: tuple[Ints, Ints, Ints], b: tuple[Ints, Ints, Ints]
+) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+    """Common elements of progressions (start, step, count) with positive steps, pair by pair.
+
+    Columns `first`, `step`, `count`, `source`, `source_step` of `Segments`, with numbers of
+    elements of `a` and of `b`; the count is 0 where nothing is common.
+    """
     (a0, da, na), (b0, db, nb) = a, b
-    divisor = gcd(da, db)
-    if (b0 - a0) % divisor:
-        return None
+    # A single element is in step with anything.
+    da = np.where(na == 1, db, da)
+    db = np.where(nb == 1, da, db)
+    divisor = np.gcd(da, db)
+    delta = b0 - a0
     modulus = db // divisor
-    i = (b0 - a0) // divisor * pow(da // divisor, -1, modulus) % modulus
-    value = a0 + i * da
-    period = da * modulus
-    if value < b0:
-        value += -(-(b0 - value) // period) * period
-    return value if value <= min(a0 + (na - 1) * da, b0 + (nb - 1) * db) else None
+    residue = np.zeros(len(delta), np.int64)
+    far = np.flatnonzero(modulus > 1)
+    if len(far):
+        inverse = _inverse((da // divisor)[far], modulus[far])
+        residue[far] = (delta // divisor)[far] % modulus[far] * inverse % modulus[far]
+    least = np.maximum(0, -(-delta // da))
+    first = least + (residue - least) % modulus
+    most = np.minimum(na - 1, (delta + (nb - 1) * db) // da)
+    count = np.where(delta % divisor == 0, np.maximum(0, (most - first) // modulus + 1), 0)
+    source = (first * da - delta) // db
+    return first, modulus, count, source, modulus * da // db
+
+
+def _inverse(number: Ints, modulus: Ints) -> Ints:
+    """`number ** -1` modulo `modulus`, to which it is coprime: Euclid's algorithm, extended."""
+    old, new = number % modulus, modulus.copy()
+    old_factor, factor = np.ones_like(old), np.zeros_like(old)
+    while new.any():
+        quotient = old // np.maximum(new, 1)
+        live = new > 0
+        old, new = np.where(live, new, old), np.where(live, old - quotient * new, new)
+        old_factor, factor = (
+            np.where(live, factor, old_factor),
+            np.where(live, old_factor - quotient * factor, factor),
+        )
+    return old_factor % modulus
+
+
+def _nearest(producers: Progressions, pairs: Segments) -> Segments:
+    """Where several producers share a consumer, who has which element: element by element."""
+    parts = [pairs.take(np.zeros(0, np.int64))]
+    order = np.argsort(pairs.consumer, kind="stable")
+    pairs = pairs.take(order)
+    begins = np.flatnonzero(np.diff(pairs.consumer, prepend=-1))
+    total = np.cumsum(pairs.count)
+    while len(begins):
+        begin = int(begins[0])
+        done = int(total[begin - 1]) if begin else 0
+        # As many consumers as stay below the limit, and at least one.
+        inside = np.searchsorted(total, done + _ELEMENTS, "right")
+        cut = begins[1:][begins[1:] <= inside]
+        end = int(cut[-1]) if len(cut) else int(begins[1]) if len(begins) > 1 else len(pairs)
+        if inside >= len(pairs):
+            end = len(pairs)
+        parts.append(_by_element(producers, pairs.take(np.arange(begin, end))))
+        begins = begins[begins >= end]
+    return Segments.joined(parts)
+
+
+def _by_element(producers: Progressions, pairs: Segments) -> Segments:
+    pair, number = expand(pairs.count)
+    consumer = pairs.consumer[pair]
+    element = pairs.first[pair] + number * pairs.step[pair]
+    depth = producers.depth[pairs.producer[pair]]
+    order = np.lexsort((depth, element, consumer))
+    last = np.ones(len(order), np.bool_)
+    last[:-1] = (np.diff(consumer[order]) != 0) | (np.diff(element[order]) != 0)
+    kept = np.sort(order[last])  # by pair and number again
+    return _runs(pairs, pair[kept], number[kept])
+
+
+def _runs(pairs: Segments, pair: Ints, number: Ints) -> Segments:
+    """The elements `number` of `pair`, joined where one follows the other."""
+    begins = np.ones(len(pair), np.bool_)
+    begins[1:] = (np.diff(pair) != 0) | (np.diff(number) != 1)
+    at = np.flatnonzero(begins)
+    p, n = pair[at], number[at]
+    return Segments(
+        pairs.consumer[p],
+        pairs.producer[p],
+        pairs.first[p] + n * pairs.step[p],
+        pairs.step[p],
+        np.diff(np.append(at, len(pair))),
+        pairs.source[p] + n * pairs.source_step[p],
+        pairs.source_step[p],
+    )
+
+
+def first_missing(segments: Segments, counts: Ints) -> Ints:
+    """Per consumer of `counts` elements the number of the first in no segment, or -1."""
+    missing = np.full(len(counts), -1, np.int64)
+    covered = np.zeros(len(counts), np.int64)
+    np.add.at(covered, segments.consumer, segments.count)
+    for consumer in np.flatnonzero(covered < counts).tolist():
+        begin, end = np.searchsorted(segments.consumer, [consumer, consumer + 1])
+        filled = np.zeros(int(counts[consumer]), np.bool_)
+        for row in range(int(begin), int(end)):
+            first, step = int(segments.first[row]), int(segments.step[row])
+            filled[first : first + int(segments.count[row]) * step : step] = True
+        missing[consumer] = int(np.argmin(filled))
+    return missing
 
 
 def collisions(producers: Progressions) -> list[tuple[int, int, int]]:
@@ -163,30 +286,17 @@ def collisions(producers: Progressions) -> list[tuple[int, int, int]]:
     order = np.lexsort((producers.start, producers.depth, producers.group))
     p = producers.take(order)
     same = (p.group[1:] == p.group[:-1]) & (p.depth[1:] == p.depth[:-1])
+    place = np.concatenate([[0], np.cumsum(~same)]) if len(p) else np.zeros(0, np.int64)
     # Where nobody starts before the one before it has ended, nobody can meet.
-    overlapping = np.flatnonzero(same & (p.start[1:] <= p.last[:-1]))
-    begins = np.flatnonzero(np.concatenate([[True], ~same]))
-    ends = np.concatenate([begins[1:], [len(p)]])
-    pairs: list[tuple[int, int, int]] = []
-    for run in np.unique(np.searchsorted(begins, overlapping, "right") - 1).tolist():
-        members = np.arange(begins[run], ends[run])
-        pairs += [
-            (int(order[members[i]]), int(order[members[j]]), at)
-            for i, j, at in _meetings(p.take(members))
-        ]
-    return pairs
-
-
-def _meetings(p: Progressions) -> list[tuple[int, int, int]]:
-    """All pairs of one run, sorted by start, that meet: (i, j, least common element)."""
-    rows = list(zip(p.start.tolist(), p.step.tolist(), p.count.tolist(), strict=True))
-    found = []
-    active: list[int] = []
-    for j, (start, step, count) in enumerate(rows):
-        active = [i for i in active if rows[i][0] + (rows[i][2] - 1) * rows[i][1] >= start]
-        for i in active:
-            at = meet(rows[i], (start, step, count))
-            if at is not None:
-                found.append((i, j, at))
-        active.append(j)
-    return found
+    crowded = np.zeros(len(p) + 1, np.bool_)
+    crowded[place[1:][same & (p.start[1:] <= p.last[:-1])]] = True
+    near = np.flatnonzero(crowded[place])
+    mine = Progressions(
+        place[near], p.depth[near], p.start[near], p.step[near], p.count[near], order[near]
+    )
+    earlier, later = _overlapping(mine, mine)
+    once = earlier < later
+    pairs = _shared(mine, mine, earlier[once], later[once])
+    at = mine.start[pairs.consumer] + pairs.first * mine.step[pairs.consumer]
+    first, second = mine.owner[pairs.consumer], mine.owner[pairs.producer]
+    return list(zip(first.tolist(), second.tolist(), at.tolist(), strict=True))

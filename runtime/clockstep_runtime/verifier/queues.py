@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from clockstep_isa.geometry import Unit
 from clockstep_isa.table import BY_NAME, TABLE
 from clockstep_runtime.verifier.columns import STREAM_WIDTHS, Columns
-from clockstep_runtime.verifier.progressions import meet
+from clockstep_runtime.verifier.progressions import intersect
 from clockstep_runtime.verifier.report import Findings
 
 __all__ = ["check_addresses", "check_queues"]
@@ -95,20 +95,19 @@ def _held_until(columns: Columns) -> Ints:
 
 def _check_bank(columns: Columns, index: int, findings: Findings) -> None:
     """Two accesses of one bank in one cycle, by an instruction and the one before it."""
-    spans = [
-        (int(columns.start[i]), int(columns.step[i]), int(columns.count[i]))
-        for i in (index - 1, index)
-    ]
-    at = meet(spans[0], spans[1])
-    if at is None:
+    pair = (index - 1, index)
+    earlier, later = ((columns.start[[i]], columns.step[[i]], columns.count[[i]]) for i in pair)
+    first, _, common, other, _ = intersect(earlier, later)
+    if not common[0]:
         return
     banks = [
-        _address(columns, i, (at - span[0]) // span[1]) // columns.machine.mem.words_per_bank
-        for i, span in zip((index - 1, index), spans, strict=True)
+        _address(columns, i, int(number[0])) // columns.machine.mem.words_per_bank
+        for i, number in zip(pair, (first, other), strict=True)
     ]
     if banks[0] == banks[1]:
+        cycle = int(columns.start[index] + other[0] * columns.step[index])
         unit, chip = columns.unit(index), int(columns.chip[index])
-        findings.add("bank-conflict", chip, unit.name, at, f"bank {banks[0]} is accessed twice")
+        findings.add("bank-conflict", chip, unit.name, cycle, f"bank {banks[0]} is accessed twice")
 
 
 def _address(columns: Columns, index: int, step: int) -> int:
