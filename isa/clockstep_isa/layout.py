@@ -72,12 +72,18 @@ class Binding:
     layouts: tuple[Layout, ...]
 
     def encode(self, value: NDArray[np.generic], place: Callable[..., None]) -> None:
-        """Call `place(chip, queue, address, words)` for every piece; words are uint8 [n, columns].
+        """Call `place(chip, queue, address, words)` for every piece, in their order.
 
-        Raises `UsageError` if `value` has another shape or dtype, or an integer that the
-        stored type cannot hold.
+        `value` has the tensor's shape, or one leading axis more: independent values, and then
+        words have that axis as well. Words are uint8 [..., rows, columns]. Raises `UsageError` if
+        `value` has another shape or dtype, or an integer that the stored type cannot hold.
         """
-        if value.shape != self.shape or value.dtype != tensor_dtype(self.dtype):
+        leading = value.shape[: value.ndim - len(self.shape)]
+        if (
+            len(leading) > 1
+            or value.shape != leading + self.shape
+            or value.dtype != tensor_dtype(self.dtype)
+        ):
             raise UsageError(
                 "input-type",
                 f"is {value.dtype}{list(value.shape)}, the program wants "
@@ -85,11 +91,12 @@ class Binding:
                 where=f"input {self.name!r}",
             )
         for layout in self.layouts:
-            matrix = value.transpose(layout.axes).reshape(layout.rows, layout.columns)
+            axes = [*range(len(leading)), *(len(leading) + axis for axis in layout.axes)]
+            matrix = value.transpose(axes).reshape(*leading, layout.rows, layout.columns)
             data = _to_stored(matrix, layout, self.name)
-            raw = data.view(np.uint8).reshape(layout.rows, layout.columns, layout.stored.bytes)
+            raw = data.view(np.uint8).reshape(*data.shape, layout.stored.bytes)
             for byte, row, rows, column, columns, chip, queue, address in layout.pieces.tolist():
-                block = raw[row : row + rows, column : column + columns, byte]
+                block = raw[..., row : row + rows, column : column + columns, byte]
                 place(chip, queue, address, block)
 
     def decode(
@@ -97,19 +104,28 @@ class Binding:
     ) -> NDArray[np.generic]:
         """The tensor, from `fetch(chip, queue, address, rows)` -> uint8 [rows, lanes]."""
         layout = self.layouts[0]
-        width = layout.stored.bytes
-        raw = np.zeros((layout.rows, layout.columns, width), np.uint8)
+        raw = np.zeros((layout.rows, layout.columns, layout.stored.bytes), np.uint8)
         for byte, row, rows, column, columns, chip, queue, address in layout.pieces.tolist():
             words = fetch(chip, queue, address, rows)
             raw[row : row + rows, column : column + columns, byte] = words[:, :columns]
-        values = raw.view(numpy_type(layout.stored)).reshape(layout.rows, layout.columns)
+        return self.tensor(raw.view(numpy_type(layout.stored))[..., 0])
+
+    def tensor(self, matrix: NDArray[np.generic]) -> NDArray[np.generic]:
+        """The tensor that the first layout stores as `matrix`.
+
+        `matrix` is [..., rows, columns] of the stored type; the leading axis, if any, is kept.
+        """
+        layout = self.layouts[0]
+        leading = matrix.shape[:-2]
         dtype = tensor_dtype(self.dtype)
+        values = matrix
         if layout.offset:
             values = values.astype(np.int64) - layout.offset
         with np.errstate(over="ignore", invalid="ignore"):
-            values = values.astype(dtype)
+            values = values.astype(dtype, copy=False)
         permuted = tuple(self.shape[axis] for axis in layout.axes)
-        return values.reshape(permuted).transpose(np.argsort(layout.axes).tolist())
+        back = [len(leading) + int(axis) for axis in np.argsort(layout.axes)]
+        return values.reshape((*leading, *permuted)).transpose([*range(len(leading)), *back])
 
 
 def _to_stored(matrix: NDArray[np.generic], layout: Layout, name: str) -> NDArray[np.generic]:
