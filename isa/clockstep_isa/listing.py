@@ -10,7 +10,7 @@ it is 1, and after a semicolon the node and the tensor tile it serves. `#` begin
       120  c0.mem.W3  read 64+1 -> E4  *70    ; fc1 | x[0:70]
       124  c0.vxm.0   addi.f32 E4, #-0.5 -> W8
 
-Directives, one a line: `.clockstep 2` (version of this form), `.machine NAME` or `.machine {json}`,
+Directives, one a line: `.clockstep 1` (version of this form), `.machine NAME` or `.machine {json}`,
 `.set KEY=VALUE`, `.chips N`, `.cycles N` (the promise; computed if absent), `.info {json}`,
 `.node {json}`, `.input {json}`, `.output {json}`, `.probe {json}` (a tensor in between, after its
 nodes), `.no-weights` (compiled without), `.word QUEUE ADDRESS = hexadecimal bytes, zero-padded`,

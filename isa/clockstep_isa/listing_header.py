@@ -32,7 +32,7 @@ from clockstep_isa.program import LAST_CYCLE, Image, Node, Probe
 
 __all__ = ["LISTING_VERSION", "Directive", "Header", "queue_number", "read_header"]
 
-LISTING_VERSION = 2
+LISTING_VERSION = 1
 _FIRST = ("clockstep", "machine", "set", "chips")
 """Read before all others wherever they stand, because the others need a machine."""
 

@@ -189,7 +189,7 @@ BAD_LINES = [
     ("9999999999999999999999 c0.mem.W1 read 1 -> E4", "cycle 9999999999999999999999 is not in 0"),
     (".wrod c0.mem.W0 1 = 00", r"no directive .wrod .*did you mean .word"),
     (".machine tiny", ".machine stands twice"),
-    (".clockstep 1", "listing version '1', want 2"),
+    (".clockstep 2", "listing version '2', want 1"),
     (".set foo=1", "unknown key 'foo'"),
     (".set mem.banks=99", "mem.banks = 99 is outside 1 to 16"),
     (".cycles many", "'many' is not an integer from 0"),
