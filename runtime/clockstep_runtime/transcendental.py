@@ -87,5 +87,6 @@ def _exp2_wide(x: Float64) -> Float64:
 def _horner(x: Float64, coefficients: tuple[float, ...]) -> Float64:
     total = np.full_like(x, coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
-        total = total * x + coefficient
+        total *= x
+        total += coefficient
     return total

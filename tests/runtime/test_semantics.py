@@ -25,6 +25,8 @@ EXACT: dict[str, Callable[[Any, Any], Any]] = {
     "sub": operator.sub,
     "mul": operator.mul,
 }
+SXM_UNITS = (Unit.PERMUTE, Unit.TRANSPOSE, Unit.DISTRIBUTE)
+BINARY = sorted(name for name in EXECUTES if name + "i" in EXECUTES)
 CANONICAL = {Type.F16: 0x7E00, Type.F32: 0x7FC00000}
 UNSIGNED: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 
@@ -68,7 +70,7 @@ def clamp(value: int, kind: Type) -> int:
 
 
 def test_every_row_that_computes_has_one_meaning_and_nothing_else_has() -> None:
-    computing = (Unit.VXM, Unit.PERMUTE, Unit.TRANSPOSE, Unit.DISTRIBUTE)
+    computing = (Unit.VXM, *SXM_UNITS)
     wanted = {row.name for row in TABLE if row.unit in computing} | {"abc"}
     assert set(EXECUTES) == wanted
 
@@ -177,7 +179,7 @@ def test_unary(kind: Type) -> None:
     assert bits_of(absolute) == [x & ~sign for x in bits_of(a)]
 
 
-@pytest.mark.parametrize("name", [n for n in sorted(EXECUTES) if n + "i" in EXECUTES])
+@pytest.mark.parametrize("name", BINARY)
 def test_an_immediate_is_an_operand_on_all_lanes(name: str) -> None:
     a = random_bits(Type.I16, 50, 3)
     for value in (-7, 0, 12345):
@@ -249,44 +251,105 @@ def test_integer_to_integer(
     assert cast(a, to, overflow=overflow).tolist() == [fit(x, to) for x in a.tolist()]
 
 
+def lanes_of(*streams: list[int]) -> np.ndarray:
+    """Bytes [lanes, streams], from the bytes of each stream."""
+    return np.array(streams, np.uint8).T
+
+
 @settings(deadline=None)
 @given(st.integers(-9000, 9000), st.integers(0, 30), st.integers(0, 30), st.sampled_from([1, 2, 4]))
 def test_shift(amount: int, low: int, high: int, width: int) -> None:
-    a = np.arange(1, width * 16 + 1, dtype=np.uint8).reshape(width, 4, 4)
-    got = EXECUTES["shift"](a=a, amount=amount, low=low, high=high).reshape(width, 16)
-    for row, source in zip(got.tolist(), a.reshape(width, 16).tolist(), strict=True):
-        for i, value in enumerate(row):
-            kept = low <= i < high and 0 <= i - amount < 16
-            assert value == (source[i - amount] if kept else 0)
+    a = np.arange(1, width * 16 + 1, dtype=np.uint8).reshape(16, width)
+    got = EXECUTES["shift"](a=a, amount=amount, low=low, high=high)
+    for i, lane in enumerate(got.tolist()):
+        kept = low <= i < high and 0 <= i - amount < 16
+        assert lane == (a[i - amount].tolist() if kept else [0] * width)
 
 
 def test_broadcast() -> None:
-    a = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
-    got = EXECUTES["broadcast"](a=a, lane=5)
-    assert got.shape == a.shape
-    assert got.reshape(2, 16).tolist() == [[5] * 16, [21] * 16]
+    a = np.arange(32, dtype=np.uint8).reshape(16, 2)
+    assert EXECUTES["broadcast"](a=a, lane=5).tolist() == [[10, 11]] * 16
 
 
 def test_permute_has_a_16_bit_map_and_zero_beyond_the_lanes() -> None:
-    a = np.arange(10, 42, dtype=np.uint8).reshape(2, 4, 4)
+    a = np.arange(10, 42, dtype=np.uint8).reshape(16, 2)
     index = [15, 0, 3, 3, 16, 255, 256, 65535, 1, 2, 4, 5, 6, 7, 8, 9]
-    bits = np.array(index, "<u2").view(np.uint8).reshape(16, 2).T.reshape(2, 4, 4)
-    got = EXECUTES["permute"](a=a, map=bits).reshape(2, 16)
-    for row, source in zip(got.tolist(), a.reshape(2, 16).tolist(), strict=True):
-        assert row == [source[i] if i < 16 else 0 for i in index]
+    bits = lanes_of([i % 256 for i in index], [i // 256 for i in index])
+    got = EXECUTES["permute"](a=a, map=bits)
+    assert got.tolist() == [a[i].tolist() if i < 16 else [0, 0] for i in index]
 
 
 def test_transpose_swaps_stream_and_lane_in_every_superlane() -> None:
-    a = np.random.default_rng(0).integers(0, 256, (4, 5, 4), dtype=np.uint8)
-    got = EXECUTES["transpose"](a=a)
-    for stream in range(4):
-        for superlane in range(5):
-            for lane in range(4):
-                assert got[stream, superlane, lane] == a[lane, superlane, stream]
+    a = np.random.default_rng(0).integers(0, 256, (20, 4), dtype=np.uint8)
+    got = EXECUTES["transpose"](a=a, per_superlane=4)
+    for superlane in range(5):
+        for lane in range(4):
+            for stream in range(4):
+                assert got[4 * superlane + lane, stream] == a[4 * superlane + stream, lane]
 
 
 def test_distribute_stays_in_the_superlane() -> None:
-    a = np.arange(16, dtype=np.uint8).reshape(1, 4, 4)
-    index = np.array([3, 3, 0, 4] * 3 + [1, 255, 2, 0], np.uint8).reshape(1, 4, 4)
-    got = EXECUTES["distribute"](a=a, map=index).reshape(4, 4)
-    assert got.tolist() == [[3, 3, 0, 0], [7, 7, 4, 0], [11, 11, 8, 0], [13, 0, 14, 12]]
+    a = lanes_of(list(range(16)))
+    index = lanes_of([3, 3, 0, 4] * 3 + [1, 255, 2, 0])
+    got = EXECUTES["distribute"](a=a, map=index, per_superlane=4)
+    assert got[:, 0].tolist() == [3, 3, 0, 0, 7, 7, 4, 0, 11, 11, 8, 0, 13, 0, 14, 12]
+
+
+SXM: dict[str, dict[str, Any]] = {
+    "shift": {"amount": 3, "low": 1, "high": 9},
+    "broadcast": {"lane": 7},
+    "permute": {},
+    "transpose": {"per_superlane": 4},
+    "distribute": {"per_superlane": 4},
+}
+MAP_STREAMS = {"permute": 2, "distribute": 1}
+
+
+def test_every_row_of_the_sxm_is_tried_in_batches() -> None:
+    assert set(SXM) == {row.name for row in TABLE if row.unit in SXM_UNITS}
+
+
+@pytest.mark.parametrize("name", SXM)
+def test_sxm_takes_leading_axes(name: str) -> None:
+    """A batch gives what its vectors give one by one, with maps for each or one for all."""
+    generator = np.random.default_rng(11)
+    width = {"transpose": 4, "distribute": 1}.get(name, 2)
+    a = generator.integers(0, 256, (3, 2, 16, width), dtype=np.uint8)
+    streams = MAP_STREAMS.get(name)
+    maps = [{}]
+    if streams:
+        # Mostly within the lanes, some beyond, also by the high byte alone.
+        table = generator.integers(0, 18, (3, 2, 16, streams), dtype=np.uint8)
+        table[..., 1:] = generator.random((3, 2, 16, streams - 1)) < 0.1
+        maps = [{"map": table}, {"map": table[1, 0]}, {"map": table[:, :1]}]
+    for found in maps:
+        got = EXECUTES[name](a=a, **found, **SXM[name])
+        assert got.shape == a.shape
+        for i, j in np.ndindex(3, 2):
+            one = {key: np.broadcast_to(m, (3, 2, *m.shape[-2:]))[i, j] for key, m in found.items()}
+            wanted = EXECUTES[name](a=a[i, j], **one, **SXM[name])
+            assert got[i, j].tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("kind", Type)
+@pytest.mark.parametrize("name", BINARY)
+def test_vxm_operands_broadcast(name: str, kind: Type) -> None:
+    """[batch, rows, lanes] with [rows, lanes], [1, lanes] or one element; nothing is changed."""
+    a = np.concatenate([specials(kind), random_bits(kind, 60, 20)])[:60].reshape(3, 4, 5)
+    for b in (a[1], a[2, 3:], a[0, 0, :1], a[0, 0, 0:1].reshape(())):
+        before = a.copy(), b.copy()
+        got = EXECUTES[name](a=a, b=b)
+        spread = np.ascontiguousarray(np.broadcast_to(b, a.shape))
+        flat = EXECUTES[name](a=a.ravel(), b=spread.ravel())
+        assert got.shape == a.shape
+        assert got.tobytes() == flat.tobytes()
+        assert (a.tobytes(), b.tobytes()) == tuple(x.tobytes() for x in before)
+
+
+@pytest.mark.parametrize("kind", Type)
+def test_a_long_array_is_cast_as_its_pieces(kind: Type) -> None:
+    """Long computations go block by block; no element may get lost between blocks."""
+    a = random_bits(kind, 3 * 32768 + 7, 21).reshape(1, -1, 1)
+    for to in Type:
+        pieces = [cast(a[:, i : i + 5000], to).tobytes() for i in range(0, a.size, 5000)]
+        assert cast(a, to).tobytes() == b"".join(pieces)

@@ -173,18 +173,17 @@ class Chip:
             for item in issue.row.fields
             if item.name not in ("type", "width", "out")
         }
+        if issue.row.unit in (Unit.TRANSPOSE, Unit.DISTRIBUTE):
+            arguments["per_superlane"] = self.machine.lanes.per_superlane
         result = EXECUTES[issue.row.name](**arguments)
-        if issue.row.unit is Unit.VXM:
-            return _bytes(result)
-        return result.reshape(len(result), -1)
+        return _bytes(result) if issue.row.unit is Unit.VXM else np.ascontiguousarray(result.T)
 
     def _value(self, issue: Issue, item: Field, operands: dict[str, Vectors]) -> Any:
         value = issue.fields[item.name]
         if item.kind is Kind.STREAM and issue.row.unit is Unit.VXM:
             return _elements(operands[item.name], _type(issue))
         if item.kind is Kind.STREAM:
-            lanes = self.machine.lanes
-            return operands[item.name].reshape(-1, lanes.superlanes, lanes.per_superlane)
+            return operands[item.name].T
         if item.kind is Kind.IMMEDIATE:
             kind = _type(issue)
             return np.array([value], "<u4").view(numpy_type(kind))[:1]
