@@ -1,0 +1,95 @@
+"""The slow path of fp16 products: exact integer sums, and what infinities and NaN make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MOST_ROWS", "exact_product", "special_product"]
+
+Half = NDArray[np.float16]
+Wide = NDArray[np.float64]
+
+MOST_ROWS = 8192
+"""Sums of so many products of 20-bit integers stay within 2**53, in whatever order."""
+
+PART_BITS = 20
+"""A finite fp16 is an integer below 2**40 times 2**-24: two parts of this many bits."""
+
+
+def exact_product(activation: Wide, weights: Wide) -> NDArray[np.float32]:
+    """activation [m, r] @ weights [columns, r].T, each sum rounded once, ties to even; 0 is +0.
+
+    Values are those of finite fp16 numbers. Parts are multiplied apart, in float64 but exactly:
+    with x = high * 2**-4 + low * 2**-24 all four products of parts are integers below 2**40.
+    """
+    m, columns = len(activation), len(weights)
+    left = np.concatenate(_parts(activation))
+    right = np.concatenate(_parts(weights))
+    sums = np.matmul(left, right.T).astype(np.int64)
+    middle = sums[:m, columns:] + sums[m:, :columns]
+    return _rounded(sums[:m, :columns], middle, sums[m:, columns:])
+
+
+def special_product(
+    activation: Half, weights: Half, finite: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """`finite`, replaced where IEEE products and sums would be infinite or NaN.
+
+    `finite` is the product with infinities and NaN taken as 0. Which terms are special is counted
+    by products of indicators, so no BLAS has to know what an infinity is.
+    """
+    with np.errstate(invalid="ignore"):
+        a, w = activation.astype(np.float32), weights.astype(np.float32)
+    up, down, above, below = a == np.inf, a == -np.inf, a > 0, a < 0
+    w_up, w_down, w_above, w_below = w == np.inf, w == -np.inf, w > 0, w < 0
+    plus = _meet((up, down, above, below), (w_above, w_below, w_up, w_down))
+    minus = _meet((up, down, above, below), (w_below, w_above, w_down, w_up))
+    nan = _meet(
+        (np.isnan(a), np.ones(a.shape, np.bool_), up | down, a == 0),
+        (np.ones(w.shape, np.bool_), np.isnan(w), w == 0, w_up | w_down),
+    )
+    values = np.array([0, np.inf, -np.inf, np.nan], np.float32)
+    kind = np.where(nan | (plus & minus), 3, np.where(minus, 2, plus.astype(np.intp)))
+    result: NDArray[np.float32] = np.where(kind == 0, finite, values[kind])
+    return result
+
+
+def _parts(values: Wide) -> tuple[Wide, Wide]:
+    high = np.floor(values * 2.0**4)
+    return high, (values * 2.0**4 - high) * 2.0**PART_BITS
+
+
+def _rounded(
+    high: NDArray[np.int64], middle: NDArray[np.int64], low: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """(high * 2**40 + middle * 2**20 + low) * 2**-48 rounded to float32."""
+    mask = (1 << PART_BITS) - 1
+    middle = middle + (low >> PART_BITS)
+    high = high + (middle >> PART_BITS)
+    rest = ((middle & mask) << PART_BITS) | (low & mask)
+    # The number is high * 2**40 + rest, 0 <= rest < 2**40. If it has no more than 63 bits the
+    # conversion rounds it. Else its lowest 31 bits are far below what float32 keeps, and one bit
+    # that says whether they are all 0 does for them.
+    short = np.abs(high) < 1 << 22
+    whole = (np.where(short, high, 0) << 40) | rest
+    odd = (rest & ((1 << 31) - 1)) != 0
+    tail = (np.where(short, 0, high) << 9) | (rest >> 31) | odd
+    result: NDArray[np.float32] = np.where(
+        short,
+        whole.astype(np.float32) * np.float32(2.0**-48),
+        tail.astype(np.float32) * np.float32(2.0**-17),
+    )
+    return result
+
+
+def _meet(
+    left: Sequence[NDArray[np.bool_]], right: Sequence[NDArray[np.bool_]]
+) -> NDArray[np.bool_]:
+    """Where row i of some left matrix and row j of its right one are both true somewhere."""
+    a = np.concatenate(left, axis=1).astype(np.float32)
+    w = np.concatenate(right, axis=1).astype(np.float32)
+    counts: NDArray[np.bool_] = np.matmul(a, w.T) > 0
+    return counts

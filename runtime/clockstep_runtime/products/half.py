@@ -1,0 +1,168 @@
+"""Exact fp16 products: float64 sums with a bound on their error, doubtful roundings done again.
+
+Products of fp16 numbers are exact in float64; a BLAS may add them in any order, so its sum is
+right only up to a bound. Where both ends of the bound round to the same float32, so does the exact
+sum. The few other elements go to `exact.py`, where a new way to settle them belongs.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_runtime.products.exact import MOST_ROWS, exact_product, special_product
+
+__all__ = ["HalfWeights", "half_product"]
+
+Half = NDArray[np.float16]
+Wide = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+BLOCK_ELEMENTS = 1 << 20
+"""Elements of an intermediate block: 8 MiB, which malloc reuses instead of mapping it anew."""
+
+SLACK = 1 + 2.0**-20
+"""More than all rounding errors in computing a bound from at most `MOST_ROWS` numbers."""
+
+
+class HalfWeights:
+    """Installed fp16 arrays: `matrix` is float16 [columns, rows], or [batch, columns, rows].
+
+    The matrix must not change afterwards: other forms of it are made when first needed, and kept.
+    """
+
+    def __init__(self, matrix: Half) -> None:
+        assert matrix.dtype == np.float16, f"fp16 weights, not {matrix.dtype}"
+        assert matrix.ndim in (2, 3), f"[columns, rows] or [batch, columns, rows]: {matrix.shape}"
+        assert matrix.shape[-1] <= MOST_ROWS, f"at most {MOST_ROWS} rows, not {matrix.shape[-1]}"
+        self.batched = matrix.ndim == 3
+        self._matrices = tuple(map(_Matrix, matrix if self.batched else matrix[None]))
+
+    def at(self, index: int) -> _Matrix:
+        """The array of one batch index; the only one if they have no batch axis."""
+        return self._matrices[index if self.batched else 0]
+
+
+class _Vectors:
+    """Rows of fp16 numbers in float64, with what the error of their products depends on."""
+
+    def __init__(self, half: Half) -> None:
+        with np.errstate(invalid="ignore"):
+            wide = half.astype(np.float64, order="C")
+            squares = np.vecdot(wide, wide)
+        self.special: Indices = np.flatnonzero(~np.isfinite(squares))
+        """The rows that hold an infinity or NaN."""
+        if self.special.size:
+            rows = wide[self.special]
+            wide[self.special] = np.where(np.isfinite(rows), rows, 0.0)
+            squares = np.vecdot(wide, wide)
+        self.wide: Wide = wide
+        """float64 [n, r]; infinities and NaN are 0."""
+        self.norms: Wide = np.sqrt(squares) * SLACK
+        """float64 [n]: not less than the Euclidean norms of `wide`."""
+
+    def spread(self, rows: Indices) -> Wide:
+        """For each of `rows` its norm in units of the lowest bit that any of its values has.
+
+        If the product of two spreads is at most 2**53, every partial sum of the products is a
+        multiple of the product of the units that float64 can hold: the sum is exact.
+        """
+        distinct, places = np.unique(rows, return_inverse=True)
+        bits = np.bitwise_or.reduce((self.wide[distinct] * 2.0**24).astype(np.int64), axis=1)
+        unit = (bits & -bits).astype(np.float64) * 2.0**-24
+        norms = self.norms[distinct]
+        spread: Wide = np.divide(norms, unit, out=np.zeros_like(norms), where=unit > 0)[places]
+        return spread
+
+
+class _Matrix:
+    """One array float16 [columns, rows]."""
+
+    def __init__(self, matrix: Half) -> None:
+        self.columns = matrix.shape[0]
+        self.half = matrix
+
+    @cached_property
+    def vectors(self) -> _Vectors:
+        """The columns, each as a row."""
+        return _Vectors(self.half)
+
+    @cached_property
+    def margin(self) -> Wide:
+        """float64 [columns]: times the norm of an activation, bounds the error of a float64 sum.
+
+        n products in any order are n - 1 roundings, each at most 2**-53 of a partial sum, and no
+        partial sum is above the sum of magnitudes, hence (Cauchy, Schwarz) the product of norms.
+        The rest is for the rounding when the margin is added. One product, or none, is exact.
+        """
+        products = np.count_nonzero(self.vectors.wide, axis=1).astype(np.float64)
+        relative = np.where(products > 1, (products + 2) * 2.0**-53 * SLACK, 0.0)
+        return relative * self.vectors.norms
+
+
+def half_product(activation: Half, weights: HalfWeights) -> NDArray[np.float32]:
+    """activation @ matrix[:, :r].T: the exact sums, each rounded once to float32, ties to even.
+
+    The activation is float16 [n, r] with r at most the matrix's rows, the result [n, columns].
+    NaN (0x7fc00000) where a product is NaN or infinities of both signs meet, else infinity where
+    one is; an exact 0 is +0. With a batch axis the activation is [n, batch, r] and the result is
+    [n, batch, columns]: each index has its own matrix, or all share the only one.
+    """
+    if activation.ndim == 2:
+        return _product(activation, weights.at(0))
+    n, batch, rows = activation.shape
+    if not weights.batched:
+        flat = _product(activation.reshape(n * batch, rows), weights.at(0))
+        return flat.reshape(n, batch, -1)
+    result = np.empty((n, batch, weights.at(0).columns), np.float32)
+    for i in range(batch):
+        result[:, i] = _product(activation[:, i], weights.at(i))
+    return result
+
+
+def _product(activation: Half, matrix: _Matrix) -> NDArray[np.float32]:
+    n, rows = activation.shape
+    result = np.empty((n, matrix.columns), np.float32)
+    step = max(1, BLOCK_ELEMENTS // max(matrix.columns, rows, 1))
+    for start in range(0, n, step):
+        block = slice(start, start + step)
+        _multiply(activation[block], matrix, result[block])
+    return result
+
+
+def _multiply(activation: Half, matrix: _Matrix, result: NDArray[np.float32]) -> None:
+    """Set `result` to the product of a block of rows."""
+    rows = activation.shape[1]
+    left, right = _Vectors(activation), matrix.vectors
+    sums = np.matmul(left.wide, right.wide[:, :rows].T)
+    margin = left.norms[:, None] * matrix.margin
+    # Both ends of the bound. Adding a margin of +0 also makes +0 of an exact -0.
+    np.add(sums, margin, out=result, casting="same_kind")
+    below = np.empty_like(result)
+    np.subtract(sums, margin, out=below, casting="same_kind")
+    doubtful = below != result
+    if doubtful.any():
+        i, j = np.nonzero(doubtful)
+        result[i, j] = _settled(i, j, sums[i, j], left, right)
+    for index in ((left.special, slice(None)), (slice(None), right.special)):
+        part = result[index]
+        if part.size:
+            half = activation[index[0]], matrix.half[index[1], :rows]
+            result[index] = special_product(*half, part)
+
+
+def _settled(
+    i: Indices, j: Indices, sums: Wide, left: _Vectors, right: _Vectors
+) -> NDArray[np.float32]:
+    """Elements (i, j) of the product, whose float64 sums the bound does not settle."""
+    result = (sums + 0.0).astype(np.float32)
+    open_ = np.flatnonzero(left.spread(i) * right.spread(j) > 2.0**53)
+    if open_.size:
+        rows, row_places = np.unique(i[open_], return_inverse=True)
+        columns, column_places = np.unique(j[open_], return_inverse=True)
+        weights = right.wide[columns, : left.wide.shape[1]]
+        exact = exact_product(left.wide[rows], weights)
+        result[open_] = exact[row_places, column_places]
+    return result
