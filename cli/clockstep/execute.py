@@ -21,12 +21,11 @@ from clockstep.compare import Comparison, compare, run_reference
 from clockstep.output import finish, number, table_text, warn, working
 from clockstep_isa import MalformedFile, Program, UsageError
 from clockstep_isa.tensor_file import write_atomically
-from clockstep_runtime import Session, random_inputs
+from clockstep_runtime import ENGINES, Session, random_inputs
 
 __all__ = ["run", "verify"]
 
 Arrays = dict[str, NDArray[Any]]
-ENGINES = ("reference",)
 
 
 def run(
@@ -43,8 +42,8 @@ def run(
         Path | None, typer.Option("-o", "--output", metavar="FILE.npz", help="Write the outputs.")
     ] = None,
     engine: Annotated[
-        str, typer.Option("--engine", metavar="reference", help="How to execute.")
-    ] = "reference",
+        str, typer.Option("--engine", metavar="fast|reference", help="How to execute.")
+    ] = ENGINES[0],
     compare_with: Annotated[
         Path | None,
         typer.Option("--compare", metavar="MODEL.onnx", help="Compare with onnxruntime."),
@@ -59,7 +58,7 @@ def run(
     values = _inputs(loaded, inputs, input_, seed)
     start = time.perf_counter()
     with working(f"running {program.name}"):
-        execution = Session(loaded).execute(values)
+        execution = Session(loaded, engine).execute(values)
     wall = time.perf_counter() - start
     data: dict[str, Any] = {
         "cycles": execution.cycles,

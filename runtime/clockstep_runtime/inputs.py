@@ -1,19 +1,49 @@
-"""Random inputs for a program, drawn from a seed."""
+"""What goes into a run and comes out of it: checked inputs, random ones, outputs and cycles."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clockstep_isa.diagnostics import UsageError
 from clockstep_isa.layout import Binding, numpy_type, tensor_dtype
 from clockstep_isa.program import Program
 
-__all__ = ["random_inputs"]
+__all__ = ["Execution", "check_inputs", "random_inputs"]
+
+Tensor = NDArray[Any]
 
 SMALL = (-128, 127)
 """Integers of more than 16 bits are drawn from this range, so that sums do not overflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What a run gave: the output tensors by name, and the cycles it took."""
+
+    outputs: dict[str, Tensor]
+    cycles: int
+
+
+def check_inputs(program: Program, inputs: Mapping[str, Tensor]) -> None:
+    if program.image.data is None and len(program.image.regions):
+        raise UsageError(
+            "program-no-weights",
+            "the program was compiled without weights, so it can be timed but not run",
+            help="compile it again without --no-weights",
+        )
+    known = [binding.name for binding in program.inputs]
+    missing = [name for name in known if name not in inputs]
+    extra = sorted(name for name in inputs if name not in known)
+    if missing:
+        raise UsageError("input-missing", f"no value for input {missing[0]!r}")
+    if extra:
+        hint = f"inputs: {', '.join(known)}" if known else "the program has no inputs"
+        raise UsageError("input-unknown", f"no input is named {extra[0]!r}", help=hint)
 
 
 def random_inputs(program: Program, seed: int) -> dict[str, NDArray[Any]]:

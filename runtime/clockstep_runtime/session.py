@@ -1,4 +1,4 @@
-"""A session: a program verified once and run as often as wanted."""
+"""A session: a program verified and linked once, and run as often as wanted."""
 
 from __future__ import annotations
 
@@ -10,35 +10,60 @@ from numpy.typing import NDArray
 
 from clockstep_isa.diagnostics import ScheduleViolation, UsageError
 from clockstep_isa.program import Program
-from clockstep_runtime.interpreter import Execution, interpret
+from clockstep_runtime.engine import Engine
+from clockstep_runtime.inputs import Execution, check_inputs
+from clockstep_runtime.interpreter import interpret
+from clockstep_runtime.linker import link
 from clockstep_runtime.verifier import verify
 
-__all__ = ["Session"]
+__all__ = ["ENGINES", "Session"]
 
 Tensor = NDArray[Any]
+ENGINES = ("fast", "reference")
+"""Ways to execute: the linked graph with numpy, or the interpreter, one cycle at a time."""
 
 
 class Session:
-    """Runs one program. Making it verifies the program: `ScheduleViolation` if that fails."""
+    """Runs one program. Making it verifies the program: `ScheduleViolation` if that fails.
 
-    def __init__(self, program: Program) -> None:
+    `engine` is one of `ENGINES`; both give the same bits and the same cycles.
+    """
+
+    def __init__(self, program: Program, engine: str = "fast") -> None:
+        if engine not in ENGINES:
+            raise UsageError(
+                "option-engine", f"no engine {engine!r}; there is {' and '.join(ENGINES)}"
+            )
+        self.program = program
+        self.engine = engine
+        self._engine: Engine | None = None
+        if engine == "fast":
+            self._engine = Engine(link(program))
+            return
         report = verify(program)
         if not report.ok:
             raise ScheduleViolation(report.violations)
-        self.program = program
 
     def execute(self, inputs: Mapping[str, Tensor]) -> Execution:
         """Run on inputs by name, with the bindings' shapes and types.
 
         If the inputs have one leading axis more than their bindings, of the same length for all,
-        the program runs once for each index, and the outputs are stacked along such an axis; the
+        every index is a run of its own, and the outputs are stacked along such an axis; the
         cycles are those of one run. Raises `UsageError` if they are not what the program wants.
         """
+        check_inputs(self.program, inputs)
         batch = self._batch(inputs)
+        arrays = {name: np.asarray(value) for name, value in inputs.items()}
+        if self._engine is not None:
+            many = arrays if batch is not None else {n: value[None] for n, value in arrays.items()}
+            outputs = self._engine.run(many, batch or 1)
+            if batch is None:
+                outputs = {name: value[0] for name, value in outputs.items()}
+            return Execution(outputs, self._engine.linked.cycles)
         if batch is None:
-            return interpret(self.program, inputs)
+            return interpret(self.program, arrays)
         runs = [
-            interpret(self.program, {name: np.asarray(value)[i] for name, value in inputs.items()})
+            interpret(self.program, {name: value[i] for name, value in arrays.items()})
             for i in range(batch)
         ]
         assert len({run.cycles for run in runs}) == 1, "data changed the cycles"

@@ -29,12 +29,13 @@ from clockstep_isa import (
     program_bytes,
     save_program,
 )
-from clockstep_runtime import Session
+from clockstep_runtime import Execution, Session, interpret
 
 __all__ = [
     "Run",
     "assert_close",
     "assert_equal",
+    "assert_same_bits",
     "build_session",
     "expected",
     "fp16_inputs",
@@ -76,11 +77,22 @@ def run_checked(
     options: Options | None = None,
     **settings: Any,
 ) -> Run:
-    """Compile, check as `build_session` and run once, in exactly the promised cycles."""
+    """Compile, check as `build_session` and run on both engines, in exactly the promised cycles."""
     session = build_session(model, machine, options, **settings)
     program, run = session.program, session.execute(inputs)
     assert run.cycles == program.cycles, f"{program.cycles} promised, {run.cycles} executed"
+    assert_same_bits(run, interpret(program, inputs))
     return Run(dict(run.outputs), program)
+
+
+def assert_same_bits(fast: Execution, reference: Execution) -> None:
+    """Two runs of one program agree in every bit of every output, and in the cycles."""
+    assert fast.cycles == reference.cycles
+    assert list(fast.outputs) == list(reference.outputs)
+    for name, want in reference.outputs.items():
+        have = fast.outputs[name]
+        assert (have.shape, have.dtype) == (want.shape, want.dtype), name
+        assert have.tobytes() == want.tobytes(), f"{name}: the engines differ"
 
 
 def expected(model: ModelProto, inputs: Mapping[str, Array]) -> dict[str, Array]:

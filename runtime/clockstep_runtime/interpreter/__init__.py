@@ -6,6 +6,6 @@
 
 from __future__ import annotations
 
-from clockstep_runtime.interpreter.loop import Execution, interpret
+from clockstep_runtime.interpreter.loop import interpret
 
-__all__ = ["Execution", "interpret"]
+__all__ = ["interpret"]

@@ -14,25 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_isa.diagnostics import Fault, UsageError
+from clockstep_isa.diagnostics import Fault
 from clockstep_isa.geometry import Queue, Unit, geometry
 from clockstep_isa.layout import Binding
 from clockstep_isa.program import Program
+from clockstep_runtime.inputs import Execution, check_inputs
 from clockstep_runtime.interpreter.chip import Chip, Network
 from clockstep_runtime.interpreter.decode import Issue, decode
 from clockstep_runtime.interpreter.memory import NEVER, Slice
 
-__all__ = ["Execution", "interpret"]
+__all__ = ["interpret"]
 
 Tensor = NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """What a run gave: the output tensors by name, and the cycles it took."""
-
-    outputs: dict[str, Tensor]
-    cycles: int
 
 
 def interpret(program: Program, inputs: Mapping[str, Tensor]) -> Execution:
@@ -43,29 +36,12 @@ def interpret(program: Program, inputs: Mapping[str, Tensor]) -> Execution:
     `Fault`, naming chip, unit and cycle, at the first hard error of the time model. Pieces of
     bindings are taken to lie inside their tensors, which `verify` checks.
     """
-    _check_inputs(program, inputs)
+    check_inputs(program, inputs)
     run = _Run(program)
     run.load(inputs)
     cycles = run.run()
     outputs = {binding.name: run.fetch(binding, cycles) for binding in program.outputs}
     return Execution(outputs, cycles)
-
-
-def _check_inputs(program: Program, inputs: Mapping[str, Tensor]) -> None:
-    if program.image.data is None and len(program.image.regions):
-        raise UsageError(
-            "program-no-weights",
-            "the program was compiled without weights, so it can be timed but not run",
-            help="compile it again without --no-weights",
-        )
-    known = [binding.name for binding in program.inputs]
-    missing = [name for name in known if name not in inputs]
-    extra = sorted(name for name in inputs if name not in known)
-    if missing:
-        raise UsageError("input-missing", f"no value for input {missing[0]!r}")
-    if extra:
-        hint = f"inputs: {', '.join(known)}" if known else "the program has no inputs"
-        raise UsageError("input-unknown", f"no input is named {extra[0]!r}", help=hint)
 
 
 @dataclass(slots=True)

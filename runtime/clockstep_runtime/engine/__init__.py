@@ -1,0 +1,10 @@
+"""The fast engine: executes a linked program with numpy, on one input or a batch of them.
+
+`run.py` walks the steps, `gather.py` puts operands together, `compute.py` is what each row does.
+"""
+
+from __future__ import annotations
+
+from clockstep_runtime.engine.run import Engine
+
+__all__ = ["Engine"]
