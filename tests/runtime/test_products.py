@@ -446,17 +446,17 @@ def test_few_roundings_of_ordinary_values_are_doubtful(monkeypatch: pytest.Monke
     """Else the slow path would be the usual one."""
     doubtful: list[int] = []
     again: list[int] = []
-    settled, exact_product = half_module._settled, half_module.exact_product
+    settle, exact_product = half_module._settle, half_module.exact_product
 
-    def counted_settled(i: np.ndarray, *rest: np.ndarray) -> np.ndarray:
-        doubtful.append(i.size)
-        return settled(i, *rest)
+    def counted_settle(result: np.ndarray, open_: np.ndarray, *rest: object) -> None:
+        doubtful.append(int(open_.sum()))
+        settle(result, open_, *rest)
 
     def counted_product(a: np.ndarray, w: np.ndarray) -> np.ndarray:
         again.append(len(a) * len(w))
         return exact_product(a, w)
 
-    monkeypatch.setattr(half_module, "_settled", counted_settled)
+    monkeypatch.setattr(half_module, "_settle", counted_settle)
     monkeypatch.setattr(half_module, "exact_product", counted_product)
     generator = np.random.default_rng(12)
     for kind in ("normal", "relu", "wide"):
@@ -473,11 +473,11 @@ def test_few_roundings_of_ordinary_values_are_doubtful(monkeypatch: pytest.Monke
 
 
 def test_a_negative_zero_of_a_blas_becomes_plus_zero() -> None:
-    ones = half_module._Vectors(np.ones((1, 2), np.float16))
-    index = np.zeros(1, np.intp)
-    same_bits(
-        half_module._settled(index, index, np.array([-0.0]), ones, ones), np.zeros(1, np.float32)
-    )
+    ones = np.ones((1, 2), np.float16)
+    vectors, matrix = half_module._Vectors(ones), half_module._Matrix(ones)
+    result = np.ones((1, 1), np.float32)
+    half_module._settle(result, result > 0, np.array([[-0.0]]), vectors, matrix)
+    same_bits(result, np.zeros((1, 1), np.float32))
 
 
 # Threads

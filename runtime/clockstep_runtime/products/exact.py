@@ -26,9 +26,7 @@ def exact_product(activation: Wide, weights: Wide) -> NDArray[np.float32]:
     with x = high * 2**-4 + low * 2**-24 all four products of parts are integers below 2**40.
     """
     m, columns = len(activation), len(weights)
-    left = np.concatenate(_parts(activation))
-    right = np.concatenate(_parts(weights))
-    sums = np.matmul(left, right.T).astype(np.int64)
+    sums = np.matmul(_parts(activation), _parts(weights).T).astype(np.int64)
     middle = sums[:m, columns:] + sums[m:, :columns]
     return _rounded(sums[:m, :columns], middle, sums[m:, columns:])
 
@@ -43,6 +41,8 @@ def special_product(
     """
     with np.errstate(invalid="ignore"):
         a, w = activation.astype(np.float32), weights.astype(np.float32)
+    lanes = ~(np.isfinite(a).all(axis=0) & np.isfinite(w).all(axis=0))
+    a, w = a[:, lanes], w[:, lanes]
     up, down, above, below = a == np.inf, a == -np.inf, a > 0, a < 0
     w_up, w_down, w_above, w_below = w == np.inf, w == -np.inf, w > 0, w < 0
     plus = _meet((up, down, above, below), (w_above, w_below, w_up, w_down))
@@ -57,9 +57,15 @@ def special_product(
     return result
 
 
-def _parts(values: Wide) -> tuple[Wide, Wide]:
-    high = np.floor(values * 2.0**4)
-    return high, (values * 2.0**4 - high) * 2.0**PART_BITS
+def _parts(values: Wide) -> Wide:
+    """[2 n, r]: the high parts of values [n, r], then the low ones."""
+    n, r = values.shape
+    parts = np.empty((2 * n, r))
+    scaled = values * 2.0**4
+    np.floor(scaled, out=parts[:n])
+    np.subtract(scaled, parts[:n], out=parts[n:])
+    parts[n:] *= 2.0**PART_BITS
+    return parts
 
 
 def _rounded(

@@ -20,8 +20,8 @@ Half = NDArray[np.float16]
 Wide = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-BLOCK_ELEMENTS = 1 << 20
-"""Elements of an intermediate block: 8 MiB, which malloc reuses instead of mapping it anew."""
+BLOCK_ELEMENTS = 1 << 17
+"""Elements of an intermediate block: 1 MiB, so that a few of them stay in a cache."""
 
 SLACK = 1 + 2.0**-20
 """More than all rounding errors in computing a bound from at most `MOST_ROWS` numbers."""
@@ -69,11 +69,9 @@ class _Vectors:
         If the product of two spreads is at most 2**53, every partial sum of the products is a
         multiple of the product of the units that float64 can hold: the sum is exact.
         """
-        distinct, places = np.unique(rows, return_inverse=True)
-        bits = np.bitwise_or.reduce((self.wide[distinct] * 2.0**24).astype(np.int64), axis=1)
+        bits = np.bitwise_or.reduce((self.wide[rows] * 2.0**24).astype(np.int64), axis=1)
         unit = (bits & -bits).astype(np.float64) * 2.0**-24
-        norms = self.norms[distinct]
-        spread: Wide = np.divide(norms, unit, out=np.zeros_like(norms), where=unit > 0)[places]
+        spread: Wide = self.norms[rows] / np.where(unit > 0, unit, 1.0)
         return spread
 
 
@@ -100,6 +98,11 @@ class _Matrix:
         products = np.count_nonzero(self.vectors.wide, axis=1).astype(np.float64)
         relative = np.where(products > 1, (products + 2) * 2.0**-53 * SLACK, 0.0)
         return relative * self.vectors.norms
+
+    @cached_property
+    def spread(self) -> Wide:
+        """float64 [columns]: `spread` of each column."""
+        return self.vectors.spread(np.arange(self.columns))
 
 
 def half_product(activation: Half, weights: HalfWeights) -> NDArray[np.float32]:
@@ -144,8 +147,7 @@ def _multiply(activation: Half, matrix: _Matrix, result: NDArray[np.float32]) ->
     np.subtract(sums, margin, out=below, casting="same_kind")
     doubtful = below != result
     if doubtful.any():
-        i, j = np.nonzero(doubtful)
-        result[i, j] = _settled(i, j, sums[i, j], left, right)
+        _settle(result, doubtful, sums, left, matrix)
     for index in ((left.special, slice(None)), (slice(None), right.special)):
         part = result[index]
         if part.size:
@@ -153,16 +155,29 @@ def _multiply(activation: Half, matrix: _Matrix, result: NDArray[np.float32]) ->
             result[index] = special_product(*half, part)
 
 
-def _settled(
-    i: Indices, j: Indices, sums: Wide, left: _Vectors, right: _Vectors
-) -> NDArray[np.float32]:
-    """Elements (i, j) of the product, whose float64 sums the bound does not settle."""
-    result = (sums + 0.0).astype(np.float32)
-    open_ = np.flatnonzero(left.spread(i) * right.spread(j) > 2.0**53)
-    if open_.size:
-        rows, row_places = np.unique(i[open_], return_inverse=True)
-        columns, column_places = np.unique(j[open_], return_inverse=True)
-        weights = right.wide[columns, : left.wide.shape[1]]
-        exact = exact_product(left.wide[rows], weights)
-        result[open_] = exact[row_places, column_places]
-    return result
+def _settle(
+    result: NDArray[np.float32],
+    doubtful: NDArray[np.bool_],
+    sums: Wide,
+    left: _Vectors,
+    matrix: _Matrix,
+) -> None:
+    """Set the elements of `result` whose float64 sums the bound leaves open."""
+    i, j = np.divmod(np.flatnonzero(doubtful), matrix.columns)
+    rows = _distinct(i, len(left.wide))
+    spread = np.zeros(len(left.wide))
+    spread[rows] = left.spread(rows)
+    exact = spread[i] * matrix.spread[j] <= 2.0**53
+    result[i[exact], j[exact]] = (sums[i[exact], j[exact]] + 0.0).astype(np.float32)
+    if exact.all():
+        return
+    rows, columns = _distinct(i[~exact], len(left.wide)), _distinct(j[~exact], matrix.columns)
+    weights = matrix.vectors.wide[columns, : left.wide.shape[1]]
+    result[np.ix_(rows, columns)] = exact_product(left.wide[rows], weights)
+
+
+def _distinct(values: Indices, size: int) -> Indices:
+    """The distinct values, in order, of some below `size`: without sorting."""
+    present = np.zeros(size, np.bool_)
+    present[values] = True
+    return np.flatnonzero(present)
