@@ -61,7 +61,8 @@ _INTRODUCTION = f"""\
 # The Clockstep instruction set
 
 Written by `python -m clockstep_isa` from `table.py` and `machine.py`; do not edit. The time model
-is explained in [README.md](README.md). Cycles are those of the machine `{_PRESET}`.
+is explained in [README.md](README.md), the result of every instruction, to the bit, in
+[NUMERICS.md](NUMERICS.md). Cycles are those of the machine `{_PRESET}`.
 
 ## The word
 

@@ -331,7 +331,7 @@ def dot(a: Array, weights: Int8Matrix | HalfMatrix, rows: int) -> Array:
 @executes("shift")
 def shift(a: Array, amount: int, low: int, high: int) -> Array:
     lanes = a.shape[-2]
-    first, last = max(low, amount, 0), min(high, lanes + amount, lanes)
+    first, last = max(low, amount), min(high, lanes + amount, lanes)
     moved = np.zeros_like(a)
     if first < last:
         moved[..., first:last, :] = a[..., first - amount : last - amount, :]

@@ -3,8 +3,8 @@
 Every step is a float64 add, subtract, multiply, divide, square root or round to integer, each of
 which IEEE 754 rounds in one way only; nothing is fused, and no libm function is called. The result
 is rounded once to float32. Each numpy operation below is one such step, in the order written: the
-order is part of the definition. To add a function, add it here and its `@executes` in
-`semantics.py`.
+order is part of the definition. `isa/NUMERICS.md` has the steps, and the errors over all inputs. To
+add a function, add it here and its `@executes` in `semantics.py`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TANH_LARGE = 20.0
 
 
 def exp2(x: Float32) -> Float32:
-    """2**x. Largest error seen 0.5000 ulp (100,000 points); exact for every integer x.
+    """2**x, the nearest float32 for all but two inputs; exact for every integer x.
 
     With n the integer nearest x (ties to even) and r = x - n: Horner's rule on the series at r,
     times 2**n, rounded once, so results below 2**-126 are correctly denormal.
@@ -55,7 +55,7 @@ def exp2(x: Float32) -> Float32:
 
 
 def tanh(x: Float32) -> Float32:
-    """Hyperbolic tangent. Largest error seen 0.5000 ulp (100,000 points); tanh(-0) is -0.
+    """Hyperbolic tangent, the nearest float32 for all but two inputs; tanh(-0) is -0.
 
     Below 2**-6 in magnitude the odd series, else 1 - 2 / (exp(2|x|) + 1) with the sign of x.
     """
@@ -68,7 +68,7 @@ def tanh(x: Float32) -> Float32:
 
 
 def rsqrt(x: Float32) -> Float32:
-    """1 / sqrt(x). Largest error seen 0.5000 ulp (100,000 points).
+    """1 / sqrt(x), the nearest float32 for every input.
 
     rsqrt(+0) is +inf, rsqrt(-0) is -inf, of a negative number NaN, of +inf +0.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from clockstep_isa.geometry import Unit
 from clockstep_isa.layout import numpy_type
 from clockstep_isa.table import TABLE, Type
-from clockstep_runtime.semantics import EXECUTES
+from clockstep_runtime.semantics import EXECUTES, canonical
 from tests.support.rounding import nearest
 
 INTEGERS = (Type.I8, Type.I16, Type.I32)
@@ -251,7 +252,7 @@ def test_integer_to_integer(
     assert cast(a, to, overflow=overflow).tolist() == [fit(x, to) for x in a.tolist()]
 
 
-def lanes_of(*streams: list[int]) -> np.ndarray:
+def lanes_of(*streams: Any) -> np.ndarray:
     """Bytes [lanes, streams], from the bytes of each stream."""
     return np.array(streams, np.uint8).T
 
@@ -277,6 +278,13 @@ def test_permute_has_a_16_bit_map_and_zero_beyond_the_lanes() -> None:
     bits = lanes_of([i % 256 for i in index], [i // 256 for i in index])
     got = EXECUTES["permute"](a=a, map=bits)
     assert got.tolist() == [a[i].tolist() if i < 16 else [0, 0] for i in index]
+
+
+def test_permute_reads_both_bytes_of_the_map() -> None:
+    a = lanes_of([i % 251 for i in range(600)])
+    index = np.random.default_rng(4).integers(0, 700, 600)
+    got = EXECUTES["permute"](a=a, map=lanes_of(index % 256, index // 256))
+    assert got[:, 0].tolist() == [i % 251 if i < 600 else 0 for i in index.tolist()]
 
 
 def test_transpose_swaps_stream_and_lane_in_every_superlane() -> None:
@@ -346,10 +354,38 @@ def test_vxm_operands_broadcast(name: str, kind: Type) -> None:
         assert (a.tobytes(), b.tobytes()) == tuple(x.tobytes() for x in before)
 
 
-@pytest.mark.parametrize("kind", Type)
-def test_a_long_array_is_cast_as_its_pieces(kind: Type) -> None:
+def test_long_arrays_are_computed_as_their_pieces() -> None:
     """Long computations go block by block; no element may get lost between blocks."""
-    a = random_bits(kind, 3 * 32768 + 7, 21).reshape(1, -1, 1)
+    for kind in Type:
+        a = random_bits(kind, 3 * 32768 + 7, 21).reshape(1, -1, 1)
+        operations = [partial(cast, to=to) for to in Type]
+        if kind is Type.F32:
+            operations += [partial(EXECUTES[name]) for name in ("exp2", "tanh", "rsqrt")]
+        for operation in operations:
+            pieces = [operation(a=a[:, i : i + 5000]).tobytes() for i in range(0, a.size, 5000)]
+            whole = operation(a=a)
+            assert whole.shape == a.shape
+            assert whole.tobytes() == b"".join(pieces)
+
+
+@pytest.mark.parametrize("kind", Type)
+def test_operands_need_not_lie_in_order(kind: Type) -> None:
+    """Transposed and strided operands give the same as copies of them."""
+    a = np.concatenate([specials(kind), random_bits(kind, 80, 22)])[:80].reshape(8, 10).T[::2]
+    for name in (*BINARY, "mov", "neg", "abs"):
+        b = {"b": a[:, ::-1]} if name in BINARY else {}
+        copies = {key: value.copy() for key, value in {"a": a, **b}.items()}
+        assert EXECUTES[name](a=a, **b).tobytes() == EXECUTES[name](**copies).tobytes()
     for to in Type:
-        pieces = [cast(a[:, i : i + 5000], to).tobytes() for i in range(0, a.size, 5000)]
-        assert cast(a, to).tobytes() == b"".join(pieces)
+        assert cast(a, to).tobytes() == cast(a.copy(), to).tobytes()
+
+
+@pytest.mark.parametrize("kind", Type)
+def test_canonical_copies_only_what_holds_a_nan(kind: Type) -> None:
+    a = specials(kind)
+    clean = a[a == a]
+    assert canonical(clean) is clean
+    if kind in FLOATS:
+        raw = a.copy().view(UNSIGNED[kind.bytes])
+        raw[-1] |= 1
+        assert bits_of(canonical(raw.view(a.dtype))) == [*bits_of(a)[:-1], CANONICAL[kind]]
