@@ -143,7 +143,8 @@ def _write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w") as archive:
         for name, value in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+            member_name = f"{name}.npy".encode("utf-8", "backslashreplace").decode()
+            with archive.open(zipfile.ZipInfo(member_name), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, value, allow_pickle=False)
     write_atomically(path, [whole.getbuffer()])
 

@@ -13,6 +13,8 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from clockstep_isa.diagnostics import shown
+
 __all__ = [
     "csv_text",
     "facts_text",
@@ -28,7 +30,8 @@ def finish(data: Mapping[str, Any], text: str, *, as_json: bool, status: int = 0
     """End a verb: print its result in the form that was asked for and set the exit status."""
     if as_json:
         text = json.dumps(data, allow_nan=False)
-    sys.stdout.write(text.rstrip("\n") + "\n")
+    # A name out of a file may hold half a surrogate pair, which no terminal takes.
+    sys.stdout.write(text.rstrip("\n").encode("utf-8", "backslashreplace").decode() + "\n")
     if status:
         raise typer.Exit(status)
 
@@ -50,7 +53,10 @@ def number(value: object) -> str:
         return "-"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = value if isinstance(value, str) else shown(value)
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def facts_text(facts: Mapping[str, str]) -> str:

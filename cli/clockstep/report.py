@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from clockstep_isa import Program, geometry
+from clockstep_isa import MalformedFile, Program, geometry
 
 __all__ = ["SECTIONS", "Row", "Section", "summary"]
 
@@ -77,7 +77,7 @@ def _layers(program: Program) -> list[Row]:
 
 def _memory(program: Program) -> list[Row]:
     """One row a block of SRAM words: whose it is, where it lies, and the cycles it is alive in."""
-    return [dict(row) for row in program.info.get("memory", ())]
+    return _told(program, "memory", ())
 
 
 def _chips(program: Program) -> list[Row]:
@@ -86,7 +86,7 @@ def _chips(program: Program) -> list[Row]:
     counts = np.bincount(program.code.queue // queues, minlength=program.chips)
     capacity = program.machine.sram_bytes
     rows = []
-    for chip, held in enumerate(program.info.get("chip_bytes", ())):
+    for chip, held in enumerate(_told(program, "chip_bytes", ("total", *_PURPOSES))):
         total = held["total"]
         rows.append(
             {
@@ -99,6 +99,21 @@ def _chips(program: Program) -> list[Row]:
             }
         )
     return rows
+
+
+def _told(program: Program, key: str, numbers: tuple[str, ...]) -> list[Row]:
+    """A table of `info`, which the file format does not look into; each row has these `numbers`.
+
+    Raises `MalformedFile` if it is anything else. Of chips there are no more than the program's.
+    """
+    rows = program.info.get(key, [])
+    good = isinstance(rows, list) and all(
+        isinstance(row, dict) and all(type(row.get(name)) is int for name in numbers)
+        for row in rows
+    )
+    if not good or (key == "chip_bytes" and len(rows) > program.chips):
+        raise MalformedFile("program-info", f"info {key!r} is not what this section shows")
+    return [dict(row) for row in rows]
 
 
 _PURPOSES = ("weights", "activations", "constants", "instructions")

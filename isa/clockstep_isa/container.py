@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clockstep_isa.codec import decode, encode
-from clockstep_isa.diagnostics import MalformedFile
+from clockstep_isa.diagnostics import MalformedFile, shown
 from clockstep_isa.geometry import geometry
 from clockstep_isa.layout import PIECE, Binding
 from clockstep_isa.machine import Machine
@@ -123,7 +123,7 @@ def load_program(path: str | Path) -> Program:
     text, arrays = read(path)
     data = load_json(text, f"{where} metadata")
     if data.get("format") != FORMAT_VERSION:
-        found = str(data.get("format"))[:20]
+        found = shown(data.get("format"))
         message = f"format version {found}; this tool reads version {FORMAT_VERSION}"
         raise MalformedFile("program-version", message, where=where)
     machine = machine_from_dict(member(data, "machine", dict, where), f"{where} machine")

@@ -19,7 +19,11 @@ __all__ = [
     "UnsupportedModel",
     "UsageError",
     "Violation",
+    "shown",
 ]
+
+_SHOWN = 60
+"""Characters of a foreign value that a message quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,16 @@ class MalformedFile(ClockstepError):
     """A file is not what it should be: truncated, corrupted, or of another kind."""
 
     exit_code = 5
+
+
+def shown(value: object) -> str:
+    """A value out of a file as a message may quote it: short and printable whatever it is."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "a table"
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"an integer of {value.bit_length()} bits"
+    text = repr(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from functools import cache
 
 import lark
 
-from clockstep_isa.diagnostics import UsageError
+from clockstep_isa.diagnostics import UsageError, shown
 from clockstep_isa.table import BY_NAME, ENUMS, TABLE, TYPES, Instruction, Kind
 
 __all__ = ["PARSED_ROWS", "Operand", "grammar", "parse_instruction", "template"]
@@ -88,12 +88,12 @@ def _symbol(row: Instruction, piece: int, words: dict[str, str]) -> str:
 @cache
 def _parser() -> tuple[lark.Lark, dict[str, str]]:
     parser = lark.Lark(grammar(), parser="lalr", maybe_placeholders=True)
-    shown = dict(_EXPECTED)
+    terms = dict(_EXPECTED)
     for terminal in parser.terminals:
         if terminal.name.startswith("_WORD"):
             word = re.sub(r"\\(.)", r"\1", terminal.pattern.value.removesuffix(r"(?!\w)"))
-            shown[terminal.name] = repr(word)
-    return parser, shown
+            terms[terminal.name] = repr(word)
+    return parser, terms
 
 
 def parse_instruction(text: str) -> tuple[Instruction, tuple[Operand, ...]]:
@@ -103,11 +103,11 @@ def parse_instruction(text: str) -> tuple[Instruction, tuple[Operand, ...]]:
     Raises `UsageError` with the offending token and what was expected.
     """
     _check_name(text)
-    parser, shown = _parser()
+    parser, terms = _parser()
     try:
         tree = parser.parse(text)
     except lark.UnexpectedInput as error:
-        raise _refuse(text, error, shown) from None
+        raise _refuse(text, error, terms) from None
     (found,) = tree.children
     assert isinstance(found, lark.Tree)
     opcode = int(str(found.data).removeprefix("row_"))
@@ -130,10 +130,10 @@ def _check_name(text: str) -> None:
             raise UsageError("listing-syntax", f"{name} has no place in a listing; write cycles")
         close = difflib.get_close_matches(name, names, 1)
         hint = f"did you mean {close[0]!r}?" if close else "see the instruction set manual"
-        raise UsageError("listing-syntax", f"no instruction {name!r}", help=hint)
+        raise UsageError("listing-syntax", f"no instruction {shown(name)}", help=hint)
 
 
-def _refuse(text: str, error: lark.UnexpectedInput, shown: dict[str, str]) -> UsageError:
+def _refuse(text: str, error: lark.UnexpectedInput, terms: dict[str, str]) -> UsageError:
     if isinstance(error, lark.UnexpectedToken):
         terminals, place = error.expected, error.token.start_pos
         at_end = error.token.type == "$END"
@@ -141,6 +141,6 @@ def _refuse(text: str, error: lark.UnexpectedInput, shown: dict[str, str]) -> Us
         terminals = getattr(error, "allowed", None) or set()
         place, at_end = error.pos_in_stream, False
     rest = re.match(r"\w+|\S", text[place or 0 :])
-    token = "the end" if at_end or rest is None else repr(rest.group())
-    wanted = sorted(shown.get(name, "the end") for name in terminals)
+    token = "the end" if at_end or rest is None else shown(rest.group())
+    wanted = sorted(terms.get(name, "the end") for name in terminals)
     return UsageError("listing-syntax", f"found {token}, expected {' or '.join(wanted)}")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_isa.diagnostics import ClockstepError, MalformedFile
+from clockstep_isa.diagnostics import ClockstepError, MalformedFile, shown
 from clockstep_isa.geometry import geometry
 from clockstep_isa.layout import PIECE, Binding
 from clockstep_isa.machine import Machine
@@ -84,16 +84,16 @@ def queue_number(machine: Machine, chips: int, name: str, where: str) -> int:
     chip, _, local = name.partition(".")
     digits = chip.removeprefix("c")
     if not (chip.startswith("c") and _is_integer(digits) and local):
-        message = f"{name!r} is not a queue such as c0.mem.W3"
+        message = f"{shown(name)} is not a queue such as c0.mem.W3"
         raise MalformedFile("listing-queue", message, where=where)
     if int(digits) >= chips:
-        message = f"chip {chip} does not exist; the program has {_span('c', chips)}"
+        message = f"chip {chip[:40]} does not exist; the program has {_span('c', chips)}"
         raise MalformedFile("listing-queue", message, where=where)
     place = geometry(machine)
     if local not in place.by_name:
         close = difflib.get_close_matches(local, list(place.by_name), 1)
         hint = f"did you mean {close[0]}?" if close else ""
-        message = f"queue {local} does not exist on {machine.name}"
+        message = f"queue {local[:40]} does not exist on {machine.name}"
         raise MalformedFile("listing-queue", message, where=where, help=hint)
     return int(digits) * len(place.queues) + place.by_name[local].id
 
@@ -124,7 +124,7 @@ def _check_names(directives: list[Directive]) -> None:
         if d.name not in known:
             close = difflib.get_close_matches(d.name, known, 1)
             hint = f"did you mean .{close[0]}?" if close else f"one of .{', .'.join(known)}"
-            raise _error(d, f"no directive .{d.name}", hint)
+            raise _error(d, f"no directive .{d.name[:40]}", hint)
         if d.name in _ONCE and d.name in seen:
             raise _error(d, f".{d.name} stands twice")
         seen.add(d.name)
@@ -132,7 +132,7 @@ def _check_names(directives: list[Directive]) -> None:
 
 def _check_version(directive: Directive | None) -> None:
     if directive and directive.rest != str(LISTING_VERSION):
-        raise _error(directive, f"listing version {directive.rest!r}, want {LISTING_VERSION}")
+        raise _error(directive, f"listing version {shown(directive.rest)}, want {LISTING_VERSION}")
 
 
 def _machine(directive: Directive, settings: list[Directive]) -> Machine:
@@ -144,7 +144,7 @@ def _machine(directive: Directive, settings: list[Directive]) -> Machine:
         return machine
     if directive.rest not in preset_names():
         known = ", ".join(preset_names())
-        raise _error(directive, f"no machine {directive.rest!r}", f"presets: {known}")
+        raise _error(directive, f"no machine {shown(directive.rest)}", f"presets: {known}")
     try:
         return load_machine(directive.rest, [setting.rest for setting in settings])
     except ClockstepError as error:
@@ -199,7 +199,7 @@ def _pieces(machine: Machine, value: Any, where: str) -> NDArray[np.int64]:
 
 def _no_weights(header: Header, directive: Directive) -> None:
     if directive.rest:
-        raise _error(directive, f"found {directive.rest!r}, expected the end")
+        raise _error(directive, f"found {shown(directive.rest)}, expected the end")
     header.weights = False
 
 
@@ -208,7 +208,7 @@ def _word(header: Header, directive: Directive) -> None:
     try:
         block = bytearray.fromhex(text)
     except ValueError:
-        raise _error(directive, f"{text.strip()!r} is not bytes in hexadecimal") from None
+        raise _error(directive, f"{shown(text.strip())} is not bytes in hexadecimal") from None
     lanes = header.machine.vector
     if not equals or len(block) > lanes:
         raise _error(directive, f"found {len(block)} bytes, expected = and at most {lanes}")
@@ -252,7 +252,7 @@ def _base64(directive: Directive, text: str) -> bytes:
 
 def _integer(directive: Directive, low: int, high: int) -> int:
     if not _is_integer(directive.rest) or not low <= int(directive.rest) <= high:
-        raise _error(directive, f"{directive.rest!r} is not an integer from {low} to {high}")
+        raise _error(directive, f"{shown(directive.rest)} is not an integer from {low} to {high}")
     return int(directive.rest)
 
 

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from clockstep_isa.diagnostics import MalformedFile, UsageError
+from clockstep_isa.diagnostics import MalformedFile, UsageError, shown
 from clockstep_isa.listing_grammar import parse_instruction
 from clockstep_isa.listing_header import Directive, Header, queue_number, read_header
 from clockstep_isa.program import (
@@ -34,10 +34,7 @@ from clockstep_isa.values import value_parser
 
 __all__ = ["parse_listing", "read_listing"]
 
-_LINE = re.compile(
-    r"\s*([0-9]+)\s+(\S+)\s+([^;*]*?)\s*"
-    r"(?:\*\s*([0-9]+)\s*(?:/\s*([0-9]+)\s*)?)?(?:;\s*(.*?)\s*)?"
-)
+_REPEAT = re.compile(r"\*\s*([0-9]+)\s*(?:/\s*([0-9]+)\s*)?")
 _OPERAND = re.compile(r"(#[^\s,]+|(?<![\w.])[EW]?[0-9]+(?!\w)|[+-][0-9]+)")
 _FIRST = {
     **dict.fromkeys("0123456789", "0"),
@@ -127,10 +124,10 @@ class _Reader:
 
     def read(self, line: int, text: str) -> None:
         """One line: cycle, queue, instruction, `*repeat/interval`, `; node | tile`."""
-        match = _LINE.fullmatch(text)
-        if match is None:
+        parts = _parts(text)
+        if parts is None:
             _refuse_line(text, _place(self.where, line))
-        cycle, queue, instruction, repeat, interval, note = match.groups()
+        cycle, queue, instruction, repeat, interval, note = parts
         if queue not in self._queues:
             self._queues[queue] = queue_number(
                 self.header.machine, self.header.chips, queue, _place(self.where, line)
@@ -139,8 +136,8 @@ class _Reader:
             opcode, args = self._instruction(instruction)
             timing = (
                 _bounded("cycle", cycle, 0, LAST_CYCLE),
-                _bounded("repeat", repeat or "1", 1, (1 << REPEAT_BITS) - 1),
-                _bounded("interval", interval or "1", 1, (1 << INTERVAL_BITS) - 1),
+                _bounded("repeat", repeat, 1, (1 << REPEAT_BITS) - 1),
+                _bounded("interval", interval, 1, (1 << INTERVAL_BITS) - 1),
             )
             index = self._note(note) if note else -1
         except UsageError as error:
@@ -203,10 +200,25 @@ class _Reader:
         )
 
 
+def _parts(text: str) -> tuple[str, str, str, str, str, str] | None:
+    """Cycle, queue, instruction, repeat, interval and note of a line, or None if it is none.
+
+    Step by step and not by one expression, which could take very long to find that it fails.
+    """
+    head, _, note = text.partition(";")
+    head, star, tail = head.partition("*")
+    words = head.split(None, 2)
+    repeat = _REPEAT.fullmatch(star + tail)
+    if len(words) != 3 or not re.fullmatch("[0-9]+", words[0]) or (star and repeat is None):
+        return None
+    times, interval = repeat.groups(default="1") if repeat else ("1", "1")
+    return words[0], words[1], words[2].rstrip(), times, interval, note.strip()
+
+
 def _bounded(name: str, text: str, low: int, high: int) -> int:
     value = int(text) if len(text) < 20 else high + 1
     if not low <= value <= high:
-        raise UsageError("field-range", f"{name} {text} is not in {low} to {high}")
+        raise UsageError("field-range", f"{name} {text[:40]} is not in {low} to {high}")
     return value
 
 
@@ -224,7 +236,7 @@ def _read_note(text: str, nodes: dict[str, int]) -> Note:
     if not bar:
         return Note(-1, _tile(name))
     if name not in nodes:
-        raise UsageError("listing-node", f"no .node named {name!r}")
+        raise UsageError("listing-node", f"no .node named {shown(name)}")
     return Note(nodes[name], _tile(tile.strip()))
 
 
@@ -237,7 +249,7 @@ def _tile(text: str) -> str:
     except ValueError:
         value = None
     if not isinstance(value, str):
-        raise UsageError("listing-syntax", f"{text[:40]} is not a quoted text")
+        raise UsageError("listing-syntax", f"{shown(text)} is not a quoted text")
     return value
 
 

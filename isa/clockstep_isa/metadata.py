@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_isa.diagnostics import MalformedFile
+from clockstep_isa.diagnostics import MalformedFile, shown
 from clockstep_isa.geometry import Unit, geometry
-from clockstep_isa.layout import PIECE, Binding, Layout
+from clockstep_isa.layout import PIECE, Binding, Layout, numpy_type
 from clockstep_isa.machine import Machine
 from clockstep_isa.program import Node, Probe
 from clockstep_isa.table import TYPES
@@ -42,6 +43,8 @@ _DTYPES = frozenset(
     + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 )
 _LIMIT = 2**48
+_RANK = 32
+"""Most axes of a tensor; numpy has 64, of which a batch of runs takes one."""
 
 
 def dump_json(value: Any) -> str:
@@ -50,9 +53,11 @@ def dump_json(value: Any) -> str:
 
 
 def load_json(text: str | bytes, where: str) -> dict[str, Any]:
-    """Read one JSON object; raises `MalformedFile` if it is anything else."""
+    """Read one JSON object; raises `MalformedFile` if it is anything else or says a thing twice."""
     try:
-        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        value = json.loads(
+            text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_once
+        )
     except (ValueError, RecursionError) as error:
         reason = str(error).partition("\n")[0][:100]
         raise MalformedFile("json", f"not valid JSON: {reason}", where=where) from None
@@ -66,6 +71,14 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{text} is not a finite number")
     return number
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"{shown(twice)} stands twice")
+    return value
 
 
 def member(data: Mapping[str, Any], key: str, kind: type[_T], where: str) -> _T:
@@ -122,10 +135,13 @@ def binding_from_json(
 ) -> Binding:
     """The inverse of `binding_to_json`; raises `MalformedFile` if the machine has no such place."""
     name, dtype = (member(data, key, str, where) for key in ("name", "dtype"))
-    where = f"{where} tensor {name!r}"
+    where = f"{where} tensor {shown(name)}"
     shape = integers(data, "shape", where)
     if dtype not in _DTYPES:
-        raise MalformedFile("binding", f"no tensor type {dtype!r}", where=where)
+        raise MalformedFile("binding", f"no tensor type {shown(dtype)}", where=where)
+    if len(shape) > _RANK or (0 in shape and math.prod(max(1, n) for n in shape) >= _LIMIT):
+        message = f"shape {shown(shape)} has more than {_RANK} axes, or sizes without sense"
+        raise MalformedFile("binding", message, where=where)
     rows = member(data, "layouts", list, where)
     if not rows:
         raise MalformedFile("binding", "has no layout", where=where)
@@ -134,7 +150,7 @@ def binding_from_json(
         if not isinstance(row, dict):
             raise MalformedFile("json", "a layout is not an object", where=where)
         layout = _layout(row, read_pieces, where)
-        problem = _layout_problem(layout, shape, machine, chips)
+        problem = _type_problem(layout, dtype) or _layout_problem(layout, shape, machine, chips)
         if problem:
             raise MalformedFile("binding", problem, where=where)
         layouts.append(layout)
@@ -157,7 +173,7 @@ def probe_from_json(
 ) -> Probe:
     """The inverse of `probe_to_json` for a program of `nodes` nodes; raises `MalformedFile`."""
     binding = binding_from_json(data, read_pieces, machine, chips, where)
-    where = f"{where} tensor {binding.name!r}"
+    where = f"{where} tensor {shown(binding.name)}"
     ready, served = (integers(data, key, where) for key in ("ready", "nodes"))
     if len(binding.layouts) != 1 or len(ready) != len(binding.layouts[0].pieces):
         message = f"{len(ready)} cycles for the pieces of {len(binding.layouts)} layouts"
@@ -173,7 +189,7 @@ def _layout(
 ) -> Layout:
     stored = member(data, "stored", str, where)
     if stored not in TYPES:
-        raise MalformedFile("binding", f"no stored type {stored!r}", where=where)
+        raise MalformedFile("binding", f"no stored type {shown(stored)}", where=where)
     return Layout(
         TYPES[stored],
         member(data, "offset", int, where),
@@ -184,17 +200,29 @@ def _layout(
     )
 
 
+def _type_problem(layout: Layout, dtype: str) -> str | None:
+    """Why a layout cannot hold a tensor of this type, or None. Zero is stored as the offset."""
+    stored, low, high = numpy_type(layout.stored), 0, 0
+    if (stored.kind == "f") != ("float" in dtype):
+        return f"{dtype} is not stored as {layout.stored.text}"
+    if stored.kind == "i":
+        low, high = np.iinfo(stored).min, np.iinfo(stored).max
+    if not low <= layout.offset <= high:
+        return f"offset {layout.offset} is not in {low} to {high}"
+    return None
+
+
 def _layout_problem(
     layout: Layout, shape: tuple[int, ...], machine: Machine, chips: int
 ) -> str | None:
     """The first thing that is impossible about a layout, or None."""
     size = math.prod(shape)
     if sorted(layout.axes) != list(range(len(shape))):
-        return f"axes {list(layout.axes)} do not permute {len(shape)} axes"
+        return f"axes {shown(layout.axes)} do not permute {len(shape)} axes"
     if layout.rows < 0 or layout.columns < 0 or layout.rows * layout.columns != size:
-        return f"{layout.rows} x {layout.columns} is not the size of shape {list(shape)}"
+        return f"{layout.rows} x {layout.columns} is not the size of shape {shown(shape)}"
     if size * layout.stored.bytes > chips * machine.sram_bytes:
-        return f"shape {list(shape)} is more than the SRAM of {chips} chips holds"
+        return f"shape {shown(shape)} is more than the SRAM of {chips} chips holds"
     return _piece_problem(layout, machine, chips)
 
 

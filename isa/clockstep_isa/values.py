@@ -117,7 +117,7 @@ def _stream_parser(machine: Machine) -> Callable[[str], int]:
             side = text[0]
             raise UsageError(
                 "stream-range",
-                f"stream {text} does not exist; this machine has {side}0 to {side}{count - 1}",
+                f"stream {text[:40]} does not exist; this machine has {side}0 to {side}{count - 1}",
             )
         return known[text]
 
@@ -132,7 +132,7 @@ def _integer_parser(field: Field) -> Callable[[str], int]:
         digits = text.lstrip(signs) if signs else text
         value = int(text) if len(digits) < 20 and digits.isdecimal() else high + 1
         if not low <= value <= high:
-            raise UsageError("field-range", f"{field.name} {text} is not in {low} to {high}")
+            raise UsageError("field-range", f"{field.name} {text[:40]} is not in {low} to {high}")
         return value
 
     return parse
@@ -144,12 +144,14 @@ def _parse_immediate(text: str, kind: Type) -> int:
         if digits.lower().startswith("0x"):
             bits = int(digits, 16)
             if bits >> 32:
-                raise UsageError("immediate-range", f"{text} has more than 32 bits")
+                raise UsageError("immediate-range", f"{text[:40]} has more than 32 bits")
             return bits
         number = float(digits) if kind in _FLOAT_BITS else int(digits)
     except ValueError:
         wanted = "a number" if kind in _FLOAT_BITS else "an integer"
         raise UsageError(
-            "immediate", f"{text} is not {wanted} such as #-3, nor bits such as #0x7fc00000"
+            "immediate", f"{text[:40]} is not {wanted} such as #-3, nor bits such as #0x7fc00000"
         ) from None
+    if math.isinf(number) and any(c.isdigit() for c in digits):
+        raise UsageError("immediate-range", f"{text[:40]} is too large for {kind.text}")
     return immediate(kind, number)

@@ -44,15 +44,21 @@ class Chip:
         self.number = number
         self.network = network
         self.streams = Streams(machine)
-        self.mxm = {side: Mxm(machine) for side in "WE"}
         self.results: dict[int, list[tuple[Issue, Vectors]]] = {}
         self._slices: dict[int, Slice] = {}
+        self._mxm: dict[str, Mxm] = {}
 
     def slice(self, queue: Queue) -> Slice:
         """The SRAM slice of a MEM queue."""
         if queue.id not in self._slices:
             self._slices[queue.id] = Slice(self.machine)
         return self._slices[queue.id]
+
+    def mxm(self, side: str) -> Mxm:
+        """The planes of one hemisphere."""
+        if side not in self._mxm:
+            self._mxm[side] = Mxm(self.machine)
+        return self._mxm[side]
 
     def claim_bank(self, issue: Issue, step: int, cycle: int) -> None:
         """Check the address of a MEM dispatch, and that its bank is free in this cycle."""
@@ -113,14 +119,14 @@ class Chip:
         if column < 0 or last >= self.machine.vector:
             message = f"columns {column} to {last} are outside 0 to {self.machine.vector - 1}"
             raise issue.fault("address-range", message, cycle)
-        self.mxm[issue.queue.hemisphere].load(issue.queue.index, kind, column, operands["a"])
+        self.mxm(issue.queue.hemisphere).load(issue.queue.index, kind, column, operands["a"])
 
     def _iw(self, issue: Issue, _: dict[str, Vectors], step: int, cycle: int) -> None:
         kind = _type(issue)
         if self._plane(issue).loaded - {kind}:
             message = f"the buffer holds weights of another type than {kind.text}"
             raise issue.fault("mxm-type", message, cycle)
-        self.mxm[issue.queue.hemisphere].install(issue.queue.index, kind, cycle)
+        self.mxm(issue.queue.hemisphere).install(issue.queue.index, kind, cycle)
 
     def _abc(self, issue: Issue, operands: dict[str, Vectors], step: int, cycle: int) -> None:
         kind, plane = _type(issue), self._plane(issue)
@@ -192,7 +198,7 @@ class Chip:
         return ENUMS[item.kind][value] if item.kind in ENUMS else value
 
     def _plane(self, issue: Issue) -> Plane:
-        return self.mxm[issue.queue.hemisphere].planes[issue.queue.index]
+        return self.mxm(issue.queue.hemisphere).planes[issue.queue.index]
 
 
 def _address(issue: Issue, step: int) -> int:

@@ -9,16 +9,19 @@ from clockstep_isa.machine import Machine
 
 __all__ = ["NEVER", "Slice"]
 
-NEVER = np.iinfo(np.int64).max
-"""A word that nothing has written has this cycle."""
+NEVER = 0
+"""What `Slice.readable` has for a word that nothing has written."""
 
 
 class Slice:
-    """`words` is uint8 [words, lanes]; word `w` can be read from cycle `readable[w]` on."""
+    """`words` is uint8 [words, lanes]; word `w` can be read from cycle `readable[w] - 1` on.
+
+    Both are zero until they are used, so that they take no more memory than what is used of them.
+    """
 
     def __init__(self, machine: Machine) -> None:
         self.words = np.zeros((machine.words_per_slice, machine.vector), np.uint8)
-        self.readable = np.full(machine.words_per_slice, NEVER, np.int64)
+        self.readable = np.zeros(machine.words_per_slice, np.int64)
         self._words_per_bank = machine.mem.words_per_bank
         self._accessed = [-1] * machine.mem.banks
 
@@ -27,7 +30,7 @@ class Slice:
         rows = slice(address, address + len(words))
         self.words[rows, : words.shape[1]] = words
         self.words[rows, words.shape[1] :] = 0
-        self.readable[rows] = 0
+        self.readable[rows] = 1
 
     def access(self, address: int, cycle: int) -> bool:
         """Claim the bank of a word for this cycle; False if it is taken."""
@@ -38,11 +41,11 @@ class Slice:
 
     def read(self, address: int, cycle: int) -> NDArray[np.uint8] | None:
         """The word, uint8 [1, lanes]; None if it is not (yet) written."""
-        if self.readable[address] > cycle:
+        if not NEVER < self.readable[address] <= cycle + 1:
             return None
         return self.words[address : address + 1].copy()
 
     def write(self, address: int, vectors: NDArray[np.uint8], readable: int) -> None:
         """Store uint8 [1, lanes], to be read from cycle `readable` on."""
         self.words[address] = vectors[0]
-        self.readable[address] = readable
+        self.readable[address] = readable + 1

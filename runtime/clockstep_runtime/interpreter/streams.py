@@ -41,10 +41,11 @@ class _Lane:
 
 
 class Streams:
-    """The registers of one chip, both directions."""
+    """The registers of one chip, both directions; a chip that does nothing has none."""
 
     def __init__(self, machine: Machine) -> None:
-        self._lanes = tuple(_Lane(machine, 1 if d == EAST else -1) for d in range(2))
+        self._machine = machine
+        self._lanes: tuple[_Lane, ...] = ()
 
     @property
     def occupied(self) -> bool:
@@ -53,6 +54,8 @@ class Streams:
 
     def sample(self, operand: Operand, x: int) -> NDArray[np.uint8] | None:
         """The vectors of a group at `x`, uint8 [width, lanes]; None if any register is empty."""
+        if not self._lanes:
+            return None
         lane = self._lanes[operand.direction]
         group = slice(operand.base, operand.base + operand.width)
         if not lane.full[x, group].all():
@@ -61,6 +64,8 @@ class Streams:
 
     def write(self, operand: Operand, x: int, vectors: NDArray[np.uint8]) -> None:
         """Put the vectors of a group, uint8 [width, lanes], into the registers at `x`."""
+        if not self._lanes:
+            self._lanes = tuple(_Lane(self._machine, 1 if d == EAST else -1) for d in range(2))
         lane = self._lanes[operand.direction]
         group = slice(operand.base, operand.base + operand.width)
         lane.data[x, group] = vectors
