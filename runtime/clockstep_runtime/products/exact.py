@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,24 +35,36 @@ def special_product(
     """`finite`, replaced where IEEE products and sums would be infinite or NaN.
 
     `finite` is the product with infinities and NaN taken as 0. Which terms are special is counted
-    by products of indicators, so no BLAS has to know what an infinity is.
+    by products of signs and indicators, so no BLAS has to know what an infinity is.
     """
     with np.errstate(invalid="ignore"):
-        a, w = activation.astype(np.float32), weights.astype(np.float32)
+        a, w = activation.astype(np.float64), weights.astype(np.float64)
     lanes = ~(np.isfinite(a).all(axis=0) & np.isfinite(w).all(axis=0))
-    a, w = a[:, lanes], w[:, lanes]
-    up, down, above, below = a == np.inf, a == -np.inf, a > 0, a < 0
-    w_up, w_down, w_above, w_below = w == np.inf, w == -np.inf, w > 0, w < 0
-    plus = _meet((up, down, above, below), (w_above, w_below, w_up, w_down))
-    minus = _meet((up, down, above, below), (w_below, w_above, w_down, w_up))
-    nan = _meet(
-        (np.isnan(a), np.ones(a.shape, np.bool_), up | down, a == 0),
-        (np.ones(w.shape, np.bool_), np.isnan(w), w == 0, w_up | w_down),
-    )
-    values = np.array([0, np.inf, -np.inf, np.nan], np.float32)
-    kind = np.where(nan | (plus & minus), 3, np.where(minus, 2, plus.astype(np.intp)))
-    result: NDArray[np.float32] = np.where(kind == 0, finite, values[kind])
+    sign, infinite, zero = _indicators(a[:, lanes])
+    w_sign, w_infinite, w_zero = _indicators(w[:, lanes])
+    # Infinite terms, those above 0 less those below; all of them; infinity times 0.
+    excess = _count(infinite, sign, w_sign, w_infinite)
+    terms = _count(abs(infinite), abs(sign), abs(w_sign), abs(w_infinite))
+    invalid = _count(abs(infinite), zero, w_zero, abs(w_infinite))
+    nan = np.isnan(a).any(axis=1)[:, None] | np.isnan(w).any(axis=1)
+    result: NDArray[np.float32]
+    result = np.where(terms > 0, np.copysign(np.float32(np.inf), excess), finite)
+    result[(invalid > 0) | (abs(excess) < terms) | nan] = np.nan
     return result
+
+
+def _indicators(values: Wide) -> tuple[NDArray[np.float32], ...]:
+    """Signs, with 0 for NaN; signs of the infinities, with 0 for all else; 1 for each 0."""
+    sign = (values > 0).astype(np.float32) - (values < 0)
+    return sign, np.where(np.isinf(values), sign, np.float32(0)), (values == 0).astype(np.float32)
+
+
+def _count(
+    a: NDArray[np.float32], b: NDArray[np.float32], c: NDArray[np.float32], d: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """a @ c.T + b @ d.T, exact: small integers. Terms with two infinities count twice."""
+    counts: NDArray[np.float32] = np.matmul(np.hstack((a, b)), np.hstack((c, d)).T)
+    return counts
 
 
 def _parts(values: Wide) -> Wide:
@@ -89,13 +99,3 @@ def _rounded(
         tail.astype(np.float32) * np.float32(2.0**-17),
     )
     return result
-
-
-def _meet(
-    left: Sequence[NDArray[np.bool_]], right: Sequence[NDArray[np.bool_]]
-) -> NDArray[np.bool_]:
-    """Where row i of some left matrix and row j of its right one are both true somewhere."""
-    a = np.concatenate(left, axis=1).astype(np.float32)
-    w = np.concatenate(right, axis=1).astype(np.float32)
-    counts: NDArray[np.bool_] = np.matmul(a, w.T) > 0
-    return counts

@@ -148,11 +148,21 @@ def _multiply(activation: Half, matrix: _Matrix, result: NDArray[np.float32]) ->
     doubtful = below != result
     if doubtful.any():
         _settle(result, doubtful, sums, left, matrix)
-    for index in ((left.special, slice(None)), (slice(None), right.special)):
-        part = result[index]
-        if part.size:
-            half = activation[index[0]], matrix.half[index[1], :rows]
-            result[index] = special_product(*half, part)
+    if left.special.size or right.special.size:
+        _set_special(result, activation, left.special, matrix)
+
+
+def _set_special(
+    result: NDArray[np.float32], activation: Half, special: Indices, matrix: _Matrix
+) -> None:
+    """Set what infinities and NaN make of `result`: the `special` rows, then special columns."""
+    n, r = activation.shape
+    ordinary = np.delete(np.arange(n), special)
+    blocks = (special, np.arange(matrix.columns)), (ordinary, matrix.vectors.special)
+    for rows, columns in blocks:
+        if rows.size and columns.size:
+            part, weights = np.ix_(rows, columns), matrix.half[columns, :r]
+            result[part] = special_product(activation[rows], weights, result[part])
 
 
 def _settle(
