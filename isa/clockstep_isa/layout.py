@@ -133,6 +133,8 @@ def _to_stored(matrix: NDArray[np.generic], layout: Layout, name: str) -> NDArra
     if target.kind == "f":
         with np.errstate(over="ignore"):
             return np.ascontiguousarray(matrix.astype(target))
+    if matrix.dtype == target and not layout.offset:
+        return np.ascontiguousarray(matrix)
     info = np.iinfo(target)
     low, high = info.min - layout.offset, info.max - layout.offset
     if matrix.size and not low <= int(matrix.min()) <= int(matrix.max()) <= high:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clockstep_isa.layout import numpy_type
-from clockstep_isa.table import BY_NAME, TABLE, Type
+from clockstep_isa.table import BY_NAME, TABLE
 from clockstep_runtime.engine.compute import COMPUTES
-from clockstep_runtime.engine.gather import SEGMENT, Gatherer
+from clockstep_runtime.engine.gather import Gatherer
+from clockstep_runtime.engine.mxm import Arrays
 from clockstep_runtime.linker import Linked
-from clockstep_runtime.products import HalfWeights, Int8Weights, half_product, int8_sum
 
 __all__ = ["Engine"]
 
@@ -23,21 +22,7 @@ Tensor = NDArray[Any]
 _CHUNK = 4096
 """Steps whose tables are turned from arrays into lists at a time."""
 
-_CACHE_BYTES = 256 << 20
-"""Arrays whose weights are constant are kept from run to run up to this much."""
-
-_INSTALL, _ABC, _ADD = (TABLE.index(BY_NAME[name]) for name in ("iw", "abc", "add"))
-_TYPE, _ROWS = (BY_NAME["abc"].field(name) for name in ("type", "rows"))
-_INSTALL_TYPE = BY_NAME["iw"].field("type")
-
-
-@dataclass(frozen=True, slots=True)
-class _Array:
-    """An installed array: its weights, of as many columns as were loaded, and their batch."""
-
-    weights: Any  # Int8Weights or HalfWeights
-    columns: int
-    batch: int
+_INSTALL, _ABC = (TABLE.index(BY_NAME[name]) for name in ("iw", "abc"))
 
 
 class Engine:
@@ -45,9 +30,7 @@ class Engine:
 
     def __init__(self, linked: Linked) -> None:
         self.linked = linked
-        self._constant: dict[bytes, _Array] = {}
-        self._room = _CACHE_BYTES
-        self._is_image = np.array([block.source == "image" for block in linked.initial], np.bool_)
+        self._arrays = Arrays(linked)
         self._inputs = {
             block.index: len(linked.columns) + number
             for number, block in enumerate(linked.initial)
@@ -115,98 +98,15 @@ class Engine:
             operands = range(bounds_[i], bounds_[i + 1])
             compute = COMPUTES[rows[i]]
             if sums[i] or rows[i] == _ABC:
-                values[value] = self._product(values, gather, operands)
+                values[value] = self._arrays.product(values, gather, operands)
             elif rows[i] == _INSTALL:
-                values[value] = self._install(
-                    values, gather, operands, Type(fields[i][_INSTALL_TYPE]), begin + i
-                )
+                values[value] = self._arrays.installed(begin + i, values, gather, operands)
             else:
                 assert compute is not None
                 taken = [gather.value(number, values) for number in operands]
                 values[value] = compute(machine, fields[i], taken)
             for gone in dead[deaths_[i] : deaths_[i + 1]]:
                 values[gone] = None
-
-    def _install(
-        self, values: list[Any], gather: Gatherer, operands: range, kind: Type, step: int
-    ) -> _Array:
-        """The array that `iw` makes of the columns loaded for it; others are zero."""
-        key = self._identity(step, kind)
-        if key in self._constant:
-            return self._constant[key]
-        lanes = self.linked.program.machine.vector
-        loaded = [(gather.value(number, values), number) for number in operands]
-        batch = max((value.shape[1] for value, _ in loaded), default=1)
-        used = 1 + max(
-            (gather.column[n] + max(0, (gather.count[n] - 1) * gather.stride[n]) for n in operands),
-            default=0,
-        )
-        dtype = numpy_type(kind)
-        whole = np.zeros((used, batch, lanes), dtype)
-        for value, number in loaded:
-            first, stride, count = (
-                gather.column[number],
-                gather.stride[number],
-                gather.count[number],
-            )
-            vectors = value.view(dtype)
-            if stride == 0:
-                whole[first] = vectors[-1]
-            else:
-                stop = first + stride * count
-                whole[first : stop if stop >= 0 else None : stride] = vectors
-        matrix = whole[:, 0] if batch == 1 else np.ascontiguousarray(whole.swapaxes(0, 1))
-        make = Int8Weights if kind is Type.I8 else HalfWeights
-        array = _Array(make(matrix), used, batch)
-        # Prepared weights take up to eight bytes an element.
-        size = 8 * used * lanes
-        if key is not None and size <= self._room:
-            self._constant[key] = array
-            self._room -= size
-        return array
-
-    def _identity(self, step: int, kind: Type) -> bytes | None:
-        """What tells the weights of an `iw` from any others; None if they are not constant."""
-        operands, bounds = self.linked.operands, self.linked.operands_of
-        low, high = int(bounds[step]), int(bounds[step + 1])
-        begin, end = int(operands.begin[low]), int(operands.begin[high])
-        values = operands.value[begin:end] - len(self.linked.columns)
-        if (values < 0).any() or not self._is_image[values].all():
-            return None
-        parts = (values, *(getattr(operands, name)[begin:end] for name in SEGMENT))
-        whole = (
-            operands.begin[low:high] - begin,
-            operands.column[low:high],
-            operands.stride[low:high],
-        )
-        return b"".join([bytes([kind]), *(part.tobytes() for part in (*parts, *whole))])
-
-    def _product(self, values: list[Any], gather: Gatherer, operands: range) -> Array:
-        """The product of one `abc`, or the sum of several int8 ones, [vectors, batch, lanes]."""
-        columns, lanes = self.linked.columns, self.linked.program.machine.vector
-        terms: list[tuple[Array, _Array]] = []
-        kind = Type.I8
-        for number in operands:
-            owner = gather.owner[number]
-            kind, rows = Type(columns.args[owner, _TYPE]), int(columns.args[owner, _ROWS])
-            vectors = gather.value(number, values).view(numpy_type(kind))[..., :rows]
-            terms.append((vectors, values[self.linked.weights[owner]]))
-        batch = max(max(vectors.shape[1], array.batch) for vectors, array in terms)
-        count = len(terms[0][0])
-        parts = []
-        for used in sorted({array.columns for _, array in terms}):
-            factors = [
-                (np.broadcast_to(vectors, (count, batch, vectors.shape[2])), array.weights)
-                for vectors, array in terms
-                if array.columns == used
-            ]
-            parts.append(int8_sum(factors) if kind is Type.I8 else half_product(*factors[0]))
-        if len(parts) == 1 and parts[0].shape[-1] == lanes:
-            return parts[0].view("<u4")
-        whole = np.zeros((count, batch, lanes), parts[0].dtype)
-        for part in parts:
-            whole[..., : part.shape[-1]] += part
-        return whole.view("<u4")
 
     def _outputs(self, values: list[Any], batch: int) -> dict[str, Tensor]:
         linked = self.linked

@@ -20,6 +20,9 @@ Ints = NDArray[np.int64]
 _ON_STREAMS = ("write", "send", "mov")
 """Movers whose vectors come from a stream; those of the others come from words, links, arrays."""
 
+_ROWS = 1 << 16
+"""Segments that are followed to their ends at a time: memory stays near that of the result."""
+
 
 @dataclass(frozen=True, slots=True)
 class Flow:
@@ -47,13 +50,14 @@ class Flow:
 
     @staticmethod
     def joined(tables: list[Flow]) -> Flow:
-        """Several tables one after the other, sorted by key and first element."""
+        """Several tables one after the other, sorted by key and first element; empties the list."""
         whole = Flow(
             *(
                 np.concatenate([getattr(table, item.name) for table in tables])
                 for item in fields(Flow)
             )
         )
+        tables.clear()
         return whole.take(np.lexsort((whole.first, whole.key)))
 
 
@@ -65,16 +69,18 @@ def trace(found: Resolution, wanted: Ints) -> Flow:
     """
     table, target = _hops(found)
     begins = np.searchsorted(table.key, np.arange(int(table.key.max(initial=-1)) + 2))
-    asked = np.zeros(len(begins) + 1, np.bool_)
+    asked = np.zeros(len(begins), np.bool_)
     asked[wanted] = True
+    rows = np.flatnonzero(asked[table.key])
     done: list[Flow] = []
-    rest = table.take(asked[table.key])
-    while len(rest):
-        next_key = target.of(rest)
-        done.append(rest.take(next_key < 0))
-        moving = next_key >= 0
-        rest = _compose(rest.take(moving), next_key[moving], table, begins)
-    return Flow.joined(done or [rest])
+    for start in range(0, max(1, len(rows)), _ROWS):
+        rest = table.take(rows[start : start + _ROWS])
+        while len(rest):
+            behind = target.of(rest)
+            done.append(rest.take(behind < 0))
+            moving = behind >= 0
+            rest = _compose(rest.take(moving), behind[moving], table, begins)
+    return Flow.joined([*done, table.take(rows[:0])])
 
 
 @dataclass(frozen=True, slots=True)
