@@ -14,7 +14,7 @@ from clockstep_compiler.lowering.lower import offset_of
 from clockstep_compiler.steps import Lowered, Value
 from clockstep_compiler.storage import Storage
 from clockstep_isa.layout import PIECE, Binding, Layout
-from clockstep_isa.program import ARGS, Code, Image, Node, Note, Program, end_cycle
+from clockstep_isa.program import ARGS, Code, Image, Node, Note, Probe, Program, end_cycle
 
 __all__ = ["code_of", "emit"]
 
@@ -41,6 +41,7 @@ def emit(
         nodes=nodes,
         notes=notes,
         cycles=end_cycle(machine, code),
+        probes=_probes(graph, lowered, s.storage),
         info=info,
     )
 
@@ -83,7 +84,7 @@ def _pieces(rows: list[tuple[int, ...]]) -> NDArray[np.int64]:
 def _input(graph: Graph, lowered: Lowered, storage: Storage, name: str) -> Binding:
     tensor = graph.tensors[name]
     layouts = tuple(
-        _layout(value, tensor.dtype, value.axes, storage.pieces.get(value.number, []))
+        _layout(value, tensor.dtype, value.axes, _pieces(storage.pieces.get(value.number, [])))
         for value in lowered.values
         if value.origin == "input" and value.source == name
     )
@@ -93,32 +94,63 @@ def _input(graph: Graph, lowered: Lowered, storage: Storage, name: str) -> Bindi
 
 
 def _output(graph: Graph, storage: Storage, name: str, value: Value) -> Binding:
-    tensor = graph.tensors[name]
+    pieces, _ = _home(storage, value)
+    return _whole(graph, name, value, pieces)
+
+
+def _probes(graph: Graph, lowered: Lowered, storage: Storage) -> tuple[Probe, ...]:
+    """Every tensor that a step stored, by the place in which it first lay as a whole."""
+    makers = {name: i for i, node in enumerate(graph.nodes) for name in node.outputs}
+    known = {name for name, _ in lowered.stored}
+    probes = []
+    for name, value in sorted(lowered.stored, key=lambda pair: makers[pair[0]]):
+        pieces, ready = _home(storage, value)
+        nodes = _between(graph, makers, known, name)
+        probes.append(Probe(_whole(graph, name, value, pieces), ready, nodes))
+    return tuple(probes)
+
+
+def _between(
+    graph: Graph, makers: Mapping[str, int], known: set[str], name: str
+) -> tuple[int, ...]:
+    """The nodes that compute a tensor from inputs and `known` tensors."""
+    found = {makers[name]}
+    rest = [makers[name]]
+    while rest:
+        inputs = graph.nodes[rest.pop()].inputs
+        new = {makers[i] for i in inputs if i in makers and i not in known} - found
+        found |= new
+        rest += sorted(new)
+    return tuple(sorted(found))
+
+
+def _home(storage: Storage, value: Value) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pieces of a matrix in its first copies, and the cycles from which each is there."""
     lanes = storage.plan.machine.vector
-    rows: list[tuple[int, ...]] = []
+    found: list[tuple[tuple[int, ...], int]] = []
     for chunk in range(storage.chunks(value)):
         for tile in range(storage.tiles(value)):
-            block = (value.number, chunk, tile)
-            chip = storage.holders(block)[0]
-            copy = storage.copies[block, chip][0]
-            for byte, (queue, address) in enumerate(copy.planes):
-                rows.append(
-                    (
-                        byte,
-                        chunk * storage.chunk,
-                        storage.rows_of(value, chunk),
-                        tile * lanes,
-                        storage.lanes_of(value, tile),
-                        chip,
-                        queue,
-                        address,
-                    )
-                )
+            chip, copy = storage.homes[value.number, chunk, tile]
+            place = (
+                chunk * storage.chunk,
+                storage.rows_of(value, chunk),
+                tile * lanes,
+                storage.lanes_of(value, tile),
+                chip,
+            )
+            ready = int(copy.ready.max())
+            found += [((byte, *place, *plane), ready) for byte, plane in enumerate(copy.planes)]
+    found.sort()
+    cycles = np.array([ready for _, ready in found], np.int64)
+    return _pieces([piece for piece, _ in found]), cycles
+
+
+def _whole(graph: Graph, name: str, value: Value, pieces: NDArray[np.int64]) -> Binding:
+    """A tensor with its last axis along the lanes, in one layout."""
+    tensor = graph.tensors[name]
     axes = tuple(range(len(tensor.shape)))
-    return Binding(name, tensor.dtype, tensor.shape, (_layout(value, tensor.dtype, axes, rows),))
+    return Binding(name, tensor.dtype, tensor.shape, (_layout(value, tensor.dtype, axes, pieces),))
 
 
-def _layout(
-    value: Value, dtype: str, axes: tuple[int, ...], pieces: list[tuple[int, ...]]
-) -> Layout:
-    return Layout(value.type, offset_of(dtype), axes, value.rows, value.columns, _pieces(pieces))
+def _layout(value: Value, dtype: str, axes: tuple[int, ...], pieces: NDArray[np.int64]) -> Layout:
+    return Layout(value.type, offset_of(dtype), axes, value.rows, value.columns, pieces)

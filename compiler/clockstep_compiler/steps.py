@@ -129,11 +129,15 @@ Step = Compute | Relayout | Broadcast | Transpose
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """All steps of a model. `outputs` pairs each graph output with the matrix that holds it."""
+    """All steps of a model. `outputs` pairs each graph output with the matrix that holds it.
+
+    `stored` pairs tensors with the matrices that steps make of them, each matrix once.
+    """
 
     steps: tuple[Step, ...]
     values: tuple[Value, ...]
     outputs: tuple[tuple[str, Value], ...]
+    stored: tuple[tuple[str, Value], ...]
     weight_bytes: int
     warnings: tuple[str, ...]
 

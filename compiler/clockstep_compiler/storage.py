@@ -72,6 +72,8 @@ class Storage:
     chunk: int
     memories: list[ChipMemory] = field(init=False)
     copies: dict[tuple[Block, int], list[Copy]] = field(default_factory=dict)
+    homes: dict[Block, tuple[int, Copy]] = field(default_factory=dict)
+    """The chip and the first copy of every block; its room may have been given back since."""
     image: list[tuple[int, int, int, NDArray[np.uint8]]] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     pieces: dict[int, list[tuple[int, ...]]] = field(default_factory=dict)
@@ -161,6 +163,7 @@ class Storage:
 
     def add(self, block: Block, chip: int, copy: Copy) -> None:
         self.copies.setdefault((block, chip), []).append(copy)
+        self.homes.setdefault(block, (chip, copy))
 
     def find(self, block: Block, chip: int, avoid: frozenset[int]) -> Copy | None:
         """A copy on this chip that shares no slice with `avoid`."""

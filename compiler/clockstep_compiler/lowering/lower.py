@@ -372,9 +372,20 @@ def lower(graph: Graph, options: Options) -> Lowered:
         tuple(state.steps),
         tuple(state.values),
         outputs,
+        _stored(state),
         state.weight_bytes,
         tuple(state.warnings),
     )
+
+
+def _stored(state: Lowering) -> tuple[tuple[str, Value], ...]:
+    """The tensors that steps store in their own type, by the first name of each matrix."""
+    found: dict[int, tuple[str, Value]] = {}
+    for name, tensor in state.tensors.items():
+        value = tensor.values.get(state.stored_type(name))
+        if value is not None and value.origin == "step":
+            found.setdefault(value.number, (name, value))
+    return tuple(found.values())
 
 
 def _lower_node(state: Lowering, node: Node) -> None:

@@ -19,6 +19,7 @@ from clockstep_isa.table import ENUMS, Field, Kind, Type
 from clockstep_runtime.interpreter.decode import Issue, Operand
 from clockstep_runtime.interpreter.memory import Slice
 from clockstep_runtime.interpreter.mxm import Mxm, Plane
+from clockstep_runtime.interpreter.observer import Observer
 from clockstep_runtime.interpreter.streams import Streams
 from clockstep_runtime.semantics import EXECUTES
 
@@ -39,12 +40,13 @@ class Network:
 class Chip:
     """State of one chip. `results[c]` are the vectors due on a stream in cycle `c`."""
 
-    def __init__(self, machine: Machine, number: int, network: Network) -> None:
+    def __init__(self, machine: Machine, number: int, network: Network, observer: Observer) -> None:
         self.machine = machine
         self.number = number
         self.network = network
+        self.observer = observer
         self.streams = Streams(machine)
-        self.results: dict[int, list[tuple[Issue, Vectors]]] = {}
+        self.results: dict[int, list[tuple[Issue, int, Vectors]]] = {}
         self._slices: dict[int, Slice] = {}
         self._mxm: dict[str, Mxm] = {}
 
@@ -72,19 +74,20 @@ class Chip:
 
     def act(self, issue: Issue, step: int, cycle: int) -> None:
         """Sample the operands of dispatch `step`, and do what the instruction says."""
-        operands = {
-            name: self._sample(issue, operand, cycle) for name, operand in issue.inputs.items()
-        }
+        operands = {}
+        for name, operand in issue.inputs.items():
+            operands[name] = self._sample(issue, operand, cycle)
+            self.observer.sampled(issue, step, cycle, name, operands[name])
         result = _ACTIONS.get(issue.row.name, Chip._compute)(self, issue, operands, step, cycle)
         if result is not None:
             due = cycle - issue.skew + issue.latency
-            self.results.setdefault(due, []).append((issue, result))
+            self.results.setdefault(due, []).append((issue, step, result))
 
     def deliver(self, cycle: int) -> None:
         """Write the results due in this cycle into the registers of their units."""
         written: set[tuple[int, int, int]] = set()
         due = self.results.pop(cycle, [])
-        for issue, vectors in sorted(due, key=lambda result: result[0].queue.id):
+        for issue, step, vectors in sorted(due, key=lambda result: result[0].queue.id):
             operand, x = issue.output, issue.queue.x
             assert operand is not None
             slots = {(x, operand.direction, operand.base + i) for i in range(operand.width)}
@@ -93,6 +96,7 @@ class Chip:
                 raise issue.fault("slot-two-producers", message, cycle)
             written |= slots
             self.streams.write(operand, x, vectors)
+            self.observer.produced(issue, step, cycle, vectors)
 
     def _sample(self, issue: Issue, operand: Operand, cycle: int) -> Vectors:
         vectors = self.streams.sample(operand, issue.queue.x)
@@ -106,11 +110,13 @@ class Chip:
         word = self.slice(issue.queue).read(address, cycle)
         if word is None:
             raise issue.fault("word-unwritten", f"word {address} is not written yet", cycle)
+        self.observer.fetched(issue, step, cycle, address, word)
         return word
 
     def _write(self, issue: Issue, operands: dict[str, Vectors], step: int, cycle: int) -> None:
-        slice_ = self.slice(issue.queue)
-        slice_.write(_address(issue, step), operands["a"], cycle + issue.latency)
+        address = _address(issue, step)
+        self.slice(issue.queue).write(address, operands["a"], cycle + issue.latency)
+        self.observer.stored(issue, step, cycle, address, operands["a"])
 
     def _lw(self, issue: Issue, operands: dict[str, Vectors], step: int, cycle: int) -> None:
         kind = _type(issue)

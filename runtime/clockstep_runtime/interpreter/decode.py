@@ -45,7 +45,10 @@ class Operand:
 
 @dataclass(slots=True)
 class Issue:
-    """One instruction of one queue. Dispatch `i` is in cycle `start + i * interval`."""
+    """One instruction of one queue. Dispatch `i` is in cycle `start + i * interval`.
+
+    `index` is its place in `Program.code`.
+    """
 
     row: Instruction
     machine: Machine
@@ -61,6 +64,7 @@ class Issue:
     skew: int
     latency: int
     busy: int
+    index: int
 
     def fault(self, code: str, message: str, cycle: int) -> Fault:
         """A fault of this instruction in `cycle`."""
@@ -78,7 +82,21 @@ def decode(machine: Machine, chip: int, queue: Queue, code: Code, index: int) ->
     fields = {item.name: value for item, value in zip(row.fields, values, strict=False)}
     latency, skew = figure(machine, row.latency), figure(machine, row.skew)
     issue = Issue(
-        row, machine, chip, queue, start, repeat, interval, fields, {}, None, None, skew, latency, 1
+        row=row,
+        machine=machine,
+        chip=chip,
+        queue=queue,
+        start=start,
+        repeat=repeat,
+        interval=interval,
+        fields=fields,
+        inputs={},
+        output=None,
+        type=None,
+        skew=skew,
+        latency=latency,
+        busy=1,
+        index=index,
     )
     for check in _CHECKS:
         check(issue)

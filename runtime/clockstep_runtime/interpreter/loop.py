@@ -22,8 +22,9 @@ from clockstep_runtime.inputs import Execution, check_inputs
 from clockstep_runtime.interpreter.chip import Chip, Network
 from clockstep_runtime.interpreter.decode import Issue, decode
 from clockstep_runtime.interpreter.memory import NEVER, Slice
+from clockstep_runtime.interpreter.observer import Observer
 
-__all__ = ["interpret"]
+__all__ = ["interpret", "observe"]
 
 Tensor = NDArray[Any]
 
@@ -37,11 +38,24 @@ def interpret(program: Program, inputs: Mapping[str, Tensor]) -> Execution:
     bindings are taken to lie inside their tensors, which `verify` checks.
     """
     check_inputs(program, inputs)
-    run = _Run(program)
+    run = _Run(program, Observer())
     run.load(inputs)
     cycles = run.run()
     outputs = {binding.name: run.fetch(binding, cycles) for binding in program.outputs}
     return Execution(outputs, cycles)
+
+
+def observe(
+    program: Program, inputs: Mapping[str, Tensor], observer: Observer, until: int | None = None
+) -> None:
+    """Run a program as `interpret` does and tell `observer` what happens.
+
+    With `until`, the run ends after that cycle; outputs are never fetched. Same errors.
+    """
+    check_inputs(program, inputs)
+    run = _Run(program, observer)
+    run.load(inputs)
+    run.run(until)
 
 
 @dataclass(slots=True)
@@ -61,11 +75,12 @@ class _Agenda:
 
 
 class _Run:
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, observer: Observer) -> None:
         self._program = program
+        self._observer = observer
         self._queues = geometry(program.machine).queues
         network = Network(program.machine, program.chips)
-        self._chips = [Chip(program.machine, n, network) for n in range(program.chips)]
+        self._chips = [Chip(program.machine, n, network, observer) for n in range(program.chips)]
         self._states: dict[int, _QueueState] = {}
         self._agendas: dict[int, _Agenda] = {}
         self._end = 0
@@ -90,18 +105,18 @@ class _Run:
         for binding in self._program.inputs:
             binding.encode(inputs[binding.name], self._place)
 
-    def run(self) -> int:
-        """Step until nothing is left to do; the number of cycles that took."""
+    def run(self, last: int | None = None) -> int:
+        """Step until nothing is left to do, or through cycle `last`; how many cycles that took."""
         cycle = 0
         while self._pending or cycle < self._end:
-            if self._idle() and self._pending:
+            if self._idle():
                 # Nothing moves or waits anywhere: let the cycles up to the next dispatch pass.
-                cycle = self._pending[0][0]
-            elif self._idle():
-                cycle = self._end
-                continue
-            self._step(cycle)
-            cycle += 1
+                cycle = self._pending[0][0] if self._pending else self._end
+            if last is not None and cycle > last:
+                return last + 1
+            if cycle < self._end or self._pending:
+                self._step(cycle)
+                cycle += 1
         for chip in self._chips:
             # The last results reach their registers as the program ends.
             chip.deliver(cycle)
@@ -134,6 +149,7 @@ class _Run:
             if issue.row.unit is Unit.MEM:
                 self._chips[issue.chip].claim_bank(issue, step, cycle)
             self._claim_queue(queue, issue, step, cycle)
+            self._observer.dispatched(issue, step, cycle)
             self._end = max(self._end, cycle + max(1, issue.latency))
             agenda = self._agendas.setdefault(cycle + issue.skew, _Agenda())
             (agenda.samplers if issue.inputs else agenda.sources).append((issue, step))
