@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 
 from clockstep_isa import MalformedFile, Program, UsageError
 
-__all__ = ["Comparison", "compare", "run_reference"]
+__all__ = ["Comparison", "compare", "run_cut", "run_reference"]
 
 TOLERANCE = 5e-3
+
+_FOLDER = "session.model_external_initializers_file_folder_path"
+"""The setting that says where the external data of a model given as bytes lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,23 @@ def _feed(wanted: Sequence[Any], inputs: Mapping[str, NDArray[Any]]) -> dict[str
     return {b.name: inputs[b.name] for b in wanted}
 
 
-def _session(model: Path) -> Any:
+def run_cut(
+    model: Path, cut: bytes, inputs: Mapping[str, NDArray[Any]], names: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    """The tensors `names` of a cut of `model`, each operator computed as ONNX defines it.
+
+    `inputs` may have more than the cut reads. Raises as `run_reference`.
+    """
+    session = _session(model, cut)
+    wanted = {item.name: inputs[item.name] for item in session.get_inputs()}
+    try:
+        return dict(zip(names, session.run(list(names), wanted), strict=True))
+    except Exception as error:  # as above
+        raise UsageError("compare-run", _first_line(error), where=model.name) from None
+
+
+def _session(model: Path, cut: bytes | None = None) -> Any:
+    """A session of the model as it is, or of a cut of it with nothing fused."""
     try:
         import onnxruntime
     except ImportError:
@@ -156,8 +175,12 @@ def _session(model: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
+    if cut is not None:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry(_FOLDER, str(model.parent))
+    source = str(model) if cut is None else cut
     try:
-        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as above
         raise MalformedFile("compare-model", _first_line(error), where=model.name) from None
 

@@ -17,8 +17,8 @@ import typer
 from numpy.typing import NDArray
 
 from clockstep import api, flags
-from clockstep.compare import Comparison, compare, run_reference
 from clockstep.output import finish, number, table_text, warn, working
+from clockstep.verdict import judge
 from clockstep_isa import MalformedFile, Program, UsageError
 from clockstep_isa.tensor_file import write_atomically
 from clockstep_runtime import ENGINES, Session, random_inputs
@@ -75,10 +75,11 @@ def run(
     if not ok:
         warn(f"error[cycles]: predicted {loaded.cycles} cycles and executed {execution.cycles}")
     if compare_with is not None:
-        rows, verdict = _compare(compare_with, loaded, values, execution.outputs, rtol, atol)
-        data |= verdict
-        text += "\n" + _compare_text(rows, verdict)
-        ok = ok and verdict["match"]
+        with working(f"comparing with {compare_with.name}"):
+            verdict = judge(compare_with, loaded, values, execution.outputs, rtol, atol)
+        data |= verdict.data
+        text += "\n" + verdict.text
+        ok = ok and verdict.match
     finish(data, text, as_json=json, status=0 if ok else 1)
 
 
@@ -167,37 +168,6 @@ def _run_text(data: Mapping[str, Any]) -> str:
     )
     rows = [{"output": name, **facts} for name, facts in data["outputs"].items()]
     return head + "\n\n" + table_text(rows, ("output", "dtype", "shape", "sha256"))
-
-
-def _compare(
-    model: Path,
-    program: Program,
-    inputs: Mapping[str, NDArray[Any]],
-    outputs: Mapping[str, NDArray[Any]],
-    rtol: float | None,
-    atol: float | None,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows by output, and the verdict over all."""
-    reference = run_reference(model, program, inputs)
-    missing = [name for name in outputs if name not in reference]
-    if missing:
-        raise UsageError(
-            "compare-output", f"the reference has no output {missing[0]!r}", where=model.name
-        )
-    parts = {
-        name: compare(np.asarray(ours), np.asarray(reference[name]), rtol, atol, name)
-        for name, ours in outputs.items()
-    }
-    worst = Comparison.worst(list(parts.values()))
-    rows = [{"output": name, **part.as_dict()} for name, part in parts.items()]
-    verdict = {"match": worst.mismatched == 0, **worst.as_dict(), "reference": "onnxruntime"}
-    return rows, {**verdict, "by_output": {row["output"]: dict(row) for row in rows}}
-
-
-def _compare_text(rows: list[dict[str, Any]], verdict: Mapping[str, Any]) -> str:
-    columns = ("output", "max_abs", "max_rel", "max_ulp", "mismatched", "total")
-    answer = "match" if verdict["match"] else "do not match"
-    return f"\n{table_text(rows, columns)}\n\noutputs {answer} onnxruntime's"
 
 
 def verify(program: flags.ProgramFile, json: flags.Json = False) -> None:

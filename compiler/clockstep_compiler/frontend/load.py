@@ -16,7 +16,7 @@ from clockstep_compiler.frontend.external import ExternalFiles
 from clockstep_compiler.frontend.tensors import Array, is_external, to_array
 from clockstep_isa.diagnostics import MalformedFile, UnsupportedModel, UsageError
 
-__all__ = ["Loaded", "Model", "attributes_of", "load"]
+__all__ = ["Loaded", "Model", "attributes_of", "load", "parse"]
 
 Model = str | os.PathLike[str] | bytes | ModelProto
 """A model: the path of a file, its bytes, or the message itself."""
@@ -43,7 +43,7 @@ def load(source: Model, overridden: frozenset[str]) -> Loaded:
     Raises `UsageError` if there is no such file, `MalformedFile` if it is no ONNX model,
     `UnsupportedModel` if it is newer than the installed onnx.
     """
-    original, folder = _parse(source)
+    original, folder = parse(source)
     _check_text(original)
     _check_versions(original)
     files = ExternalFiles(folder)
@@ -74,7 +74,8 @@ def attributes_of(node: NodeProto) -> dict[str, AttributeProto]:
     return {attribute.name: attribute for attribute in node.attribute}
 
 
-def _parse(source: Model) -> tuple[ModelProto, Path | None]:
+def parse(source: Model) -> tuple[ModelProto, Path | None]:
+    """The message, and the folder of its file; raises `UsageError` or `MalformedFile`."""
     if isinstance(source, ModelProto):
         return source, None
     folder, where, data = None, "model", source
