@@ -17,6 +17,7 @@ import typer
 from numpy.typing import NDArray
 
 from clockstep import api, flags
+from clockstep.debug import watched
 from clockstep.output import finish, number, table_text, warn, working
 from clockstep.verdict import judge
 from clockstep_isa import MalformedFile, Program, UsageError
@@ -50,12 +51,23 @@ def run(
     ] = None,
     rtol: Annotated[float | None, typer.Option("--rtol", help="Relative tolerance.")] = None,
     atol: Annotated[float | None, typer.Option("--atol", help="Absolute tolerance.")] = None,
+    watch: flags.Watch = None,
+    until: flags.Until = None,
     json: flags.Json = False,
 ) -> None:
-    """Execute a program and say in how many cycles; compare its outputs if asked to."""
+    """Execute a program and say in how many cycles; compare its outputs if asked to.
+
+    With --watch, print what happened at some places instead.
+    """
     _check_engine(engine)
+    _check_debugging(watch, until, {"--compare": compare_with, "--output": output})
     loaded = api.load(program)
     values = _inputs(loaded, inputs, input_, seed)
+    if watch:
+        with working(f"watching {program.name}"):
+            said, text = watched(loaded, values, watch, until)
+        finish(said, text, as_json=json)
+        return
     start = time.perf_counter()
     with working(f"running {program.name}"):
         execution = Session(loaded, engine).execute(values)
@@ -89,6 +101,18 @@ def _check_engine(engine: str) -> None:
             "option-engine",
             f"this version has no engine {engine!r}; it has {', '.join(ENGINES)}",
         )
+
+
+def _check_debugging(
+    watch: list[str] | None, until: int | None, others: Mapping[str, object]
+) -> None:
+    if until is not None and not watch:
+        raise UsageError(
+            "option-until", "--until says nothing without --watch", help="--watch vxm.0"
+        )
+    given = next((flag for flag, value in others.items() if value is not None), None)
+    if watch and given:
+        raise UsageError("option-both", f"--watch and {given} exclude each other")
 
 
 def _inputs(

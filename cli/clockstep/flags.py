@@ -22,6 +22,8 @@ __all__ = [
     "ProgramFile",
     "SetFigure",
     "Shape",
+    "Until",
+    "Watch",
     "parse_cycles",
     "parse_dims",
     "parse_pairs",
@@ -61,6 +63,18 @@ Effort = Annotated[
 ]
 NoWeights = Annotated[
     bool, typer.Option("--no-weights", help="Leave the weights out; timing does not need them.")
+]
+Watch = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--watch",
+        metavar="UNIT|STREAM|ADDRESS",
+        help="Print what happened there: vxm.3, mxm.W0, c1.mem.W3, E4, E4@mem.W3, mem.W3:17.",
+    ),
+]
+Until = Annotated[
+    int | None,
+    typer.Option("--until", metavar="CYCLE", help="With --watch: stop after this cycle."),
 ]
 
 

@@ -17,7 +17,15 @@ from clockstep_isa.diagnostics import (
 )
 from clockstep_isa.geometry import EAST, WEST, Geometry, Queue, Unit, geometry, phase, wiring
 from clockstep_isa.layout import PIECE, Binding, Layout, numpy_type, tensor_dtype
-from clockstep_isa.listing import listing_lines, parse_listing, print_listing, read_listing
+from clockstep_isa.listing import (
+    instruction_texts,
+    listing_lines,
+    note_texts,
+    parse_listing,
+    print_listing,
+    read_listing,
+    units_named,
+)
 from clockstep_isa.machine import PROVENANCE, Figure, Machine, Schema, schema
 from clockstep_isa.machine_file import (
     load_machine,
@@ -67,7 +75,8 @@ __all__ = [  # noqa: RUF022
     # codec, words, container, listing
     "Words", "decode", "encode", "instruction_bytes",
     "load_program", "program_bytes", "program_sha256", "save_program",
-    "listing_lines", "parse_listing", "print_listing", "read_listing",
+    "instruction_texts", "listing_lines", "note_texts", "parse_listing", "print_listing",
+    "read_listing", "units_named",
     # diagnostics
     "ClockstepError", "Diagnostic", "DoesNotFit", "Fault", "MalformedFile",
     "ScheduleViolation", "UnsupportedModel", "UsageError", "Violation",

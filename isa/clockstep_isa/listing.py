@@ -20,6 +20,20 @@ nodes), `.no-weights` (compiled without), `.word QUEUE ADDRESS = hexadecimal byt
 from __future__ import annotations
 
 from clockstep_isa.listing_parse import parse_listing, read_listing
-from clockstep_isa.listing_print import listing_lines, print_listing
+from clockstep_isa.listing_print import (
+    instruction_texts,
+    listing_lines,
+    note_texts,
+    print_listing,
+    units_named,
+)
 
-__all__ = ["listing_lines", "parse_listing", "print_listing", "read_listing"]
+__all__ = [
+    "instruction_texts",
+    "listing_lines",
+    "note_texts",
+    "parse_listing",
+    "print_listing",
+    "read_listing",
+    "units_named",
+]

@@ -27,7 +27,13 @@ from clockstep_isa.program import Code, Image, Node, Note, Program, queue_name
 from clockstep_isa.table import BY_OPCODE, Instruction, Kind
 from clockstep_isa.values import print_value
 
-__all__ = ["listing_lines", "print_listing"]
+__all__ = [
+    "instruction_texts",
+    "listing_lines",
+    "note_texts",
+    "print_listing",
+    "units_named",
+]
 
 _BLOCK = 64
 """Words of an image in one line."""
@@ -83,7 +89,7 @@ def _selection(
             raise UsageError("listing-chip", message)
         keep &= code.queue // len(queues) == chip
     if unit is not None:
-        keep &= _units(program.machine, unit)[code.queue % len(queues)]
+        keep &= units_named(program.machine, unit)[code.queue % len(queues)]
     if cycles is not None:
         start, end = cycles
         last = code.cycle + (code.repeat.astype(np.int64) - 1) * code.interval
@@ -92,7 +98,11 @@ def _selection(
     return keep
 
 
-def _units(machine: Machine, unit: str) -> NDArray[np.bool_]:
+def units_named(machine: Machine, unit: str) -> NDArray[np.bool_]:
+    """Which queues of a chip a name means: `mem.W3`, all of `mxm.E0`, all of a kind such as `lw`.
+
+    Raises `UsageError` with a suggestion if it means none.
+    """
     queues = geometry(machine).queues
     chosen = [unit in (q.name, q.unit) or q.name.startswith(unit + ".") for q in queues]
     if not any(chosen):
@@ -162,21 +172,26 @@ def _instructions(program: Program, code: Code) -> Iterator[str]:
     names = [queue_name(program.machine, int(queue)) for queue in numbers]
     wide = max((len(name) for name in names), default=0)
     names = [name.ljust(wide) for name in names]
-    nodes = _node_names(program.nodes)
-    notes = [_note(note, nodes) for note in program.notes]
+    notes = note_texts(program)
     digits = len(str(code.cycle[-1])) if len(code) else 0
-    columns = (
-        code.cycle.tolist(),
-        index.tolist(),
-        _texts(code),
-        _repeats(code),
-        code.note.tolist(),
-    )
-    for cycle, queue, text, repeat, note in zip(*columns, strict=True):
-        line = f"{cycle:>{digits}}  {names[queue]}  {text}{repeat}"
+    columns = (code.cycle.tolist(), index.tolist(), instruction_texts(code), code.note.tolist())
+    for cycle, queue, text, note in zip(*columns, strict=True):
+        line = f"{cycle:>{digits}}  {names[queue]}  {text}"
         if note >= 0:
             line = f"{line.ljust(digits + wide + _NOTE_COLUMN)}  ; {notes[note]}"
         yield line
+
+
+def instruction_texts(code: Code) -> list[str]:
+    """Each instruction with its repeats as a listing has it, without cycle, queue and note."""
+    pairs = zip(_texts(code), _repeats(code), strict=True)
+    return [text + repeat for text, repeat in pairs]
+
+
+def note_texts(program: Program) -> list[str]:
+    """What a listing says after the semicolon, for every note of a program."""
+    nodes = _node_names(program.nodes)
+    return [_note(note, nodes) for note in program.notes]
 
 
 def _repeats(code: Code) -> list[str]:

@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
-from clockstep_runtime.interpreter.decode import Issue
+from clockstep_runtime.interpreter.decode import Issue, Operand
 from clockstep_runtime.interpreter.loop import interpret, observe
 from clockstep_runtime.interpreter.observer import Observer
 
-__all__ = ["Issue", "Observer", "interpret", "observe"]
+__all__ = ["Issue", "Observer", "Operand", "interpret", "observe"]
