@@ -46,7 +46,7 @@ def special_product(
     excess = _count(infinite, sign, w_sign, w_infinite)
     terms = _count(abs(infinite), abs(sign), abs(w_sign), abs(w_infinite))
     invalid = _count(abs(infinite), zero, w_zero, abs(w_infinite))
-    nan = np.isnan(a).any(axis=1)[:, None] | np.isnan(w).any(axis=1)
+    nan = np.logical_or.outer(*(np.logical_or.reduce(np.isnan(x), axis=1) for x in (a, w)))
     result: NDArray[np.float32]
     result = np.where(terms > 0, np.copysign(np.float32(np.inf), excess), finite)
     result[(invalid > 0) | (abs(excess) < terms) | nan] = np.nan
