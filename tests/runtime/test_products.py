@@ -476,6 +476,14 @@ def test_few_roundings_of_ordinary_values_are_doubtful(monkeypatch: pytest.Monke
     assert not again, "sums of integers, and sums of one product, are known to be exact"
 
 
+@pytest.mark.parametrize("kind", ["normal", "wide", "tiny"])
+def test_norms_are_bounds_from_above(kind: str) -> None:
+    values = half(np.random.default_rng(14), kind, 20, 100)
+    for row, norm in zip(values.tolist(), half_module._Vectors(values).norms.tolist(), strict=True):
+        square = sum((Fraction(x) ** 2 for x in row), Fraction(0))
+        assert square <= Fraction(norm) ** 2 <= square * Fraction(1 + 2.0**-16)
+
+
 def test_a_negative_zero_of_a_blas_becomes_plus_zero() -> None:
     ones = np.ones((1, 2), np.float16)
     vectors, matrix = half_module._Vectors(ones), half_module._Matrix(ones)
