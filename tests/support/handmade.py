@@ -38,8 +38,11 @@ def adder(rows: int, interval: int) -> Builder:
     return builder
 
 
-def matmul(kind: Type, rows: int) -> tuple[Builder, np.ndarray]:
-    """y = x @ w for one plane: w transposed in the image, x read row by row."""
+def matmul(kind: Type, rows: int, interval: int | None = None) -> tuple[Builder, np.ndarray]:
+    """y = x @ w for one plane: w transposed in the image, x read row by row.
+
+    A row every `interval` cycles: as many as the array takes, unless given.
+    """
     width, total = kind.bytes, Type.I32 if kind is Type.I8 else Type.F32
     builder = build()
     generator = np.random.default_rng(3)
@@ -63,7 +66,7 @@ def matmul(kind: Type, rows: int) -> tuple[Builder, np.ndarray]:
     done = 5 + LANES // each
     builder.at(lw, done, f"iw.{kind.text}")
     # Activations from W0 and W1, at 8; sampled from done + 2 on.
-    interval = 1 if kind is Type.I8 else 2
+    interval = interval or (1 if kind is Type.I8 else 2)
     slices = [f"c0.mem.W{byte}" for byte in range(width)]
     for byte, queue in enumerate(slices):
         builder.at(

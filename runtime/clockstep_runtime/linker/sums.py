@@ -65,7 +65,7 @@ def _entire(columns: Columns, operands: Operands) -> NDArray[np.bool_]:
     entire = operands.whole
     at = operands.begin[:-1][entire]
     inside = operands.value[at] < len(columns)
-    count = columns.count[np.where(inside, operands.value[at], 0)]
+    count = np.append(columns.count, 0)[np.minimum(operands.value[at], len(columns))]
     straight = (operands.length[at] == 1) | (operands.source_step[at] == 1)
     entire[entire] = inside & straight & (operands.source[at] == 0) & (operands.length[at] == count)
     return entire
