@@ -121,8 +121,7 @@ class Binding:
         values = matrix
         if layout.offset:
             values = values.astype(np.int64) - layout.offset
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = values.astype(dtype, copy=False)
+        values = _converted(values, dtype)
         permuted = tuple(self.shape[axis] for axis in layout.axes)
         back = [len(leading) + int(axis) for axis in np.argsort(layout.axes)]
         return values.reshape((*leading, *permuted)).transpose([*range(len(leading)), *back])
@@ -130,11 +129,8 @@ class Binding:
 
 def _to_stored(matrix: NDArray[np.generic], layout: Layout, name: str) -> NDArray[np.generic]:
     target = numpy_type(layout.stored)
-    if target.kind == "f":
-        with np.errstate(over="ignore"):
-            return np.ascontiguousarray(matrix.astype(target))
-    if matrix.dtype == target and not layout.offset:
-        return np.ascontiguousarray(matrix)
+    if target.kind == "f" or (matrix.dtype == target and not layout.offset):
+        return np.ascontiguousarray(_converted(matrix, target))
     info = np.iinfo(target)
     low, high = info.min - layout.offset, info.max - layout.offset
     if matrix.size and not low <= int(matrix.min()) <= int(matrix.max()) <= high:
@@ -144,3 +140,17 @@ def _to_stored(matrix: NDArray[np.generic], layout: Layout, name: str) -> NDArra
             where=f"input {name!r}",
         )
     return np.ascontiguousarray((matrix.astype(np.int64) + layout.offset).astype(target))
+
+
+def _converted(values: NDArray[np.generic], dtype: np.dtype[Any]) -> NDArray[np.generic]:
+    """Values in another type; a NaN whose type changes becomes the canonical one.
+
+    Left to itself the host's conversion decides what becomes of a NaN's payload.
+    """
+    if values.dtype == dtype:
+        return values
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted = values.astype(dtype)
+    if dtype.kind not in "iub":
+        converted[np.isnan(converted)] = np.nan
+    return converted

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clockstep_isa.program import Program
-from clockstep_isa.table import Type
+from clockstep_isa.table import BY_NAME, Type
 from clockstep_runtime import Session, interpret, link, random_inputs, verify
 from tests.support.build import Builder, build, east, west
 from tests.support.endtoend import assert_same_bits
@@ -153,10 +153,22 @@ def test_an_array_changed_under_a_run_of_activations(kind: Type) -> None:
     assert (y[:3] != 0).any(axis=1).all()
 
 
+@pytest.mark.parametrize(("kind", "stride"), [(Type.I8, 3), (Type.I8, 1), (Type.F16, 1)])
+def test_columns_loaded_anew_by_one_instruction(kind: Type, stride: int) -> None:
+    builder, _ = matmul(kind, 4)
+    index = next(i for i, row in enumerate(builder.rows) if row[2] == BY_NAME["lw"].opcode)
+    builder.rows[index][5][BY_NAME["lw"].field("stride")] = stride
+    assert_engines_agree(builder.program())
+
+
 def test_a_repeated_installation() -> None:
     builder, _ = matmul(Type.I8, 4, 6)
     # The weights' own installation, once more two samples later.
-    index = next(i for i, row in enumerate(builder.rows) if row[1] == 5 + 4 and row[2] == 0x21)
+    index = next(
+        i
+        for i, row in enumerate(builder.rows)
+        if row[1] == 5 + 4 and row[2] == BY_NAME["iw"].opcode
+    )
     queue, cycle, opcode, _, _, args = builder.rows[index]
     builder.rows[index] = (queue, cycle, opcode, 2, 15, args)
     program = builder.program()

@@ -73,7 +73,7 @@ def link(program: Program) -> Linked:
         if found is None:
             raise ScheduleViolation(report.violations)
         installed = _installed(found.columns)
-        apart = _across_installs(found.columns, installed)
+        apart = _not_bulk(found.columns, installed)
         if not len(apart):
             linked = _link(whole, found, installed)
             if isinstance(linked, Linked):
@@ -151,12 +151,20 @@ def _install_at(columns: Columns, last: bool) -> Ints:
     return result
 
 
-def _across_installs(columns: Columns, installed: Ints) -> Ints:
-    """Repeated `iw`, and `abc` whose first and last vectors meet different arrays."""
-    installs, activations = columns.where("iw"), columns.where("abc")
+def _not_bulk(columns: Columns, installed: Ints) -> Ints:
+    """Instructions whose dispatches differ by more than the vectors they handle.
+
+    Repeated `iw`; `abc` whose first and last vectors meet different arrays; repeated `lw` with a
+    dispatch that loads columns of the one before anew.
+    """
+    installs, activations, loads = (columns.where(name) for name in ("iw", "abc", "lw"))
     repeated = installs[columns.count[installs] > 1]
     across = activations[_install_at(columns, last=True) != installed[activations]]
-    return np.concatenate([repeated, across])
+    size = np.array([kind.bytes for kind in sorted(Type)])[columns.field("type")[loads]]
+    loaded = columns.field("count")[loads] // size
+    stride = np.abs(columns.field("stride")[loads])
+    again = loads[(columns.count[loads] > 1) & (stride > 0) & (stride < loaded)]
+    return np.concatenate([repeated, across, again])
 
 
 def _next_install(columns: Columns) -> Ints:
