@@ -22,7 +22,7 @@ from clockstep.output import finish, number, table_text, warn, working
 from clockstep.verdict import judge
 from clockstep_isa import MalformedFile, Program, UsageError
 from clockstep_isa.tensor_file import write_atomically
-from clockstep_runtime import ENGINES, Session, random_inputs
+from clockstep_runtime import ENGINES, Execution, Session, random_inputs
 
 __all__ = ["run", "verify"]
 
@@ -70,7 +70,10 @@ def run(
         return
     start = time.perf_counter()
     with working(f"running {program.name}"):
-        execution = Session(loaded, engine).execute(values)
+        session = Session(loaded, engine)
+        # Without weights there is nothing to compute, and time is all that is left to ask for.
+        timed = loaded.timing_only and not (inputs or input_ or output or compare_with)
+        execution = Execution({}, session.cycles) if timed else session.execute(values)
     wall = time.perf_counter() - start
     data: dict[str, Any] = {
         "cycles": execution.cycles,
@@ -78,6 +81,7 @@ def run(
         "seconds": execution.cycles / loaded.machine.clock.hz,
         "outputs": {name: _describe(value) for name, value in execution.outputs.items()},
         "engine": engine,
+        "timing_only": timed,
         "wall_seconds": round(wall, 3),
     }
     if output is not None:
@@ -191,6 +195,8 @@ def _run_text(data: Mapping[str, Any]) -> str:
         f"{data['seconds'] * 1e6:.3f} us; {data['engine']} engine, {data['wall_seconds']:.2f} s"
     )
     rows = [{"output": name, **facts} for name, facts in data["outputs"].items()]
+    if data["timing_only"]:
+        return head + "; the program has no weights, so it was timed only"
     return head + "\n\n" + table_text(rows, ("output", "dtype", "shape", "sha256"))
 
 

@@ -141,6 +141,11 @@ class Program:
     def seconds(self) -> float:
         return self.cycles / self.machine.clock.hz
 
+    @property
+    def timing_only(self) -> bool:
+        """Whether the weights are left out: such a program can be timed and checked, not run."""
+        return self.image.data is None and len(self.image.regions) > 0
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write the program file, completely or not at all; see `container.save_program`."""
         # The container reads and writes programs, so it cannot be imported before this class.

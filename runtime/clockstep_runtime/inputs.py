@@ -30,7 +30,8 @@ class Execution:
 
 
 def check_inputs(program: Program, inputs: Mapping[str, Tensor]) -> None:
-    if program.image.data is None and len(program.image.regions):
+    """Raise `UsageError` unless there is a value for every input, no other, and the weights."""
+    if program.timing_only:
         raise UsageError(
             "program-no-weights",
             "the program was compiled without weights, so it can be timed but not run",

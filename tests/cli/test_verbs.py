@@ -64,7 +64,15 @@ def test_compile_for_people(tmp_path: Path) -> None:
     )
     assert done.status == 0
     assert " cycles (" in done.out
-    ran = clockstep("run", path)
+    for engine in ("fast", "reference"):
+        timed = clockstep("run", path, "--engine", engine)
+        assert timed.status == 0
+        assert "timed only" in timed.out
+        told = clockstep("run", path, "--engine", engine, "--json").json()
+        assert told["cycles"] == told["predicted_cycles"] > 0
+        assert told["timing_only"]
+        assert told["outputs"] == {}
+    ran = clockstep("run", path, "--compare", model)
     assert ran.status == 2
     assert "weights" in ran.error()
     assert ["weights", "left out"] in [
@@ -94,7 +102,10 @@ def test_run_predicts_its_cycles(made: tuple[Path, Any]) -> None:
     path, said = made
     ran = clockstep("run", path, "--json").json()
     assert ran["cycles"] == ran["predicted_cycles"] == said["cycles"]
-    assert ran["engine"] == "reference"
+    assert ran["engine"] == "fast"
+    slow = clockstep("run", path, "--engine", "reference", "--json").json()
+    assert slow["engine"] == "reference"
+    assert (slow["cycles"], slow["outputs"]) == (ran["cycles"], ran["outputs"])
     assert ran["wall_seconds"] >= 0
     assert ran["outputs"]["scores"]["shape"] == [3, 10]
     assert ran["outputs"]["scores"]["dtype"] == "float32"
