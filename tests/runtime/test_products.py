@@ -201,6 +201,13 @@ def test_int8_matrices_of_a_batch(each_provider: str) -> None:
         np.testing.assert_array_equal(int8_sum(terms), want, each_provider)
 
 
+@pytest.mark.parametrize("n", [0, 2])
+def test_products_of_no_rows(each_provider: str, n: int) -> None:
+    bytes_ = int8_sum([(np.zeros((n, 5), np.int8), Int8Weights(np.ones((4, 6), np.int8)))])
+    halves = half_product(np.zeros((n, 5), np.float16), HalfWeights(np.ones((4, 6), np.float16)))
+    assert bytes_.tolist() == halves.tolist() == [[0] * 4] * n, each_provider
+
+
 # Providers
 
 
