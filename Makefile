@@ -1,11 +1,11 @@
-# Both targets work on a fresh machine with python3 (3.11 to 3.13) and make, and nothing else.
+# All targets work on a fresh machine with python3 (3.11 to 3.13) and make, and nothing else.
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test
+.PHONY: help demo test mutate
 
 help:  ## Say what can be made.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ test: $(STAMP)  ## Run the tests, the linters and the type checks.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2
+
+mutate: $(STAMP)  ## Mutate programs, N instructions of them (30000) from SEED (0): verifier and engines agree.
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.mutation -n $(or $(N),30000) --seed $(or $(SEED),0)
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \

@@ -96,7 +96,7 @@ class _Run:
         heapq.heapify(self._pending)
 
     def load(self, inputs: Mapping[str, Tensor]) -> None:
-        """Put the image and the inputs into SRAM."""
+        """Put the image and the inputs into SRAM, and see that there is a place for outputs."""
         image, at = self._program.image, 0
         for chip, queue, address, words in image.regions.tolist():
             assert image.data is not None
@@ -104,6 +104,9 @@ class _Run:
             at += words
         for binding in self._program.inputs:
             binding.encode(inputs[binding.name], self._place)
+        for layout in (layout for b in self._program.outputs for layout in b.layouts):
+            for _, _, rows, _, _, chip, queue, address in layout.pieces.tolist():
+                self._memory(chip, queue, address, rows, 0)
 
     def run(self, last: int | None = None) -> int:
         """Step until nothing is left to do, or through cycle `last`; how many cycles that took."""
