@@ -20,7 +20,7 @@ test: $(STAMP)  ## Run the tests, the linters and the type checks.
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2
 
-mutate: $(STAMP)  ## Mutate programs, N instructions of them (30000) from SEED (0): verifier and engines agree.
+mutate: $(STAMP)  ## Change N (30000) fields of programs at random: verifier, engines and interpreter agree.
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.mutation -n $(or $(N),30000) --seed $(or $(SEED),0)
 
 $(STAMP): pyproject.toml
