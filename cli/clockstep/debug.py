@@ -1,4 +1,7 @@
-"""`run --watch`: what happened at some places of the machine, as a table and as data."""
+"""`run --watch` and `run --provenance`: instead of a run, a look into it.
+
+What is watched is a table of events, and what an element was made of is in `trail.py`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clockstep.output import table_text
+from clockstep.trail import element, trail_as_data
+from clockstep.trail_text import trail_as_text
 from clockstep_isa import Program, UsageError, instruction_texts, note_texts
-from clockstep_runtime.debug import Event, watch
+from clockstep_runtime import Session
+from clockstep_runtime.debug import Event, provenance, watch
 
-__all__ = ["watched"]
+__all__ = ["traced", "watched"]
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -27,7 +33,7 @@ def watched(
     """What `run --watch` prints, as data and as text. Raises as `watch`."""
     if until is not None and until < 0:
         raise UsageError("option-until", f"cycle {until} is negative")
-    one_run(program, inputs, "--watch")
+    _one_run(program, inputs, "--watch")
     events = watch(program, inputs, places, until)
     texts = _texts(program, events)
     last = program.cycles - 1 if until is None else until
@@ -39,7 +45,17 @@ def watched(
     return data, _as_text(program, events, texts, places, last)
 
 
-def one_run(program: Program, inputs: Tensors, flag: str) -> None:
+def traced(program: Program, inputs: Tensors, text: str) -> tuple[dict[str, Any], str]:
+    """What `run --provenance` prints, as data and as text. Raises as `element` and `provenance`."""
+    _one_run(program, inputs, "--provenance")
+    output, index = element(program, text)
+    value = Session(program).run(inputs)[output.name][index].item()
+    trail = provenance(program, inputs, output, index)
+    data = trail_as_data(program, text, value, trail)
+    return data, trail_as_text(program, text, value, trail)
+
+
+def _one_run(program: Program, inputs: Tensors, flag: str) -> None:
     """Refuse a batch of runs."""
     for binding in program.inputs:
         if np.ndim(inputs[binding.name]) > len(binding.shape):

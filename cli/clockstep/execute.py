@@ -17,7 +17,7 @@ import typer
 from numpy.typing import NDArray
 
 from clockstep import api, flags
-from clockstep.debug import watched
+from clockstep.debug import traced, watched
 from clockstep.output import finish, number, table_text, warn, working
 from clockstep.verdict import judge
 from clockstep_isa import MalformedFile, Program, UsageError
@@ -53,19 +53,26 @@ def run(
     atol: Annotated[float | None, typer.Option("--atol", help="Absolute tolerance.")] = None,
     watch: flags.Watch = None,
     until: flags.Until = None,
+    provenance: flags.Element = None,
     json: flags.Json = False,
 ) -> None:
     """Execute a program and say in how many cycles; compare its outputs if asked to.
 
-    With --watch, print what happened at some places instead.
+    With --watch, print what happened at some places instead; with --provenance, what an element of
+    an output was made of.
     """
     _check_engine(engine)
-    _check_debugging(watch, until, {"--compare": compare_with, "--output": output})
+    others = {"--compare": compare_with, "--output": output}
+    _check_debugging({"--watch": watch or None, "--provenance": provenance}, until, others)
     loaded = api.load(program)
     values = _inputs(loaded, inputs, input_, seed)
-    if watch:
+    if watch or provenance is not None:
         with working(f"watching {program.name}"):
-            said, text = watched(loaded, values, watch, until)
+            said, text = (
+                traced(loaded, values, provenance)
+                if provenance is not None
+                else watched(loaded, values, watch or (), until)
+            )
         finish(said, text, as_json=json)
         return
     start = time.perf_counter()
@@ -108,15 +115,16 @@ def _check_engine(engine: str) -> None:
 
 
 def _check_debugging(
-    watch: list[str] | None, until: int | None, others: Mapping[str, object]
+    views: Mapping[str, object], until: int | None, others: Mapping[str, object]
 ) -> None:
-    if until is not None and not watch:
+    """Each of `views` is printed instead of the run, and so stands alone."""
+    if until is not None and views["--watch"] is None:
         raise UsageError(
             "option-until", "--until says nothing without --watch", help="--watch vxm.0"
         )
-    given = next((flag for flag, value in others.items() if value is not None), None)
-    if watch and given:
-        raise UsageError("option-both", f"--watch and {given} exclude each other")
+    given = [flag for flag, value in {**views, **others}.items() if value is not None]
+    if len(given) > 1 and given[0] in views:
+        raise UsageError("option-both", f"{given[0]} and {given[1]} exclude each other")
 
 
 def _inputs(

@@ -14,6 +14,7 @@ __all__ = [
     "Chips",
     "Dim",
     "Effort",
+    "Element",
     "Json",
     "MachineName",
     "Model",
@@ -75,6 +76,14 @@ Watch = Annotated[
 Until = Annotated[
     int | None,
     typer.Option("--until", metavar="CYCLE", help="With --watch: stop after this cycle."),
+]
+Element = Annotated[
+    str | None,
+    typer.Option(
+        "--provenance",
+        metavar="OUTPUT[i,j]",
+        help="Walk back from an element to the inputs and weights that made it.",
+    ),
 ]
 
 

@@ -1,4 +1,4 @@
-"""`run --watch`: whole outputs in `golden/debug/*.txt`, and what the events promise as data."""
+"""`run --watch` and `--provenance`: whole outputs in `golden/debug/*.txt`, promises of the data."""
 
 from __future__ import annotations
 
@@ -117,6 +117,8 @@ def test_batches_are_refused(digits: Path, tmp_path: Path) -> None:
     done = clockstep("run", digits, "--inputs", tmp_path / "in.npz", "--watch", "vxm.0")
     assert done.status == 2
     assert "--watch follows one run" in done.error()
+    flags = ("--inputs", tmp_path / "in.npz", "--provenance", "scores[0,0]")
+    assert "--provenance follows one run" in clockstep("run", digits, *flags).error()
 
 
 def test_too_many_events(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,3 +126,23 @@ def test_too_many_events(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = clockstep("run", digits, "--watch", "mem")
     assert done.status == 2
     assert "more than 100 events by cycle" in done.error()
+
+
+def test_a_graph_without_loose_ends(digits: Path) -> None:
+    """Every source is a step after its user, or a word; the value is the output's."""
+    flags = ("--provenance", "scores[1,4]", "--json")
+    said = clockstep("run", digits, *flags).json()
+    steps, words = said["steps"], said["words"]
+    assert [item["id"] for item in steps + words] == list(range(len(steps) + len(words)))
+    used = set(said["roots"])
+    for step in steps:
+        sources = [i for found in step["sources"].values() for i in found]
+        assert all(i > step["id"] for i in sources)
+        used.update(sources)
+    assert used == set(range(len(steps) + len(words)))
+    assert said["inputs"] == {"x": {"elements": 64, "runs": [[1, 0, 64]]}}
+    add = next(step for step in steps if step["unit"].startswith("c0.vxm"))
+    assert add["value"] == said["value"]
+    text = clockstep("run", digits, "--provenance", "scores[1,4]").out
+    assert "input x: 64 of 128 elements: x[1, 0:64]" in text
+    assert len(text.splitlines()) < 60 < len(steps)
