@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test mutate
+.PHONY: help demo test mutate bench
 
 help:  ## Say what can be made.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ test: $(STAMP)  ## Run the tests, the linters and the type checks.
 
 mutate: $(STAMP)  ## Change N (30000) fields of programs at random: verifier, engines and interpreter agree.
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.mutation -n $(or $(N),30000) --seed $(or $(SEED),0)
+
+bench: $(STAMP)  ## Time the engine against its peers, some five minutes; the tables go to benchmarks/README.md.
+	$(BIN)/python -m benchmarks.engine --write
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
