@@ -47,7 +47,11 @@ def run(
     ] = ENGINES[0],
     compare_with: Annotated[
         Path | None,
-        typer.Option("--compare", metavar="MODEL.onnx", help="Compare with onnxruntime."),
+        typer.Option(
+            "--compare",
+            metavar="MODEL.onnx",
+            help="Compare with onnxruntime; if outputs differ, layer by layer.",
+        ),
     ] = None,
     rtol: Annotated[float | None, typer.Option("--rtol", help="Relative tolerance.")] = None,
     atol: Annotated[float | None, typer.Option("--atol", help="Absolute tolerance.")] = None,

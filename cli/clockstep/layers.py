@@ -124,8 +124,10 @@ def _layer(
     return Layer(binding.name, maker.name, maker.op, names, binding.dtype, size, error)
 
 
-def layers_as_data(layers: Sequence[Layer]) -> dict[str, Any]:
-    """The keys `layers` and `first_divergence` of `run --compare --json`."""
+def layers_as_data(layers: Sequence[Layer] | None) -> dict[str, Any]:
+    """The keys `layers` and `first_divergence` of `run --compare --json`; None: not compared."""
+    if layers is None:
+        return {"layers": None, "first_divergence": None}
     rows = [layer.as_dict() for layer in layers]
     return {"layers": rows, "first_divergence": next((r for r in rows if r["diverges"]), None)}
 

@@ -19,6 +19,9 @@ __all__ = ["Verdict", "judge"]
 
 Tensors = Mapping[str, NDArray[Any]]
 
+MOST_CYCLES = 1_000_000
+"""Cycles times chips up to which layers are compared: the interpreter takes minutes for these."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -61,6 +64,9 @@ def judge(
     text = f"\n{table_text(rows, columns)}\n\noutputs {answer} onnxruntime's"
     if match:
         return Verdict(match, data, text)
+    if program.cycles * program.chips > MOST_CYCLES:
+        why = f"{program.cycles:,} cycles on {program.chips} chips are too many to interpret"
+        return Verdict(match, data | layers_as_data(None), f"{text}\n\nlayers not compared: {why}")
     one = _first_bad(program, inputs, outputs, reference, rtol, atol)
     layers = compare_layers(model, program, one, rtol, atol)
     return Verdict(match, data | layers_as_data(layers), f"{text}\n\n{layers_text(layers)}")

@@ -182,3 +182,12 @@ def test_for_people(made: Any) -> None:
     assert any(line.startswith("the first to diverge is ") for line in last), done.out
     assert any(program.nodes[gemm(program, 2)].name in line for line in last)
     assert last[-1].startswith("largest error before it: ")
+
+
+def test_programs_too_long_to_interpret(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, program = made
+    monkeypatch.setattr("clockstep.verdict.MOST_CYCLES", program.cycles - 1)
+    said = compared(folder, with_broken_weights(program, gemm(program, 0)))
+    assert (said["match"], said["layers"], said["first_divergence"]) == (False, None, None)
+    done = clockstep("run", folder / "broken.lpu", "--compare", folder / "model.onnx")
+    assert "layers not compared: " in done.out
