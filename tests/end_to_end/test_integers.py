@@ -243,3 +243,29 @@ def test_a_chain_of_integer_operators() -> None:
         helper.make_node("MatMulInteger", ["bytes", "v", "zero"], ["y"], "two"),
     ]
     check(build(nodes, {"x": ("uint8", (7, 40))}, {"y": ("int32", (7, 9))}, constants), rng)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "op"),
+    [
+        (dtype, op)
+        for dtype in ("int8", "uint8", "int16", "uint16")
+        for op in ("Abs", "Relu", "Max", "Min", "Clip", "Cast")
+        if op != "Relu" or dtype.startswith("i")
+    ],
+)
+def test_narrow_sums_wrap_before_their_value_matters(dtype: str, op: str) -> None:
+    """100 + 100 is -56 in int8 also if it goes from one ALU to the next."""
+    rng = np.random.default_rng(10)
+    constants = {"lo": np.array(3, dtype), "hi": np.array(90, dtype), "c": np.array(50, dtype)}
+    more = {"Max": ["c"], "Min": ["c"], "Clip": ["lo", "hi"]}.get(op, [])
+    kept = {name: value for name, value in constants.items() if name in more}
+    to = {"to": tensor_type("int32")} if op == "Cast" else {}
+    nodes = [
+        helper.make_node("Mul", ["x", "x"], ["square"], "mul"),
+        helper.make_node("Sub", ["square", "y"], ["sum"], "sub"),
+        helper.make_node(op, ["sum", *more], ["z"], "last", **to),
+    ]
+    shapes = {"x": (dtype, (5, 20)), "y": (dtype, (5, 20))}
+    outputs = {"z": ("int32" if op == "Cast" else dtype, (5, 20))}
+    check(build(nodes, shapes, outputs, kept), rng)

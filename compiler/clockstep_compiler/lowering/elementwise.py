@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
 from clockstep_compiler.expr import Acc, Const, Expr, Op, add, binary, cast, mul, relu, unary
 from clockstep_compiler.graph import Node
-from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
+from clockstep_compiler.lowering.lower import FLOATS, STORED, Lowering, lowers
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
 __all__ = ["attribute", "combine"]
 
 _NARROW_ONLY = ("int64",)
+_NARROW = ("int8", "uint8", "int16", "uint16")
 _ROWS = {"Add": "add", "Sub": "sub", "Mul": "mul", "Max": "max", "Min": "min"}
 
 
@@ -56,6 +58,21 @@ def _integers_must_fit(state: Lowering, node: Node) -> None:
             )
 
 
+def _in_range(state: Lowering, name: str, shape: tuple[int, ...]) -> Expr:
+    """An operand whose value matters, not only its low bits: a narrow integer wrapped around.
+
+    Sums, differences, products and negations of narrow integers may be computed in 32 bits and
+    wrapped at the end; nothing else may.
+    """
+    expr, dtype = state.operand(name, shape), state.dtype(name)
+    tensor = state.tensors.get(name)
+    if dtype not in _NARROW or tensor is None or tensor.narrow or not isinstance(expr, Op):
+        return expr
+    if expr.name not in ("add", "sub", "mul", "neg", "abs"):
+        return expr
+    return state.widen(state.narrow(expr, dtype, STORED[dtype]), dtype)
+
+
 @lowers("Add", "Sub", "Mul", "Max", "Min")
 def _arithmetic(state: Lowering, node: Node) -> None:
     _integers_must_fit(state, node)
@@ -66,7 +83,8 @@ def _arithmetic(state: Lowering, node: Node) -> None:
         tensor = state.tensors.get(operand)
         if result is not None and tensor and _has_acc(result) and _has_acc(tensor.expr):
             state.store(operand)  # a wave has one product
-        expr = state.operand(operand, shape)
+        ring = node.op in ("Add", "Sub", "Mul")
+        expr = (state.operand if ring else partial(_in_range, state))(operand, shape)
         result = expr if result is None else combine(name, result, expr)
     assert result is not None
     state.define(node.outputs[0], result)
@@ -75,13 +93,16 @@ def _arithmetic(state: Lowering, node: Node) -> None:
 @lowers("Neg", "Abs")
 def _sign(state: Lowering, node: Node) -> None:
     _integers_must_fit(state, node)
-    a = state.operand(node.inputs[0], state.shape(node.outputs[0]))
+    read = state.operand if node.op == "Neg" else partial(_in_range, state)
+    a = read(node.inputs[0], state.shape(node.outputs[0]))
     state.define(node.outputs[0], unary(node.op.lower(), a))
 
 
 @lowers("Relu")
 def _relu(state: Lowering, node: Node) -> None:
-    state.define(node.outputs[0], relu(state.operand(node.inputs[0], state.shape(node.outputs[0]))))
+    state.define(
+        node.outputs[0], relu(_in_range(state, node.inputs[0], state.shape(node.outputs[0])))
+    )
 
 
 @lowers("LeakyRelu")
@@ -100,7 +121,7 @@ def _leaky_relu(state: Lowering, node: Node) -> None:
 @lowers("Clip")
 def _clip(state: Lowering, node: Node) -> None:
     _integers_must_fit(state, node)
-    result = state.operand(node.inputs[0], state.shape(node.outputs[0]))
+    result = _in_range(state, node.inputs[0], state.shape(node.outputs[0]))
     for position, key, row in ((1, "min", "max"), (2, "max", "min")):
         name = node.inputs[position] if position < len(node.inputs) else ""
         bound = state.constant(name)
@@ -145,7 +166,7 @@ def _identity(state: Lowering, node: Node) -> None:
 @lowers("Cast")
 def _cast(state: Lowering, node: Node) -> None:
     """Floats to integers round toward zero and clamp to 32 bits; integers keep their low bits."""
-    a = state.operand(node.inputs[0], state.shape(node.outputs[0]))
+    a = _in_range(state, node.inputs[0], state.shape(node.outputs[0]))
     to = state.dtype(node.outputs[0])
     if to == "bool":
         equal = binary("eq", a, Const(np.zeros(()), a.out))
