@@ -19,7 +19,7 @@ from clockstep_compiler.wave import WaveProgram
 from clockstep_isa.layout import numpy_type
 from clockstep_isa.table import Type
 
-__all__ = ["BlockMaker", "dynamic_runs"]
+__all__ = ["BlockMaker", "dynamic_runs", "striped"]
 
 
 _FEW_SLICES = 10
@@ -249,7 +249,7 @@ class BlockMaker:
         columns = min(lanes, product.columns - tile * lanes)
         w_set = 0 if product.w_set is None else int(product.w_set[row])
         if weights.data is not None:
-            runs = _striped(member.stripes[w_set], columns, product.type.bytes)
+            runs = striped(member.stripes[w_set], columns, product.type.bytes)
         else:
             assert weights.value is not None
             start = w_set * product.columns + tile * lanes
@@ -330,7 +330,7 @@ class BlockMaker:
             self.s.storage.give(partial.chip, partial.copy, "partial sums", "partial")
 
 
-def _striped(stripes: tuple[tuple[int, int], ...], columns: int, width: int) -> tuple[Run, ...]:
+def striped(stripes: tuple[tuple[int, int], ...], columns: int, width: int) -> tuple[Run, ...]:
     """The columns of a constant tile: whole dispatches of all stripes, then what is left."""
     a_dispatch = len(stripes) // width
     full, rest = divmod(columns, a_dispatch)

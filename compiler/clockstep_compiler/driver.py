@@ -9,7 +9,16 @@ from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.movement import Mover
 from clockstep_compiler.partition import Partition, find_product, partition
 from clockstep_compiler.scheduler import Scheduler
-from clockstep_compiler.steps import Broadcast, Compute, Lowered, Relayout, Step, Value, sources_of
+from clockstep_compiler.steps import (
+    Broadcast,
+    Compute,
+    Lowered,
+    Move,
+    Relayout,
+    Step,
+    Value,
+    sources_of,
+)
 from clockstep_isa.table import Type
 
 __all__ = ["Schedule", "chunk_rows", "schedule"]
@@ -83,8 +92,7 @@ def schedule(
     for _, value in lowered.outputs:
         _load_if_unused(s, value)
     s.names.update({v.number: v.name for v in maker.consts.values()})
-    if mover.identity is not None:
-        s.names[mover.identity.number] = mover.identity.name
+    s.names.update({v.number: v.name for v in (mover.identity, mover.zero) if v is not None})
     s.storage.finish(s.names)
     return Schedule(s, parts)
 
@@ -100,6 +108,8 @@ def _make_blocks(
         chip = groups[-1].chip if groups else _home(s, step, chunk, tile, position)
         if isinstance(step, Compute):
             maker.make(step, chunk, tile, chip, groups)
+        elif isinstance(step, Move):
+            mover.move(step, chunk, tile, chip)
         elif isinstance(step, Relayout):
             mover.relayout(step, chunk, tile, chip)
         elif isinstance(step, Broadcast):

@@ -35,11 +35,18 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Rows:
-    """Rows start, start + stride, ... of one copy of a block."""
+    """Rows start, start + stride, ... of one copy of a block, or of one byte of its elements."""
 
     copy: Copy
     start: int
     stride: int
+    byte: int | None = None
+
+    @property
+    def planes(self) -> tuple[tuple[int, int], ...]:
+        """(slice, address) of every byte that is read."""
+        planes = self.copy.planes
+        return planes if self.byte is None else planes[self.byte : self.byte + 1]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -184,9 +191,9 @@ def _station(plan: Floorplan, origin: FromMxm | FromSxm) -> Queue:
 def _feed(plan: Floorplan, origin: Origin) -> Feed | None:
     if isinstance(origin, FromMem):
         return None
-    source = plan.queues[origin.rows.copy.planes[0][0]]
+    source = plan.queues[origin.rows.planes[0][0]]
     way = plan.way(source, _station(plan, origin))
-    return Feed(way.direction, way.first, way.last, len(origin.rows.copy.planes))
+    return Feed(way.direction, way.first, way.last, len(origin.rows.planes))
 
 
 def _assemble(b: _Builder, wave: Wave, target: Target) -> Bundle:
@@ -224,7 +231,7 @@ def _write(b: _Builder, out: Arrival, target: Target) -> None:
 def _read(b: _Builder, rows: Rows, x: int, cycle: int, direction: int, base: int) -> None:
     """Read a block so that its first vector is at `x` in `cycle`."""
     kernel = b.kernel
-    for byte, (queue, address) in enumerate(rows.copy.planes):
+    for byte, (queue, address) in enumerate(rows.planes):
         at = cycle - abs(x - b.plan.queues[queue].x) - b.plan.machine.mem.read_latency
         args = (address + rows.start, rows.stride, direction << 8 | base + byte)
         b.bundle.issue(kernel.chip, queue, "read", at, args, kernel.count, kernel.interval)
@@ -250,12 +257,12 @@ def _enter(
     emitted = arrival.cycle - abs(arrival.x - station.x)
     base = next(feeds)
     stream = arrival.direction << 8 | arrival.base
-    source = plan.queues[origin.rows.copy.planes[0][0]]
+    source = plan.queues[origin.rows.planes[0][0]]
     way = plan.way(source, station)
     operand = way.direction << 8 | base
     if isinstance(origin, FromSxm):
         sample = emitted - plan.machine.sxm.permute_latency
-        width = len(origin.rows.copy.planes)
+        width = len(origin.rows.planes)
         args = (operand, width, *origin.args, stream)
         b.bundle.issue(
             kernel.chip, station.id, origin.name, sample, args, kernel.count, kernel.interval
@@ -264,7 +271,7 @@ def _enter(
         sample = _multiply(b, origin, emitted, operand, stream)
     _read(b, origin.rows, station.x, sample, way.direction, base)
     b.bundle.reservations += plan.hold(
-        kernel.chip, way, base, len(origin.rows.copy.planes), sample, station.x, b.length
+        kernel.chip, way, base, len(origin.rows.planes), sample, station.x, b.length
     )
     return (origin, sample) if isinstance(origin, FromMxm) else None
 

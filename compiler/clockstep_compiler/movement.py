@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from clockstep_compiler.blocks import dynamic_runs
-from clockstep_compiler.kernel import Array, FromMem, FromMxm, FromSxm, Origin, Rows
+from clockstep_compiler.blocks import dynamic_runs, striped
+from clockstep_compiler.kernel import Array, FromMem, FromMxm, FromSxm, Origin, Rows, Run
+from clockstep_compiler.partition import stripe_slices
+from clockstep_compiler.patterns import Join, Part, Source, Turn, patterns
 from clockstep_compiler.scheduler import Place, Scheduler, move_program, regular_runs
-from clockstep_compiler.steps import Broadcast, Relayout, Transpose, Value
-from clockstep_compiler.storage import Copy
+from clockstep_compiler.steps import Broadcast, Move, Relayout, Transpose, Value
+from clockstep_compiler.storage import Copy, NoRoom
+from clockstep_compiler.sums import group_size, sum_program
 from clockstep_compiler.wave import WaveOp, WaveProgram
 from clockstep_isa.table import Type
 
@@ -31,8 +34,11 @@ class Mover:
 
     s: Scheduler
     identity: Value | None = None
+    zero: Value | None = None
+    choosers: dict[tuple[int, str, int, bytes], Array] = field(default_factory=dict)
+    """Arrays that put one row's lanes elsewhere, by chip, plane and map."""
 
-    def _begin(self, step: Relayout | Broadcast | Transpose, chunk: int, tile: int) -> int:
+    def _begin(self, step: Relayout | Broadcast | Transpose | Move, chunk: int, tile: int) -> int:
         s = self.s
         rows = s.storage.rows_of(step.out, chunk)
         first, column = chunk * s.chunk, tile * s.plan.machine.vector
@@ -170,17 +176,194 @@ class Mover:
         runs = dynamic_runs(s, step.source, first, columns, block, chip)
         one = [run.byte(byte) for run in runs]
         side, plane = s.plan.planes[s.turn % len(s.plan.planes)]
-        if self.identity is None:
-            size = s.plan.machine.vector
-            self.identity = Value(
-                -(1 << 30), "identity", size, size, Type.I8, "const", np.eye(size, dtype=np.int8)
-            )
+        identity = self._identity()
         while count:
             chunk, local = divmod(lane, s.chunk)
             part_count = min(count, s.chunk - local)
-            rows = Rows(s.fetch(self.identity, chunk, 0, chip, out.slices), local, 1)
+            rows = Rows(s.fetch(identity, chunk, 0, chip, out.slices), local, 1)
             origin = FromMxm(rows, Type.I8, depth, Array(side, plane, tuple(one)))
             s.run(chip, _TRUNCATE, [origin], part_count, 1, place)
             place = place.moved(part_count)
             lane += part_count
             count -= part_count
+
+    # -- any movement -------------------------------------------------------------------------
+
+    def move(self, step: Move, chunk: int, tile: int, chip: int) -> None:
+        """A block by the patterns in its elements."""
+        s, lanes = self.s, self.s.plan.machine.vector
+        rows = self._begin(step, chunk, tile)
+        width, first = s.storage.lanes_of(step.out, tile), 0
+        sources = []
+        for value in step.sources:
+            sources.append(Source(value.rows, value.columns, first))
+            first += value.rows * value.columns
+        block = step.index[chunk * s.chunk : chunk * s.chunk + rows]
+        block = block[:, tile * lanes : tile * lanes + width]
+        out, since = s.room(chip, step.out.type, rows, frozenset(), step.out.name)
+        for pattern in patterns(block, tuple(sources), lanes):
+            if isinstance(pattern, Turn):
+                self._turn(step, pattern, chip, Place(out, 0, 1, since=since))
+            else:
+                self._join_rows(step, pattern, chip, Place(out, 0, 1, since=since))
+        s.storage.add((step.out.number, chunk, tile), chip, out)
+
+    def _join_rows(self, step: Move, join: Join, chip: int, out: Place) -> None:
+        """The rows of a join, in runs that advance regularly in every source."""
+        s = self.s
+        origins = [part.rows for part in join.parts]
+        for start, count in regular_runs([join.into, *origins], [o // s.chunk for o in origins]):
+            stride = int(join.into[start + 1] - join.into[start]) if count > 1 else 0
+            place = Place(out.copy, int(join.into[start]), stride, since=out.since)
+            parts = [
+                Part(p.source, p.tile, p.rows[start : start + count], p.lanes) for p in join.parts
+            ]
+            if not parts:
+                self._blank(step, count, chip, place)
+            elif len(parts) == 1 and _kept(parts[0].lanes):
+                rows = self._part_rows(step, parts[0], chip, place.copy.slices)
+                s.run(chip, move_program(step.out.type), [FromMem(rows)], count, 1, place)
+            else:
+                for byte in range(step.out.type.bytes):
+                    self._choose(step, parts, count, byte, chip, place)
+
+    def _part_rows(self, step: Move, part: Part, chip: int, avoid: frozenset[int]) -> Rows:
+        chunk, local = divmod(int(part.rows[0]), self.s.chunk)
+        stride = int(part.rows[1] - part.rows[0]) if len(part.rows) > 1 else 0
+        copy = self.s.fetch(step.sources[part.source], chunk, part.tile, chip, avoid)
+        return Rows(copy, local, stride)
+
+    def _blank(self, step: Move, count: int, chip: int, place: Place) -> None:
+        """Rows of zeros."""
+        s, kind = self.s, step.out.type
+        if self.zero is None:
+            data = np.zeros((1, s.plan.machine.vector), np.int32)
+            self.zero = Value(
+                -(1 << 30) - 1, "zero", 1, data.shape[1], Type.I32, "const", data=data
+            )
+        copy = s.fetch(self.zero, 0, 0, chip, place.copy.slices)
+        for byte in range(kind.bytes):
+            rows = FromMem(Rows(copy, 0, 0, byte))
+            one = replace(place, first_byte=byte, bytes=1)
+            s.run(chip, move_program(Type.I8), [rows], count, 1, one)
+
+    def _choose(
+        self, step: Move, parts: list[Part], count: int, byte: int, chip: int, place: Place
+    ) -> None:
+        """One byte of joined rows: products with arrays of zeros and ones, added up.
+
+        Every lane has at most one part, so sums are choices; bytes are exact as int8.
+        """
+        s = self.s
+        size = group_size(s.plan, Type.I8)
+        target = replace(place, first_byte=byte, bytes=1)
+        joined: Copy | None = None
+        for start in range(0, len(parts), size):
+            group = parts[start : start + size]
+            taken = place.copy.slices | (joined.slices if joined else frozenset())
+            origins: list[Origin] = []
+            for part in group:
+                rows = self._part_rows(step, part, chip, taken)
+                taken |= rows.copy.slices
+                side, plane = s.plan.planes[(s.turn + len(origins)) % len(s.plan.planes)]
+                array = self._chooser(chip, side, plane, part.lanes)
+                depth = s.storage.lanes_of(step.sources[part.source], part.tile)
+                origins.append(FromMxm(replace(rows, byte=byte), Type.I8, depth, array))
+            program = _chosen(len(group), joined is not None)
+            if joined is not None:
+                origins.append(FromMem(Rows(joined, 0, 1)))
+            if start + size >= len(parts):
+                s.run(chip, program, origins, count, 1, target)
+            else:
+                room, since = s.room(chip, Type.I8, count, taken, step.out.name)
+                s.run(chip, program, origins, count, 1, Place(room, 0, 1, since=since))
+            if joined is not None:
+                s.storage.give(chip, joined, step.out.name, "scratch")
+            joined = room if start + size < len(parts) else None
+
+    def _chooser(self, chip: int, side: str, plane: int, lanes: np.ndarray) -> Array:
+        """An array whose column c is one in row `lanes[c]`, nowhere if that is -1."""
+        key = (chip, side, plane, lanes.tobytes())
+        if key not in self.choosers:
+            matrix = np.zeros((len(lanes), self.s.plan.machine.vector), np.int8)
+            wanted = np.flatnonzero(lanes >= 0)
+            matrix[wanted, lanes[wanted]] = 1
+            self.choosers[key] = Array(side, plane, self._weights(chip, side, plane, matrix))
+        return self.choosers[key]
+
+    def _weights(self, chip: int, side: str, plane: int, matrix: np.ndarray) -> tuple[Run, ...]:
+        """Constant int8 columns [columns, rows] in stripes of a hemisphere."""
+        plan, storage = self.s.plan, self.s.storage
+        streams = min(plan.install_streams, len(matrix))
+        words = -(-len(matrix) // streams)
+        queues = stripe_slices(plan, storage.memories[chip], side, plane, streams, words, 0)
+        if queues is None:
+            raise NoRoom(chip, "maps of lanes", streams * words)
+        stripes = []
+        for i, queue in enumerate(queues):
+            part = matrix[i::streams].view(np.uint8)
+            address = storage.memories[chip].take_virgin(queue, len(part))
+            storage.image.append((chip, queue, address, part))
+            stripes.append((queue, address))
+        return striped(tuple(stripes), len(matrix), 1)
+
+    def _turn(self, step: Move, turn: Turn, chip: int, out: Place) -> None:
+        """One-hot rows pick lanes of source rows that are loaded as columns, byte for byte."""
+        s, source = self.s, step.sources[turn.source]
+        lanes = s.plan.machine.vector
+        depth = s.storage.lanes_of(source, turn.tile)
+        identity = self._identity()
+        for byte in range(step.out.type.bytes):
+            columns = self._columns(source, turn, byte, chip)
+            for start, count in regular_runs([turn.into, turn.lanes], [turn.lanes // s.chunk]):
+                side, plane = s.plan.planes[s.turn % len(s.plan.planes)]
+                chunk, local = divmod(int(turn.lanes[start]), s.chunk)
+                step_ = int(turn.lanes[start + 1] - turn.lanes[start]) if count > 1 else 0
+                rows = Rows(s.fetch(identity, chunk, 0, chip, out.copy.slices), local, step_)
+                stride = int(turn.into[start + 1] - turn.into[start]) if count > 1 else 0
+                place = Place(out.copy, int(turn.into[start]), stride, byte, 1, out.since)
+                origin = FromMxm(rows, Type.I8, depth, Array(side, plane, columns))
+                s.run(chip, _TRUNCATE, [origin], count, 1, place)
+        assert depth <= lanes
+
+    def _columns(self, source: Value, turn: Turn, byte: int, chip: int) -> tuple[Run, ...]:
+        """Source rows as the columns of an array, in runs that advance regularly."""
+        s, runs = self.s, []
+        for start, count in regular_runs([turn.columns], [turn.columns // s.chunk]):
+            chunk, local = divmod(int(turn.columns[start]), s.chunk)
+            stride = int(turn.columns[start + 1] - turn.columns[start]) if count > 1 else 0
+            copy = s.fetch(source, chunk, turn.tile, chip, frozenset())
+            queue, address = copy.planes[byte]
+            stripe = (queue, address + local, stride, count)
+            runs.append(Run((stripe,), count, 1, Rows(copy, local, stride, byte)))
+        return tuple(runs)
+
+    def _identity(self) -> Value:
+        if self.identity is None:
+            size = self.s.plan.machine.vector
+            self.identity = Value(
+                -(1 << 30), "identity", size, size, Type.I8, "const", np.eye(size, dtype=np.int8)
+            )
+        return self.identity
+
+
+def _kept(lanes: np.ndarray) -> bool:
+    """Whether every lane stays where it is."""
+    return bool((lanes == np.arange(len(lanes))).all())
+
+
+def _chosen(products: int, joined: bool) -> WaveProgram:
+    """The low byte of a sum of products, together with a byte that is there already."""
+    sums = sum_program(Type.I32, products)
+    ops = list(sums.ops) if products > 1 else []
+    shift = 1 if joined else 0
+    ops = [
+        op._replace(args=tuple(a + shift if a >= products else a for a in op.args)) for op in ops
+    ]
+    total = products + shift
+    last = total + len(ops) - 1 if ops else 0
+    ops.append(WaveOp("cast", Type.I32, (last,), Type.I8, (int(Type.I8), 0, 1)))
+    if joined:
+        ops.append(WaveOp("or", Type.I8, (total + len(ops) - 1, products), Type.I8))
+    leaves = (Type.I32,) * products + (Type.I8,) * shift
+    return WaveProgram(leaves, tuple(ops))

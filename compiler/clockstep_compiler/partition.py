@@ -19,7 +19,7 @@ from clockstep_compiler.storage import NoRoom, Storage
 from clockstep_compiler.sums import group_size
 from clockstep_isa.table import Type
 
-__all__ = ["Group", "Member", "Partition", "find_product", "partition"]
+__all__ = ["Group", "Member", "Partition", "find_product", "partition", "stripe_slices"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -151,7 +151,7 @@ def _place_weights(
         per_dispatch = stripes // width
         memory = storage.memories[chip]
         depth = -(-len(part) // per_dispatch)
-        queues = _stripe_slices(plan, memory, member, stripes, depth, reserve)
+        queues = stripe_slices(plan, memory, member.side, member.plane, stripes, depth, reserve)
         if queues is None:
             raise NoRoom(chip, "weights", stripes * depth)
         found = []
@@ -164,19 +164,25 @@ def _place_weights(
     return tuple(sets)
 
 
-def _stripe_slices(
-    plan: Floorplan, memory: ChipMemory, member: Member, count: int, words: int, reserve: int
+def stripe_slices(
+    plan: Floorplan,
+    memory: ChipMemory,
+    side: str,
+    plane: int,
+    count: int,
+    words: int,
+    reserve: int,
 ) -> list[int] | None:
     """Slices for the stripes of a tile: the outer ones first, which leaves the inner to the rest.
 
     Tiles of different planes start from different slices, so that planes can load side by side.
     """
-    slices = plan.slices[member.side]
+    slices = plan.slices[side]
     rooms = {q: memory.virgin_room(q) for q in slices}
 
     def key(position: int) -> tuple[bool, int, int]:
         load = memory.words - rooms[slices[position]]
-        turned = (position + member.plane * count) % len(slices)
+        turned = (position + plane * count) % len(slices)
         return (slices[position] in plan.inner, load // max(1, 4 * words), -turned)
 
     order = sorted(range(len(slices)), key=key)

@@ -14,6 +14,7 @@ from clockstep_compiler.emit import emit
 from clockstep_compiler.facts import facts, instruction_bytes_of
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.frontend import Model, import_model
+from clockstep_compiler.graph import Graph
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
 from clockstep_compiler.partition import total_words
@@ -24,7 +25,7 @@ from clockstep_isa.diagnostics import Diagnostic, DoesNotFit, UnsupportedModel, 
 from clockstep_isa.machine import Machine
 from clockstep_isa.program import Program
 
-__all__ = ["ORDER", "Check", "Problem", "check_model", "compile_model"]
+__all__ = ["ORDER", "Check", "Problem", "check_model", "compile_graph", "compile_model"]
 
 ORDER = (
     ("import", "lower", "lowering needs static shapes and constants"),
@@ -63,7 +64,11 @@ def compile_model(model: Model, machine: Machine, options: Options) -> Program:
     do not hold it, `MalformedFile` or `UsageError` for what is wrong with the file or options.
     """
     _check_options(machine, options)
-    graph = import_model(model, options)
+    return compile_graph(import_model(model, options), machine, options)
+
+
+def compile_graph(graph: Graph, machine: Machine, options: Options) -> Program:
+    """`compile_model` from where the frontend ends."""
     plan = Floorplan(machine)
     lowered = split(plan, lower(graph, options))
     if options.chips is not None:

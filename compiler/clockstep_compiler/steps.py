@@ -18,6 +18,7 @@ __all__ = [
     "Broadcast",
     "Compute",
     "Lowered",
+    "Move",
     "Product",
     "Relayout",
     "Step",
@@ -124,7 +125,20 @@ class Transpose:
     nodes: tuple[int, ...]
 
 
-Step = Compute | Relayout | Broadcast | Transpose
+@dataclass(frozen=True, eq=False, slots=True)
+class Move:
+    """Element [r, c] of `out` is element `index[r, c]` of the sources, one after the other.
+
+    Elements are counted row by row; where the index is -1 the result is zero.
+    """
+
+    out: Value
+    sources: tuple[Value, ...]
+    index: NDArray[np.int64]
+    nodes: tuple[int, ...]
+
+
+Step = Compute | Relayout | Broadcast | Transpose | Move
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +158,8 @@ class Lowered:
 
 def sources_of(step: Step) -> list[Value]:
     """The matrices that a step reads, constant weights excepted."""
+    if isinstance(step, Move):
+        return list(step.sources)
     if not isinstance(step, Compute):
         return [step.source]
     found: list[Value] = []

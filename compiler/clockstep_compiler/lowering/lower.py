@@ -22,7 +22,7 @@ from clockstep_isa.diagnostics import Diagnostic, UnsupportedModel
 from clockstep_isa.layout import numpy_type
 from clockstep_isa.table import Type
 
-__all__ = ["HANDLERS", "Lowering", "Quant", "Tensor", "lower", "lowers"]
+__all__ = ["HANDLERS", "Lowering", "Quant", "Tensor", "lower", "lowers", "stored_elements"]
 
 FLOATS = ("float16", "float32", "float64", "bfloat16")
 STORED = {
@@ -56,6 +56,15 @@ def lowers(*names: str) -> Callable[[Handler], Handler]:
 def offset_of(dtype: str) -> int:
     """What is added to an element before it is stored."""
     return -128 if dtype == "uint8" else 0
+
+
+def stored_elements(array: NDArray[np.generic], dtype: str, kind: Type) -> NDArray[np.generic]:
+    """Elements of a tensor of type `dtype` as they are kept in SRAM."""
+    target = numpy_type(kind)
+    if dtype in FLOATS:
+        with np.errstate(over="ignore"):
+            return array.astype(target)
+    return (array.astype(np.int64) + offset_of(dtype)).astype(target)
 
 
 @dataclass(slots=True)
@@ -274,15 +283,10 @@ class Lowering:
 
     def _constant_matrix(self, name: str, array: NDArray[np.generic], kind: Type) -> Value:
         tensor = self.graph.tensors[name]
-        target = numpy_type(kind)
         full = np.broadcast_to(array, tensor.shape).reshape(matrix_shape(tensor.shape))
-        if tensor.dtype in FLOATS:
-            with np.errstate(over="ignore"):
-                data = full.astype(target)
-            if np.isinf(data).any() and not np.isinf(full).any():
-                self.warnings.append(f"constant {name!r} exceeds fp16 and became infinite")
-        else:
-            data = (full.astype(np.int64) + offset_of(tensor.dtype)).astype(target)
+        data = stored_elements(full, tensor.dtype, kind)
+        if np.isinf(data).any() and not np.isinf(full).any():
+            self.warnings.append(f"constant {name!r} exceeds fp16 and became infinite")
         return self.constant_value(name, np.ascontiguousarray(data))
 
     def _spread(self, value: Value) -> Value:
@@ -299,7 +303,7 @@ class Lowering:
 _TRANSPARENT = frozenset(
     [
         *("Add", "Sub", "Mul", "Max", "Min", "Neg", "Abs", "Relu", "LeakyRelu", "Clip", "Cast"),
-        *("Sigmoid", "Tanh", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"),
+        *("Sigmoid", "Tanh", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Move"),
     ]
 )
 
@@ -329,7 +333,7 @@ def _check_types(graph: Graph) -> list[Diagnostic]:
     """Graph inputs and outputs of an element type that cannot be stored."""
     return [
         Diagnostic(
-            "type-unsupported",
+            "element-type",
             f"{graph.tensors[name].dtype} cannot be stored",
             f"{kind} {name!r}",
             "cast to one of " + ", ".join(STORED),
@@ -389,15 +393,15 @@ def _stored(state: Lowering) -> tuple[tuple[str, Value], ...]:
 
 
 def _lower_node(state: Lowering, node: Node) -> None:
-    if node.domain not in ("", "ai.onnx") or node.op not in HANDLERS:
+    if node.domain not in ("", "ai.onnx", "clockstep") or node.op not in HANDLERS:
         name = f"{node.domain}::{node.op}" if node.domain else node.op
         raise UnsupportedModel(
-            "op-unsupported", f"operator {name} is not supported", help="see `clockstep ops`"
+            "unsupported-operator", f"operator {name} is not supported", help="see `clockstep ops`"
         )
     for name in (*node.inputs, *node.outputs):
         if name and state.dtype(name) not in STORED and state.constant(name) is None:
             raise UnsupportedModel(
-                "type-unsupported",
+                "element-type",
                 f"element type {state.dtype(name)} of {name!r} is not supported",
                 help="cast to one of " + ", ".join(STORED),
             )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from clockstep_compiler.expr import Leaf
 from clockstep_compiler.graph import Node
-from clockstep_compiler.lowering.lower import Lowering, lowers, matrix_shape
-from clockstep_compiler.steps import Relayout
+from clockstep_compiler.lowering.lower import Lowering, lowers, matrix_shape, stored_elements
+from clockstep_compiler.steps import Move, Relayout, Value
 
 __all__: list[str] = []
 
@@ -32,3 +34,37 @@ def _reshape(state: Lowering, node: Node) -> None:
         result = state.new_value(out, rows, columns, value.type)
         state.steps.append(Relayout(result, value, (state.node,)))
         state.define_value(out, result)
+
+
+@lowers("Move")
+def _move(state: Lowering, node: Node) -> None:
+    """Elements put elsewhere by an index that the frontend worked out; -1 is the fill."""
+    out = node.outputs[0]
+    rows, columns = matrix_shape(state.shape(out))
+    index = np.asarray(node.attributes["index"], np.int64).reshape(rows, columns)
+    kind = max((state.stored_type(name) for name in node.inputs), key=lambda t: t.bytes)
+    sources = [state.store(name, kind) for name in node.inputs]
+    fill = stored_elements(np.asarray(node.attributes["fill"]), state.dtype(out), kind)
+    if not index.size:
+        state.define_value(out, state.constant_value(out, np.zeros(index.shape, fill.dtype)))
+        return
+    if fill.tobytes().strip(b"\0") and (index < 0).any():
+        # Zero bits cost nothing; any other fill is one more source.
+        index = np.where(index < 0, sum(v.rows * v.columns for v in sources), index)
+        sources.append(state.constant_value("fill", fill.reshape(1, 1)))
+    picked = _rows_picked(index, sources[0]) if len(sources) == 1 else None
+    if picked is not None and kind == state.stored_type(out):
+        state.define(out, Leaf(sources[0], picked), narrow=True)
+        return
+    result = state.new_value(out, rows, columns, kind)
+    state.steps.append(Move(result, tuple(sources), index, (state.node,)))
+    state.define_value(out, result)
+
+
+def _rows_picked(index: NDArray[np.int64], source: Value) -> NDArray[np.int64] | None:
+    """The row of the source for every row of the result, if rows stay as they are."""
+    if index.shape[1] != source.columns or (index < 0).any():
+        return None
+    whole = (index[:, :1] % source.columns == 0).all()
+    steady = (np.diff(index, axis=1) == 1).all()
+    return np.ascontiguousarray(index[:, 0] // source.columns) if whole and steady else None

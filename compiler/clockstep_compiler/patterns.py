@@ -1,0 +1,128 @@
+"""How the elements of one block are to be moved: rows that are joined, rows that are turned.
+
+A block is rows of lanes, and for each of its elements there is the source element that belongs
+there. Rows whose lanes come from few source rows are *joined*: every source row is put through
+one map of lanes. Rows whose lanes come each from another source row, but all from one lane, are
+*turned*: the source rows are loaded as columns of an array, and the lane picks one row of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Join", "Part", "Source", "Turn", "patterns"]
+
+Ints = NDArray[np.int64]
+_FEW = 2
+"""Source rows up to which rows are joined even where they could be turned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A matrix that elements are taken from: its rows and columns, and its first element."""
+
+    rows: int
+    columns: int
+    first: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Part:
+    """Lane c of every row of a join is lane `lanes[c]` of row `rows[r]`, or of nothing if -1.
+
+    Rows are those of tile `tile` of source number `source`.
+    """
+
+    source: int
+    tile: int
+    rows: Ints
+    lanes: Ints
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Join:
+    """The rows `into` of a block as the union of parts; none: zero."""
+
+    into: Ints
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Turn:
+    """Lane c of row `into[r]` is lane `lanes[r]` of row `columns[c]` of tile `tile` of a source."""
+
+    into: Ints
+    source: int
+    tile: int
+    columns: Ints
+    lanes: Ints
+
+
+def patterns(index: Ints, sources: tuple[Source, ...], lanes: int) -> list[Join | Turn]:
+    """The block `index` [rows, columns] of source elements, -1 for zero, as joins and turns.
+
+    Every row is in exactly one of them. A vector has `lanes` lanes.
+    """
+    firsts = np.array([source.first for source in sources], np.int64)
+    widths = np.array([source.columns for source in sources], np.int64)
+    source = np.where(index < 0, -1, np.searchsorted(firsts, index, "right") - 1)
+    row, column = np.divmod(index - firsts[source], widths[source])
+    tile, lane = np.divmod(column, lanes)
+    tiles = int(-(-widths.max(initial=1) // lanes))
+    key = np.where(index < 0, -1, (row * len(sources) + source) * tiles + tile)
+    turned = _turned(key, source * tiles + tile, lane)
+    found: list[Join | Turn] = []
+    for rows in _alike(np.where(turned[:, None], key, 0), turned):
+        r = int(rows[0])
+        if turned[r]:
+            found.append(Turn(rows, int(source[r, 0]), int(tile[r, 0]), row[r], lane[rows, 0]))
+            continue
+        found += _joins(rows, key, lane, (source, tile, row))
+    return found
+
+
+def _turned(key: Ints, place: Ints, lane: Ints) -> NDArray[np.bool_]:
+    """Rows all of whose lanes are one lane of many rows of one tile."""
+    ordered = np.sort(key, axis=1)
+    distinct = 1 + (np.diff(ordered, axis=1) != 0).sum(axis=1)
+    whole = (key >= 0).all(axis=1)
+    same = (lane == lane[:, :1]).all(axis=1) & (place == place[:, :1]).all(axis=1)
+    turned: NDArray[np.bool_] = whole & same & (distinct > _FEW)
+    return turned
+
+
+def _alike(key: Ints, turned: NDArray[np.bool_]) -> list[Ints]:
+    """Rows that are turned out of the same source rows, and all that are not turned."""
+    groups: dict[bytes, list[int]] = {}
+    for r in range(len(key)):
+        groups.setdefault(key[r].tobytes() if turned[r] else b"", []).append(r)
+    return [np.array(rows) for rows in groups.values()]
+
+
+def _joins(rows: Ints, key: Ints, lane: Ints, where: tuple[Ints, Ints, Ints]) -> list[Join]:
+    """Rows that want the same lanes of as many source rows, together."""
+    source, tile, row = where
+    groups: dict[bytes, tuple[list[int], Ints]] = {}
+    for r in rows.tolist():
+        _, first, part = np.unique(key[r], return_index=True, return_inverse=True)
+        # Parts in the order of their first lanes; -1 is nothing.
+        rank = np.argsort(np.argsort(first))
+        number = np.where(key[r] < 0, -1, rank[part])
+        leads = np.sort(first)
+        signature = np.concatenate([number, lane[r], source[r, leads], tile[r, leads]])
+        alike, _ = groups.setdefault(signature.tobytes(), ([], leads))
+        alike.append(r)
+    found = []
+    for alike, leads in groups.values():
+        r, into = alike[0], np.array(alike)
+        parts = []
+        for lead in leads.tolist():
+            if key[r, lead] < 0:
+                continue
+            wanted = np.where(key[r] == key[r, lead], lane[r], -1)
+            parts.append(Part(int(source[r, lead]), int(tile[r, lead]), row[into, lead], wanted))
+        found.append(Join(into, tuple(parts)))
+    return found
