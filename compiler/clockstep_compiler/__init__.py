@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clockstep_compiler.frontend import parameters_of
 from clockstep_compiler.operators import OPERATORS, Operator
 from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
 from clockstep_compiler.pipeline import Check, Problem, check_model, compile_model
@@ -16,4 +17,5 @@ __all__ = [
     "Problem",
     "check_model",
     "compile_model",
+    "parameters_of",
 ]

@@ -280,10 +280,10 @@ def test_a_mismatch_after_binding_is_the_request_s_fault() -> None:
         (_model(_node("Constant", [], ["y"], value_string="hello")), "element-type"),
         (_model(_node("SequenceConstruct", ["x"], ["y"])), "not-a-tensor"),
         (_model(_node("NonZero", ["x"], ["y"])), "dynamic-shape"),
-        (_model(RELU, shape=[2**60, 4]), "tensor-too-large"),
-        (_model(_node("MatMul", ["x", "z"], ["y"]), shape=[2**36, 1]), "tensor-too-large"),
+        (_model(RELU, shape=[2**60, 4]), "model-form"),
+        (_model(_node("MatMul", ["x", "z"], ["y"]), shape=[2**36, 1]), "model-form"),
         (_model(_node("MeanVarianceNormalization", ["x"], ["y"])), "unsupported-operator"),
-        (_model(RELU, opset=99), "opset-too-new"),
+        (_model(RELU, opset=99), "model-form"),
     ],
 )
 def test_models_that_are_not_static(model: ModelProto, code: str) -> None:
@@ -322,13 +322,13 @@ def test_control_flow_on_data() -> None:
 def test_dropout_in_training() -> None:
     constants = {"ratio": np.array(0.5, np.float32), "training": np.array(True)}
     model = _model(_node("Dropout", ["x", "ratio", "training"], ["y"]), constants=constants)
-    _refused(model, UnsupportedModel, "training")
+    _refused(model, UnsupportedModel, "random-values")
 
 
 def test_models_newer_than_the_installed_onnx() -> None:
     model = _model(RELU)
     model.ir_version = onnx.IR_VERSION + 1
-    assert "newer onnx" in str(_refused(model, UnsupportedModel, "ir-too-new"))
+    assert "newer onnx" in str(_refused(model, UnsupportedModel, "model-form"))
 
 
 def test_sparse_initializers() -> None:
@@ -336,7 +336,7 @@ def test_sparse_initializers() -> None:
     indices = helper.make_tensor("i", 7, [1], [4])
     model = _model(_node("Add", ["x", "k"], ["y"]))
     model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [2, 3]))
-    _refused(model, UnsupportedModel, "sparse-tensor")
+    _refused(model, UnsupportedModel, "not-a-tensor")
 
 
 def test_names_that_are_not_text() -> None:

@@ -33,7 +33,7 @@ def test_products_of_a_quantized_model(precision: str, kind: Type) -> None:
 
 def test_int8_refuses_products_of_floats() -> None:
     model = mlp(np.random.default_rng(0), (8, 4), 3)
-    with pytest.raises(UnsupportedModel, match="precision-int8"):
+    with pytest.raises(UnsupportedModel, match="element-type"):
         compile_model(model, TINY, Options(precision="int8"))
 
 

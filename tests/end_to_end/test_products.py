@@ -219,6 +219,16 @@ def test_two_products_added() -> None:
     check(model, rng)
 
 
+def test_a_product_as_the_bias_of_another() -> None:
+    rng = np.random.default_rng(13)
+    weights = {name: rng.normal(size=(12, 20)).astype(np.float32) for name in ("v", "w")}
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["bias"], "one"),
+        helper.make_node("Gemm", ["x", "w", "bias"], ["y"], "two", beta=0.5),
+    ]
+    check(build(nodes, {"x": ("float32", (5, 12))}, {"y": ("float32", (5, 20))}, weights), rng)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_other_float_types(dtype: str) -> None:
     rng = np.random.default_rng(12)

@@ -76,7 +76,7 @@ def convert(model: ModelProto) -> ModelProto:
         if opset >= 13:
             return model
         raise UnsupportedModel(
-            "opset-conversion",
+            "model-form",
             f"cannot lift opset {opset} to {TARGET_OPSET}: {sentence(error)}",
             help=f"export the model at opset {TARGET_OPSET}",
         ) from None
@@ -87,6 +87,6 @@ def _inlined(model: ModelProto) -> ModelProto:
         return onnx.inliner.inline_local_functions(model, convert_version=True)
     except Exception as error:  # the inliner's binding raises several undocumented classes
         raise UnsupportedModel(
-            "function-inlining",
+            "model-form",
             f"cannot inline the model's functions: {sentence(error)}",
         ) from None

@@ -95,7 +95,7 @@ def _problems(value: ValueInfoProto) -> list[Diagnostic]:
     shape = tuple(dim.dim_value for dim in _dims(value))
     if bytes_needed(shape, dtype) > TENSOR_BYTES_LIMIT:
         problem = f"shape {shape} of {dtype} needs {bytes_needed(shape, dtype)} bytes"
-        return [Diagnostic("tensor-too-large", problem, where)]
+        return [Diagnostic("model-form", problem, where)]
     return []
 
 

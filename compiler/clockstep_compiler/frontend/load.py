@@ -127,7 +127,7 @@ def _check_text(message: Message) -> None:
 def _check_versions(model: ModelProto) -> None:
     if model.ir_version > onnx.IR_VERSION:
         raise UnsupportedModel(
-            "ir-too-new",
+            "model-form",
             f"the model has IR version {model.ir_version}; {onnx.IR_VERSION} is the newest known",
             help="install a newer onnx",
         )
@@ -135,7 +135,7 @@ def _check_versions(model: ModelProto) -> None:
         newest = onnx.defs.onnx_opset_version()
         if entry.domain in ("", "ai.onnx") and entry.version > newest:
             raise UnsupportedModel(
-                "opset-too-new",
+                "model-form",
                 f"the model has opset {entry.version}; {newest} is the newest known",
                 help="install a newer onnx, or export the model at an older opset",
             )
@@ -193,7 +193,7 @@ def _refuse_nested_external(model: ModelProto) -> None:
     for tensor in _tensors_in(nodes):
         if is_external(tensor):
             raise UnsupportedModel(
-                "external-data",
+                "model-form",
                 "external data is read for initializers of the main graph only",
                 where=f"tensor {tensor.name!r}",
                 help="load and save the model with onnx, without external data",

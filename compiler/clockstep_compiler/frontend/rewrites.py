@@ -27,7 +27,7 @@ def _dropout(walk: Walk, step: Step) -> bool:
     inputs = (*step.node.input, "", "")
     training = walk.constants.get(inputs[2])
     if inputs[2] and (training is None or bool(training.any())):
-        return walk.refuse(step, "training", "Dropout in training mode is random")
+        return walk.refuse(step, "random-values", "Dropout in training mode is random")
     walk.forward(inputs[0], step.node.output[0])
     for mask in filter(None, step.node.output[1:]):
         walk.add_constant(mask, np.ones(walk.types[inputs[0]].shape, np.bool_))

@@ -13,7 +13,7 @@ from clockstep_compiler.lowering.lower import FLOATS, STORED, Lowering, lowers
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
-__all__ = ["attribute", "combine"]
+__all__ = ["attribute", "combine", "has_product"]
 
 _NARROW_ONLY = ("int64",)
 _NARROW = ("int8", "uint8", "int16", "uint16")
@@ -41,9 +41,10 @@ def combine(name: str, a: Expr, b: Expr) -> Expr:
     return binary(name, a, b)
 
 
-def _has_acc(expr: Expr) -> bool:
+def has_product(expr: Expr) -> bool:
+    """Whether an expression holds a product; a wave can hold one."""
     if isinstance(expr, Op):
-        return any(_has_acc(arg) for arg in expr.args)
+        return any(has_product(arg) for arg in expr.args)
     return isinstance(expr, Acc)
 
 
@@ -52,7 +53,7 @@ def _integers_must_fit(state: Lowering, node: Node) -> None:
     for name in node.inputs:
         if name and state.dtype(name) in _NARROW_ONLY:
             raise UnsupportedModel(
-                "type-unsupported",
+                "integer-range",
                 f"arithmetic on {state.dtype(name)} could exceed the machine's 32 bits",
                 help="cast the operands to int32",
             )
@@ -81,7 +82,7 @@ def _arithmetic(state: Lowering, node: Node) -> None:
     result: Expr | None = None
     for operand in node.inputs:
         tensor = state.tensors.get(operand)
-        if result is not None and tensor and _has_acc(result) and _has_acc(tensor.expr):
+        if result is not None and tensor and has_product(result) and has_product(tensor.expr):
             state.store(operand)  # a wave has one product
         ring = node.op in ("Add", "Sub", "Mul")
         expr = (state.operand if ring else partial(_in_range, state))(operand, shape)
@@ -127,7 +128,7 @@ def _clip(state: Lowering, node: Node) -> None:
         bound = state.constant(name)
         if name and bound is None:
             raise UnsupportedModel(
-                "clip-bound", f"{key} {name!r} is not constant", help="use Max and Min"
+                "operand-not-constant", f"{key} {name!r} is not constant", help="use Max and Min"
             )
         if bound is None and key in node.attributes:
             bound = np.asarray(node.attributes[key])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Acc, Const, Expr, add, cast, mul
 from clockstep_compiler.graph import Node
-from clockstep_compiler.lowering.elementwise import attribute, combine
+from clockstep_compiler.lowering.elementwise import attribute, combine, has_product
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, Quant, lowers, offset_of
 from clockstep_compiler.lowering.quantized import constant_of, requantize
 from clockstep_compiler.steps import Product, Term, Transpose, Value, Weights
@@ -55,7 +55,7 @@ def _sides(
     """
     left, right = state.shape(a), state.shape(b)
     if not left or not right:
-        raise UnsupportedModel("matmul-scalar", "an operand is a scalar")
+        raise UnsupportedModel("unsupported-form", "an operand is a scalar")
     none = np.zeros((), np.int64)
     if len(right) == 1 and len(left) > 1:
         turned = _Operand(a, True, _swapped(left, True), none)
@@ -65,7 +65,7 @@ def _sides(
     one = _Operand(a, swap_a, _swapped(left, swap_a), none)
     two = _Operand(b, swap_b, _swapped(right, swap_b), none)
     if one.shape[-1] != two.shape[-2]:
-        raise UnsupportedModel("matmul-shape", f"{list(left)} times {list(right)}")
+        raise UnsupportedModel("unsupported-form", f"{list(left)} times {list(right)}")
     return one, two, False
 
 
@@ -254,7 +254,7 @@ def _matmul(state: Lowering, a: str, b: str, swap_a: bool = False, swap_b: bool 
     pair = None if precision == "fp16" else _quantized_pair(state, left, right)
     if pair is None and precision == "int8":
         raise UnsupportedModel(
-            "precision-int8",
+            "element-type",
             f"{a!r} times {b!r} is a product of floats",
             help="quantize both operands (QuantizeLinear and DequantizeLinear), or use auto",
         )
@@ -279,7 +279,7 @@ def _reject_integers(state: Lowering, node: Node) -> None:
     for name in node.inputs[:2]:
         if state.dtype(name) not in FLOATS:
             raise UnsupportedModel(
-                "type-unsupported",
+                "element-type",
                 f"{node.op} of {state.dtype(name)} is not supported",
                 help="MatMulInteger multiplies int8",
             )
@@ -302,6 +302,8 @@ def _lower_gemm(state: Lowering, node: Node) -> None:
     c = node.inputs[2] if len(node.inputs) > 2 else ""
     beta = attribute(node, "beta", 1.0)
     if c and beta != 0:
+        if c in state.tensors and has_product(state.tensors[c].expr):
+            state.store(c)
         term = state.operand(c, state.shape(node.outputs[0]))
         scaled = Const(term.array * beta, Type.F32) if isinstance(term, Const) else mul(term, beta)
         result = combine("add", result, scaled)
@@ -314,7 +316,7 @@ def _parameter(array: Array, count: int, row: bool) -> Array:
         return array.reshape(())
     if array.ndim > 2 or array.size != count:
         raise UnsupportedModel(
-            "quant-shape", f"a scale or zero point of shape {list(array.shape)} for {count}"
+            "unsupported-form", f"a scale or zero point of shape {list(array.shape)} for {count}"
         )
     return array.reshape(-1, 1) if row else array.reshape(1, -1)
 
@@ -333,7 +335,7 @@ def _quantized_product(
     for position in inputs:
         if state.dtype(node.inputs[position]) not in ("int8", "uint8"):
             kind = state.dtype(node.inputs[position])
-            raise UnsupportedModel("type-unsupported", f"operand of type {kind}")
+            raise UnsupportedModel("element-type", f"operand of type {kind}")
     left, right, turned = _sides(state, node.inputs[inputs[0]], node.inputs[inputs[1]])
     sides = (left, right)
     if turned:
@@ -373,6 +375,6 @@ def _lower_qlinear(state: Lowering, node: Node) -> None:
     result_scale = constant_of(state, node, 6, "scale").astype(np.float64)
     result_zero = constant_of(state, node, 7, "zero point").astype(np.int64)
     if result_scale.size != 1 or result_zero.size != 1:
-        raise UnsupportedModel("quant-shape", "a result scale or zero point for each row")
+        raise UnsupportedModel("unsupported-form", "a result scale or zero point for each row")
     expr = requantize(real, result_scale.reshape(()), result_zero.reshape(()), state.dtype(out))
     state.define(out, expr, narrow=True)

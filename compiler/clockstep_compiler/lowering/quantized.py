@@ -22,7 +22,7 @@ def constant_of(state: Lowering, node: Node, position: int, what: str) -> NDArra
     array = state.constant(name)
     if array is None:
         raise UnsupportedModel(
-            "quant-parameter",
+            "operand-not-constant",
             f"{what} {name!r} is computed at run time",
             help="make it an initializer: a static schedule needs it to choose the arithmetic",
         )
@@ -42,13 +42,13 @@ def requantize(expr: Expr, scale: NDArray[np.float64], zero: NDArray[np.int64], 
 def _along(array: NDArray[np.generic], shape: tuple[int, ...], node: Node) -> NDArray[np.generic]:
     """A scale or zero point, per tensor or along `axis`, shaped to broadcast."""
     if node.attributes.get("block_size", 0):
-        raise UnsupportedModel("quant-blocked", "blocked quantization is not supported")
+        raise UnsupportedModel("unsupported-form", "blocked quantization is not supported")
     if array.size == 1:
         return array.reshape(())
     axis = int(node.attributes.get("axis", 1)) % max(1, len(shape))
     if array.ndim != 1 or array.size != shape[axis]:
         raise UnsupportedModel(
-            "quant-shape", f"scale of shape {list(array.shape)} does not fit axis {axis}"
+            "unsupported-form", f"scale of shape {list(array.shape)} does not fit axis {axis}"
         )
     return array.reshape([-1 if i == axis else 1 for i in range(len(shape))])
 
@@ -58,7 +58,7 @@ def _quantize(state: Lowering, node: Node) -> None:
     out = node.outputs[0]
     shape, dtype = state.shape(out), state.dtype(out)
     if dtype not in ("int8", "uint8"):
-        raise UnsupportedModel("type-unsupported", f"quantizing to {dtype} is not supported")
+        raise UnsupportedModel("element-type", f"quantizing to {dtype} is not supported")
     scale = _along(constant_of(state, node, 1, "scale"), shape, node).astype(np.float64)
     zero = _along(constant_of(state, node, 2, "zero point"), shape, node).astype(np.int64)
     a = cast(state.operand(node.inputs[0], shape), Type.F32)
@@ -71,7 +71,7 @@ def _dequantize(state: Lowering, node: Node) -> None:
     shape = state.shape(out)
     if state.dtype(source) not in ("int8", "uint8", "int16", "uint16", "int32"):
         raise UnsupportedModel(
-            "type-unsupported", f"dequantizing {state.dtype(source)} is not supported"
+            "element-type", f"dequantizing {state.dtype(source)} is not supported"
         )
     scale = _along(constant_of(state, node, 1, "scale"), shape, node).astype(np.float64)
     zero = _along(constant_of(state, node, 2, "zero point"), shape, node).astype(np.int64)

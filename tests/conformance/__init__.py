@@ -1,0 +1,1 @@
+"""The onnx package's own backend suite, run on `clockstep.backend`: `make conformance`."""

@@ -1,0 +1,82 @@
+"""`python -m tests.conformance`: run the suite, print what came of it, write the tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from tests.conformance import table
+from tests.conformance.pool import run_cases
+from tests.conformance.suite import VERDICTS, Case, Outcome, Suite
+
+
+def main() -> int:
+    """Exit status 1 if an answer was wrong, or a test crashed or took too long."""
+    args = _arguments()
+    suite = Suite()
+    chosen = [c for c in suite.cases if re.search(args.filter, f"{c.operator}:{c.name}")]
+    found = _run(suite, chosen, args.workers)
+    rows = table.rows_of(found)
+    for case, outcome in found:
+        if outcome.verdict in args.list:
+            print(f"{outcome.verdict}: {case.operator}:{case.name}: {outcome.detail}")
+    if args.json:
+        args.json.write_text(json.dumps([_record(c, o) for c, o in found], indent=1))
+    print(table.totals(rows))
+    if not args.dry_run:
+        names = {case.name for case in suite.cases}
+        kept = {name: row for name, row in table.read().items() if name in names}
+        table.write({**kept, **{row.test: row for row in rows}})
+    return int(any(row.verdict in VERDICTS[3:] for row in rows))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
+    parser.add_argument(
+        "--filter",
+        metavar="REGEX",
+        default="",
+        help="only tests whose OPERATOR:NAME it is found in",
+    )
+    parser.add_argument(
+        "--list",
+        metavar="VERDICT",
+        action="append",
+        default=[],
+        choices=VERDICTS,
+        help="name the tests that came to this, with the message: " + ", ".join(VERDICTS),
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write every result in full")
+    parser.add_argument("--workers", metavar="N", type=int, default=2)
+    parser.add_argument("--dry-run", action="store_true", help="leave the committed tables alone")
+    return parser.parse_args()
+
+
+def _run(suite: Suite, chosen: list[Case], workers: int) -> list[tuple[Case, Outcome]]:
+    order = {case.name: index for index, case in enumerate(chosen)}
+    found = []
+    for done in run_cases(suite, chosen, workers):
+        found.append(done)
+        if sys.stderr.isatty():
+            print(f"\r{len(found)}/{len(chosen)}", end="", file=sys.stderr)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    return sorted(found, key=lambda item: order[item[0].name])
+
+
+def _record(case: Case, outcome: Outcome) -> dict[str, str]:
+    return {
+        "test": case.name,
+        "kind": case.kind,
+        "operator": case.operator,
+        "verdict": outcome.verdict,
+        "reason": outcome.reason,
+        "detail": outcome.detail,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
