@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Graph", "Node", "Tensor"]
+__all__ = ["CLOCKSTEP", "Graph", "Node", "Tensor"]
+
+CLOCKSTEP = "clockstep"
+"""The domain of operators that are our own: `Move`.
+
+Move: element i of the output is element `index[i]` of the inputs' elements one after another, each
+in row-major order; -1 is `fill`. `index` is an int64 array of the output's shape, `fill` a Python
+number, `op` and `opset` are those of the ONNX node that it was.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,13 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Domain, operator and opset of the ONNX node that it was."""
+        if self.domain == CLOCKSTEP:
+            return "", self.attributes["op"], self.attributes["opset"]
+        return self.domain, self.op, self.opset
 
 
 @dataclass(frozen=True, slots=True)

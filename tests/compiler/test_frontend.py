@@ -394,4 +394,4 @@ def test_dequantized_values_onnx_cannot_compute_are_left_alone(
     ]
     monkeypatch.setattr("clockstep_compiler.frontend.walk.evaluate", lambda *_: None)
     graph = import_model(build(nodes, X, Y, constants), Options())
-    assert _ops(graph) == ["DequantizeLinear", "Transpose", "Add"]
+    assert _ops(graph) == ["DequantizeLinear", "Move", "Add"]

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def _name_outputs(walk: Walk, outputs: tuple[str, ...], inputs: frozenset[str]) 
         else:
             node = onnx.helper.make_node("Identity", [names.get(source, source)], [output])
             copies.append(Step(node, output, walk.opsets))
-    steps = [Step(rename(s.node, names, {}), s.name, s.opsets) for s in walk.steps]
+    steps = [replace(s, node=rename(s.node, names, {})) for s in walk.steps]
     return [*steps, *copies] if names or copies else list(walk.steps)
 
 
@@ -85,6 +86,9 @@ def _titles(steps: list[Step]) -> list[str]:
 def _node(step: Step, title: str, files: ExternalFiles) -> Node:
     node = step.node
     attributes = {**_defaults(step), **{a.name: _value(a, files) for a in node.attribute}}
+    if step.move is not None:
+        row = step.move
+        attributes = {"fill": row.fill, "index": row.index, "op": row.op, "opset": row.opset}
     return Node(
         title,
         node.op_type,
@@ -144,7 +148,8 @@ def _hash(
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return [value.dtype.name, value.shape, value.tobytes().hex()]
+        data = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
+        return [value.dtype.name, value.shape, hashlib.sha256(data).hexdigest()]
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value.hex() if isinstance(value, float) else value

@@ -1,8 +1,9 @@
 """Import a model: the frontend's stages, in order.
 
-load -> arrange -> check -> bind -> convert -> walk -> assemble. Loading takes the weights out, so
-that nothing after it copies them; arranging comes first of the rest, so that nothing depends on the
-order of the file; binding precedes conversion, as both onnx's tools and ours like numbers.
+load -> arrange -> check -> bind -> convert -> walk -> compose -> assemble. Loading takes the
+weights out, so that nothing after it copies them; arranging comes first of the rest, so that
+nothing depends on the order of the file; binding precedes conversion, as both onnx's tools and ours
+like numbers.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import NoReturn
 from onnx import ModelProto
 
 from clockstep_compiler.frontend.assemble import assemble
+from clockstep_compiler.frontend.compose import compose
 from clockstep_compiler.frontend.convert import convert, unknown_operators
 from clockstep_compiler.frontend.dims import bind, check_request
 from clockstep_compiler.frontend.infer import Inferred, static
@@ -53,6 +55,7 @@ def import_model(model: Model, options: Options) -> Graph:
     outputs = tuple(value.name for value in proto.graph.output)
     walk = _walk(proto if unknown else _converted(proto), loaded, _declared(proto))
     _judge(walk, bool(options.dims or options.shapes))
+    compose(walk, outputs)
     return assemble(walk, proto.graph.name, inputs, outputs)
 
 
@@ -70,7 +73,7 @@ def _declared(proto: ModelProto) -> dict[str, Inferred]:
 def _sparse(proto: ModelProto) -> list[Diagnostic]:
     return [
         Diagnostic(
-            "not-a-tensor",
+            "sparse-tensor",
             "sparse initializers are not supported",
             f"tensor {tensor.values.name!r}",
             "store it as a dense tensor",
@@ -111,9 +114,8 @@ def _judge(walk: Walk, bound: bool) -> None:
 
 def _rough(walk: Walk) -> tuple[Node, ...]:
     """The steps as far as diagnostics need them."""
-    return tuple(
-        Node(s.name, s.node.op_type, s.node.domain, s.opset, (), (), {}) for s in walk.steps
-    )
+    rows = ((step.name, *step.origin) for step in walk.steps)
+    return tuple(Node(name, op, domain, opset, (), (), {}) for name, domain, op, opset in rows)
 
 
 def _refuse(problems: list[Diagnostic]) -> NoReturn:

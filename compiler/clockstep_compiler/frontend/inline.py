@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TypeProto
 from onnx.defs import OpSchema
 
@@ -14,21 +16,53 @@ from clockstep_compiler.frontend.load import attributes_of
 from clockstep_compiler.frontend.order import live
 from clockstep_compiler.frontend.structure import edges, node_name
 
-__all__ = ["Step", "branch_steps", "function_body", "function_steps", "has_body", "rename"]
+__all__ = [
+    "Move",
+    "Step",
+    "branch_steps",
+    "function_body",
+    "function_steps",
+    "has_body",
+    "rename",
+]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Move:
+    """Element i of the output is element `index[i]` of all inputs one after another; -1 is `fill`.
+
+    `op` and `opset` are those of the ONNX node that it was.
+    """
+
+    index: NDArray[np.int64]
+    fill: bool | int | float
+    op: str
+    opset: int
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A node of the flat graph, the name it is known by, and the opsets it was written for."""
+    """A node of the flat graph, the name it is known by, and the opsets it was written for.
+
+    `move` has what a Move does: an index is too large for the attributes of a proto.
+    """
 
     node: NodeProto
     name: str
     opsets: Mapping[str, int]
+    move: Move | None = None
 
     @property
     def opset(self) -> int:
         """The version of the node's own operator set; 0 if its model imports none."""
         return self.opsets.get(self.node.domain, 0)
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Domain, operator and opset of the ONNX node that it was."""
+        if self.move is not None:
+            return "", self.move.op, self.move.opset
+        return self.node.domain, self.node.op_type, self.opset
 
 
 def has_body(schema: OpSchema) -> bool:

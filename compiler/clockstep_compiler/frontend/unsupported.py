@@ -9,7 +9,12 @@ from clockstep_compiler.graph import Graph
 from clockstep_compiler.operators import BY_NAME
 from clockstep_isa.diagnostics import Diagnostic
 
-__all__ = ["unsupported_nodes", "unsupported_operator"]
+__all__ = ["is_supported", "unsupported_nodes", "unsupported_operator"]
+
+
+def is_supported(domain: str, op: str) -> bool:
+    """Whether the ONNX operator has a lowering."""
+    return not domain and op in BY_NAME
 
 
 def unsupported_operator(name: str, op: str, domain: str, opset: int) -> Diagnostic:
@@ -30,8 +35,9 @@ def unsupported_operator(name: str, op: str, domain: str, opset: int) -> Diagnos
 
 def unsupported_nodes(graph: Graph) -> tuple[Diagnostic, ...]:
     """One diagnostic for each node without a lowering, in the order of the graph."""
+    rows = ((node.name, *node.origin) for node in graph.nodes)
     return tuple(
-        unsupported_operator(node.name, node.op, node.domain, node.opset)
-        for node in graph.nodes
-        if node.domain or node.op not in BY_NAME
+        unsupported_operator(name, op, domain, opset)
+        for name, domain, op, opset in rows
+        if not is_supported(domain, op)
     )

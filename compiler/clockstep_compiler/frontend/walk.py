@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from onnx import NodeProto, TypeProto
+from onnx import NodeProto, TypeProto, helper
 from onnx.defs import OpSchema
 
 from clockstep_compiler.frontend.convert import unknown_operator
@@ -24,11 +24,13 @@ from clockstep_compiler.frontend.inline import (
     rename,
 )
 from clockstep_compiler.frontend.messages import place
+from clockstep_compiler.frontend.moves import ELEMENTS_LIMIT, elements, is_move, moves
 from clockstep_compiler.frontend.order import live
+from clockstep_compiler.frontend.settle import Moved, changes_nothing, filled
 from clockstep_compiler.frontend.structure import edges, subgraphs
 from clockstep_compiler.frontend.tensors import TENSOR_BYTES_LIMIT, Array, bytes_needed
-from clockstep_compiler.frontend.unsupported import unsupported_operator
-from clockstep_compiler.graph import Tensor
+from clockstep_compiler.frontend.unsupported import is_supported, unsupported_operator
+from clockstep_compiler.graph import CLOCKSTEP, Tensor
 from clockstep_compiler.operators import BY_NAME
 from clockstep_isa.diagnostics import Diagnostic
 
@@ -74,6 +76,20 @@ class Walk:
         self.types[name] = Tensor(name, array.shape, array.dtype.name)
         self.constants[name] = array
 
+    def add_move(self, step: Step, moved: Moved) -> bool:
+        """Let `moved` take the place of the step, or part of it; whether that takes a step."""
+        name = moved.output.name
+        if not moved.inputs:
+            self.add_constant(name, filled(moved))
+        elif len(moved.inputs) == 1 and changes_nothing(moved, self.types[moved.inputs[0]]):
+            self.forward(moved.inputs[0], name)
+        else:
+            node = helper.make_node("Move", moved.inputs, [name], step.node.name, domain=CLOCKSTEP)
+            self.types[name] = moved.output
+            self.steps.append(Step(node, step.name, {CLOCKSTEP: 1}, moved.move))
+            return True
+        return False
+
     def forward(self, source: str, target: str) -> None:
         """Let `target` be another name of `source`."""
         self.alias[target] = source
@@ -118,6 +134,8 @@ class Walk:
         schema = schema_of(node, step.opset)
         outputs = self._inferred(step, schema) if schema else self._declared(step)
         if outputs is None or (schema and self._folded(step, schema, outputs)):
+            return
+        if self._moved(step, outputs):
             return
         if schema and self._expanded(step, schema):
             return
@@ -194,7 +212,7 @@ class Walk:
             size = bytes_needed(row.shape, row.dtype)
             if size > TENSOR_BYTES_LIMIT:
                 problem = f"{row.name!r} of shape {row.shape} needs {size} bytes"
-                return not self.refuse(step, "model-form", problem)
+                return not self.refuse(step, "tensor-too-large", problem)
             self.types[row.name] = Tensor(row.name, row.shape, row.dtype)
         return True
 
@@ -233,6 +251,19 @@ class Walk:
         found = evaluate(self._deferred[name], self.types, self.constants)
         return None if found is None else found[name]
 
+    def _moved(self, step: Step, outputs: tuple[Inferred, ...]) -> bool:
+        """Replace a step that only moves elements by a move for each of its outputs."""
+        if not is_move(step, self.constants):
+            return False
+        count = elements(step, outputs, self.types)
+        if count > ELEMENTS_LIMIT:
+            problem = f"moves {count} elements; the most are {ELEMENTS_LIMIT}"
+            return self.refuse(step, "model-form", problem)
+        found = moves(step, outputs, self.types, self.constants)
+        for moved in found or ():
+            self.add_move(step, moved)
+        return found is not None
+
     def _expanded(self, step: Step, schema: OpSchema) -> bool:
         """Replace the step by its ONNX function body, if everything in there has a lowering."""
         node = step.node
@@ -259,9 +290,7 @@ class Walk:
         links = [edges(step.node) for step in steps]
         wanted = [self.resolve(name) for name in node.output if name]
         needed = live(links, range(len(links)), wanted)
-        return all(
-            not steps[i].node.domain and steps[i].node.op_type in BY_NAME for i in sorted(needed)
-        )
+        return all(is_supported(*steps[i].origin[:2]) for i in sorted(needed))
 
 
 def _as_inferred(found: Mapping[str, Array], outputs: tuple[Inferred, ...]) -> bool:
