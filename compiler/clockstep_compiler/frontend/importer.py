@@ -73,7 +73,7 @@ def _declared(proto: ModelProto) -> dict[str, Inferred]:
 def _sparse(proto: ModelProto) -> list[Diagnostic]:
     return [
         Diagnostic(
-            "sparse-tensor",
+            "not-a-tensor",
             "sparse initializers are not supported",
             f"tensor {tensor.values.name!r}",
             "store it as a dense tensor",

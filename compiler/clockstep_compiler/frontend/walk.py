@@ -212,7 +212,7 @@ class Walk:
             size = bytes_needed(row.shape, row.dtype)
             if size > TENSOR_BYTES_LIMIT:
                 problem = f"{row.name!r} of shape {row.shape} needs {size} bytes"
-                return not self.refuse(step, "tensor-too-large", problem)
+                return not self.refuse(step, "model-form", problem)
             self.types[row.name] = Tensor(row.name, row.shape, row.dtype)
         return True
 
