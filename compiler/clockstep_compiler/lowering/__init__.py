@@ -6,7 +6,7 @@ One file a family of operators; `@lowers("Add", ...)` registers a handler, and
 
 from __future__ import annotations
 
-from clockstep_compiler.lowering import elementwise, matmul, quantized, shapes
+from clockstep_compiler.lowering import elementwise, matmul, quantized, reduce, shapes
 from clockstep_compiler.lowering.lower import HANDLERS, lower
 
-__all__ = ["HANDLERS", "elementwise", "lower", "matmul", "quantized", "shapes"]
+__all__ = ["HANDLERS", "elementwise", "lower", "matmul", "quantized", "reduce", "shapes"]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Const, Expr, Leaf, add, binary, cast, mul
 from clockstep_compiler.graph import Graph, Node
+from clockstep_compiler.operators import BY_NAME
 from clockstep_compiler.options import Options
 from clockstep_compiler.steps import Broadcast, Compute, Lowered, Step, Value
 from clockstep_isa.diagnostics import Diagnostic, UnsupportedModel
@@ -163,7 +164,10 @@ class Lowering:
     def leaf(self, name: str, shape: tuple[int, ...]) -> Expr:
         """A stored tensor's leaf over `shape`, rows mapped by ONNX broadcasting."""
         value = self.store(name)
-        own = self.tensors[name].shape
+        return self.broadcast(value, self.tensors[name].shape, shape)
+
+    def broadcast(self, value: Value, own: tuple[int, ...], shape: tuple[int, ...]) -> Leaf:
+        """A matrix that holds a tensor of shape `own` as a leaf over `shape`."""
         if own == shape:
             return Leaf(value, None)
         if value.columns != (shape[-1] if shape else 1):
@@ -395,6 +399,8 @@ def _stored(state: Lowering) -> tuple[tuple[str, Value], ...]:
 def _lower_node(state: Lowering, node: Node) -> None:
     if node.domain not in ("", "ai.onnx", "clockstep") or node.op not in HANDLERS:
         name = f"{node.domain}::{node.op}" if node.domain else node.op
+        if name in BY_NAME:
+            raise UnsupportedModel("unsupported-form", BY_NAME[name].problem)
         raise UnsupportedModel(
             "unsupported-operator", f"operator {name} is not supported", help="see `clockstep ops`"
         )

@@ -1,0 +1,311 @@
+"""Reductions over any axes: a tree over rows, after a transposition where lanes are reduced.
+
+`reduced` is the primitive; the operators of this file are rows of `_REDUCTIONS`. What is computed
+on the way is kept in f32 or i32, whatever type the tensors are stored in, and a tree of n elements
+rounds log n times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_compiler.expr import Const, Expr, Leaf, binary, mul, unary
+from clockstep_compiler.graph import Node
+from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers, matrix_shape
+from clockstep_compiler.steps import Compute, Relayout, Transpose, Value
+from clockstep_isa.diagnostics import UnsupportedModel
+from clockstep_isa.table import Type
+
+__all__ = [
+    "Stored",
+    "axes_of",
+    "fold_rows",
+    "hold",
+    "over",
+    "reduced",
+    "relaid",
+    "reshaped",
+    "root",
+    "source",
+    "transposed",
+]
+
+Shape = tuple[int, ...]
+Map = Callable[[Expr], Expr]
+
+_FAN = 4
+"""Rows combined by one wave: more would not fit the ALUs of a small machine with their casts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A matrix in SRAM and the shape of the tensor in it."""
+
+    value: Value
+    shape: Shape
+
+
+# -- tensors of their own --------------------------------------------------------------------------
+
+
+def source(state: Lowering, name: str) -> Stored:
+    """A tensor stored as exactly as it is known: floats in f32 unless they are in fp16 already."""
+    tensor = state.tensors.get(name)
+    shape, dtype = state.shape(name), state.dtype(name)
+    if dtype not in FLOATS:
+        return Stored(state.store(name), shape)
+    if tensor is None or isinstance(tensor.expr, Const):
+        return Stored(state.store(name, Type.F32), shape)
+    if not tensor.values:
+        if tensor.quant is not None:
+            expr = state.dequantized(tensor.quant, shape)
+        else:
+            expr = state.widen(tensor.expr, dtype)
+        tensor.values[Type.F32] = state.compute(tensor, expr)
+    made = next(iter(tensor.values.values()))
+    if made.origin == "step":
+        return Stored(tensor.values.get(Type.F32, made), shape)
+    return Stored(state.store(name, Type.F32), shape)
+
+
+def hold(state: Lowering, expr: Expr, shape: Shape) -> Stored:
+    """An expression over `shape` as a matrix of its type."""
+    if isinstance(expr, Leaf) and expr.index is None:
+        return Stored(expr.value, shape)
+    name = state.graph.nodes[state.node].outputs[0]
+    value = state.new_value(name, *matrix_shape(shape), expr.out)
+    state.steps.append(Compute(value, expr, (state.node,), shape))
+    return Stored(value, shape)
+
+
+def over(state: Lowering, stored: Stored, shape: Shape) -> Leaf:
+    """A stored tensor broadcast to `shape`."""
+    return state.broadcast(stored.value, stored.shape, shape)
+
+
+def relaid(state: Lowering, value: Value, rows: int, columns: int) -> Value:
+    """The elements of a matrix in row-major order, in rows of another length."""
+    if (value.rows, value.columns) == (rows, columns):
+        return value
+    out = state.new_value(value.name, rows, columns, value.type)
+    state.steps.append(Relayout(out, value, (state.node,)))
+    return out
+
+
+def reshaped(state: Lowering, stored: Stored, shape: Shape) -> Stored:
+    """The same elements under another shape."""
+    return Stored(relaid(state, stored.value, *matrix_shape(shape)), shape)
+
+
+def transposed(state: Lowering, value: Value) -> Value:
+    """The columns of a matrix as rows; what the host loads, it loads that way."""
+    key = ("transposed", value.number, 1)
+    if key not in state.views:
+        known = state.graph.tensors[value.source].shape if value.origin == "input" else ()
+        ordered = tuple(known[axis] for axis in value.axes)
+        if known and matrix_shape(ordered) == (value.rows, value.columns):
+            axes = (value.axes[-1], *value.axes[:-1])
+            return state.input_view(value.source, axes, value.columns, value.rows, value.type)
+        out = state.new_value(value.name, value.columns, value.rows, value.type)
+        state.steps.append(Transpose(out, value, 1, (state.node,)))
+        state.views[key] = out
+    return state.views[key]
+
+
+# -- the primitive ---------------------------------------------------------------------------------
+
+
+def _tree(name: str, parts: Sequence[Expr]) -> Expr:
+    """All parts combined, neighbours first."""
+    while len(parts) > 1:
+        pairs = [binary(name, a, b) for a, b in zip(parts[::2], parts[1::2], strict=False)]
+        parts = [*pairs, *parts[len(pairs) * 2 :]]
+    return parts[0]
+
+
+def fold_rows(
+    state: Lowering, value: Value, name: str, view: tuple[int, int, int], before: Map
+) -> Expr:
+    """Rows [outer, n, inner] of a matrix combined over n by a row of the VXM, n at least 1.
+
+    `before` is applied to every element. The result has outer * inner rows.
+    """
+    outer, n, inner = view
+    rest: list[Expr] = []
+    while True:
+        rows = np.arange(outer * n * inner).reshape(outer, n, inner)
+        count = n // _FAN if n > _FAN else 1
+        taken = _FAN * count if n > _FAN else 0
+        rest = [before(_rows(value, rows[:, i])) for i in range(taken, n)] + rest
+        if not taken:
+            return _tree(name, rest)
+        parts = [_rows(value, rows[:, k * count : (k + 1) * count]) for k in range(_FAN)]
+        expr = _tree(name, [before(part) for part in parts])
+        made = state.new_value(value.name, outer * count * inner, value.columns, expr.out)
+        shape = (made.rows, made.columns)
+        state.steps.append(Compute(made, expr, (state.node,), shape))
+        value, n, before = made, count, _same
+
+
+def _rows(value: Value, rows: NDArray[np.int64]) -> Leaf:
+    return Leaf(value, np.ascontiguousarray(rows.ravel()))
+
+
+def _same(expr: Expr) -> Expr:
+    return expr
+
+
+def reduced(
+    state: Lowering,
+    stored: Stored,
+    axes: Sequence[int],
+    name: str,
+    *,
+    before: Map = _same,
+    after: Map = _same,
+    shape: Shape | None = None,
+) -> Expr:
+    """A tensor combined over axes by "add", "mul", "max" or "min", as an expression.
+
+    `before` is applied to every element and gives f32 or i32, `after` to every result. The result
+    has 1 in place of each axis, or `shape`, which has as many elements. No axis has length 0.
+    """
+    kept = tuple(1 if i in axes else d for i, d in enumerate(stored.shape))
+    shape = kept if shape is None else shape
+    value, views = stored.value, _row_views(stored.shape, axes)
+    turns = value.columns > 1 and len(stored.shape) - 1 in axes
+    expr = before(Leaf(value, None))
+    for k, view in enumerate(views):
+        expr, before = fold_rows(state, value, name, view, before), _same
+        if turns or k < len(views) - 1:
+            value = hold(state, expr, (view[0] * view[2], value.columns)).value
+    if turns:
+        value = transposed(state, value)
+        expr, kept = fold_rows(state, value, name, (1, value.rows, 1), before), (1, value.columns)
+    expr = after(expr)
+    if matrix_shape(kept) == matrix_shape(shape):
+        return expr
+    return Leaf(relaid(state, hold(state, expr, kept).value, *matrix_shape(shape)), None)
+
+
+def _row_views(shape: Shape, axes: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Rows [outer, n, inner] for each stretch of neighbouring axes but the last to be reduced."""
+    views, dims = [], list(shape[:-1])
+    for wanted, stretch in groupby(range(len(dims)), lambda i: i in axes):
+        span = list(stretch)
+        n = math.prod(dims[i] for i in span)
+        if wanted and n > 1:
+            views.append((math.prod(dims[: span[0]]), n, math.prod(dims[span[-1] + 1 :])))
+            for i in span:
+                dims[i] = 1
+    return views
+
+
+# -- the operators ---------------------------------------------------------------------------------
+
+_INTEGERS = ("int8", "uint8", "int16", "uint16", "int32")
+_TINY, _HUGE = 2.0**-149, float(np.finfo(np.float32).max)
+
+
+def axes_of(state: Lowering, node: Node, rank: int) -> tuple[int, ...]:
+    """The axes of a node, an attribute or a constant input, from 0 on; all if it names none."""
+    name = node.inputs[1] if len(node.inputs) > 1 else ""
+    axes = node.attributes.get("axes", ())
+    if name:
+        constant = state.constant(name)
+        if constant is None:
+            raise UnsupportedModel(
+                "operand-not-constant",
+                f"the axes {name!r} are computed at run time",
+                help="make them an initializer: shapes depend on them",
+            )
+        axes = constant.ravel().tolist()
+    if not len(axes) and not node.attributes.get("noop_with_empty_axes", 0):
+        return tuple(range(rank))
+    return tuple(sorted({int(axis) % rank for axis in axes}))
+
+
+def root(a: Expr) -> Expr:
+    """The square root of what is not negative: x / sqrt(x), within 2 ulp; of 0 and inf exact."""
+    bounded = binary("max", a, Const(np.asarray(_TINY), Type.F32))
+    bounded = binary("min", bounded, Const(np.asarray(_HUGE), Type.F32))
+    return binary("mul", a, unary("rsqrt", bounded))
+
+
+def _square(a: Expr) -> Expr:
+    return binary("mul", a, a)
+
+
+def _magnitude(a: Expr) -> Expr:
+    return unary("abs", a)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reduction:
+    """A row of the VXM, what comes before and after it, and the result for no elements."""
+
+    row: str
+    empty: float
+    before: Map = _same
+    after: Map = _same
+    integers: tuple[str, ...] = _INTEGERS
+
+
+_REDUCTIONS = {
+    "ReduceSum": _Reduction("add", 0.0),
+    "ReduceMean": _Reduction("add", math.nan, integers=()),
+    "ReduceProd": _Reduction("mul", 1.0),
+    "ReduceMax": _Reduction("max", -math.inf, integers=(*_INTEGERS, "bool", "int64")),
+    "ReduceMin": _Reduction("min", math.inf, integers=(*_INTEGERS, "bool", "int64")),
+    "ReduceL1": _Reduction("add", 0.0, _magnitude),
+    "ReduceL2": _Reduction("add", 0.0, _square, root, ()),
+    "ReduceSumSquare": _Reduction("add", 0.0, _square),
+}
+
+
+@lowers(*_REDUCTIONS)
+def _reduce(state: Lowering, node: Node) -> None:
+    row, name, out = _REDUCTIONS[node.op], node.inputs[0], node.outputs[0]
+    dtype = state.dtype(name)
+    if dtype not in (*FLOATS, *row.integers):
+        raise UnsupportedModel(
+            "integer-range" if dtype == "int64" and row.integers else "element-type",
+            f"{node.op} of {dtype} is not supported",
+            help="cast the operand to int32, or to float32",
+        )
+    shape = state.shape(name)
+    axes = axes_of(state, node, len(shape))
+    count = math.prod(shape[axis] for axis in axes)
+    if not count or 0 in state.shape(out):
+        state.define(out, _of_nothing(row.empty, dtype))
+        return
+
+    def before(a: Expr) -> Expr:
+        return row.before(state.widen(a, dtype))
+
+    def after(a: Expr) -> Expr:
+        return row.after(mul(a, 1 / count) if node.op == "ReduceMean" else a)
+
+    operand, target = source(state, name), state.shape(out)
+    expr = reduced(state, operand, axes, row.row, before=before, after=after, shape=target)
+    state.define(out, expr)
+
+
+def _of_nothing(value: float, dtype: str) -> Const:
+    """The result for no elements: as for floats, or the least or greatest of an integer type."""
+    if dtype in FLOATS:
+        return Const(np.asarray(value), Type.F32)
+    if math.isfinite(value):
+        return Const(np.asarray(int(value)), Type.I32)
+    if dtype == "bool":
+        return Const(np.asarray(int(value > 0)), Type.I32)
+    if dtype == "int64":
+        raise UnsupportedModel("integer-range", f"the limit of {dtype} exceeds 32 bits")
+    limits = np.iinfo(dtype)
+    return Const(np.asarray(limits.max if value > 0 else limits.min), Type.I32)

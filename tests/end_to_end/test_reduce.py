@@ -1,0 +1,169 @@
+"""Reductions: every operator over every kind of axes, for every type it takes, and of nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, helper
+
+from clockstep_compiler import Options, compile_model
+from clockstep_isa.diagnostics import UnsupportedModel
+from tests.support.endtoend import expected, run_checked
+from tests.support.machines import MACHINES
+from tests.support.models import build
+
+TINY = MACHINES["tiny"]
+Array = NDArray[Any]
+
+SUMS = ("ReduceSum", "ReduceMean", "ReduceSumSquare", "ReduceL1", "ReduceL2")
+CHOICES = ("ReduceMax", "ReduceMin")
+PLACES = [
+    ((), None),
+    ((5,), None),
+    ((37,), (0,)),
+    ((1, 40), (-1,)),
+    ((7, 20), (0,)),
+    ((7, 20), (1,)),
+    ((3, 18, 5), (1,)),
+    ((3, 4, 17), (0, 2)),
+    ((2, 3, 4, 5), (1, 3)),
+    ((2, 3, 4, 5), (0, 2)),
+    ((2, 3, 4, 5), (-2, -1)),
+    ((2, 1, 4, 1), (1, 3)),
+    ((2, 3, 4, 5), None),
+    ((21, 2), (0,)),
+    ((9, 1), (0, 1)),
+]
+
+
+def reduction(
+    op: str,
+    shape: tuple[int, ...],
+    axes: tuple[int, ...] | None,
+    keepdims: int,
+    dtype: str,
+    **more: int,
+) -> ModelProto:
+    positive = tuple(range(len(shape))) if axes is None else [a % len(shape) for a in axes]
+    if axes is None and more.get("noop_with_empty_axes"):
+        positive = []
+    out = [1 if i in positive else d for i, d in enumerate(shape) if keepdims or i not in positive]
+    inputs = ["x", "axes"] if axes is not None else ["x"]
+    node = helper.make_node(op, inputs, ["y"], keepdims=keepdims, **more)
+    constants = {} if axes is None else {"axes": np.array(axes, np.int64)}
+    return build([node], {"x": (dtype, shape)}, {"y": (dtype, out)}, constants)
+
+
+def sample(dtype: str, shape: tuple[int, ...], seed: int = 0) -> Array:
+    rng = np.random.default_rng(seed)
+    if np.dtype(dtype).kind == "f":
+        return rng.normal(size=shape).astype(np.float16).astype(dtype)
+    if dtype == "bool":
+        return rng.integers(0, 2, shape).astype(bool)
+    limits = np.iinfo(dtype)
+    return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+
+
+def check(model: ModelProto, x: Array, rtol: float = 2e-6) -> None:
+    """Floats within `rtol` of the sum of magnitudes that could have met; integers exactly."""
+    have = run_checked(model, TINY, {"x": x}).outputs["y"]
+    want = expected(model, {"x": x})["y"]
+    assert (have.shape, have.dtype) == (want.shape, want.dtype)
+    if have.dtype == np.float16:
+        rtol = 2**-10
+    if have.dtype.kind == "f":
+        np.testing.assert_allclose(have, want, rtol=rtol, atol=rtol * np.sqrt(x.size))
+    else:
+        np.testing.assert_array_equal(have, want)
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize(("shape", "axes"), PLACES)
+def test_sums_over_any_axes(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: int) -> None:
+    for op in (SUMS[len(shape)], "ReduceSum", "ReduceMax"):
+        check(reduction(op, shape, axes, keepdims, "float32"), sample("float32", shape))
+
+
+@pytest.mark.parametrize("op", SUMS)
+@pytest.mark.parametrize(("shape", "axes"), [((3, 20), (1,)), ((11, 3), (0,)), ((2, 5, 3), None)])
+def test_sums_of_every_kind(op: str, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
+    for dtype in ("float32", "float16", "float64"):
+        check(reduction(op, shape, axes, 1, dtype), sample(dtype, shape))
+
+
+@pytest.mark.parametrize("op", CHOICES)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int32", "int8", "uint8", "bool"])
+def test_greatest_and_least(op: str, dtype: str) -> None:
+    for shape, axes in (((3, 20), (1,)), ((7, 3), (0,))):
+        check(reduction(op, shape, axes, 0, dtype), sample(dtype, shape))
+
+
+@pytest.mark.parametrize("op", ["ReduceSum", "ReduceProd", "ReduceSumSquare", "ReduceL1"])
+def test_integers_wrap_around(op: str) -> None:
+    """As numpy has it; onnxruntime's sums of 32-bit integers are not exact."""
+    for shape, axis in (((3, 20), 1), ((6, 4), 0)):
+        x = sample("int32", shape)
+        model = reduction(op, shape, (axis,), 1, "int32")
+        have = run_checked(model, TINY, {"x": x}).outputs["y"]
+        terms = {"ReduceSumSquare": x * x, "ReduceL1": np.abs(x)}.get(op, x)
+        combine = np.prod if op == "ReduceProd" else np.sum
+        want = combine(terms, axis=axis, keepdims=True, dtype=np.int32)
+        np.testing.assert_array_equal(have, want)
+
+
+def test_products() -> None:
+    x = 1 + sample("float32", (3, 9)) / 8
+    for axis in (0, 1):
+        check(reduction("ReduceProd", (3, 9), (axis,), 1, "float32"), x.astype(np.float32))
+
+
+@pytest.mark.parametrize("op", [*SUMS, *CHOICES, "ReduceProd"])
+def test_of_no_axes(op: str) -> None:
+    x = sample("float32", (3, 5))
+    check(reduction(op, x.shape, None, 1, "float32", noop_with_empty_axes=1), x)
+
+
+@pytest.mark.parametrize("op", ["ReduceSum", "ReduceProd", "ReduceMax", "ReduceMin", "ReduceL2"])
+def test_of_nothing(op: str) -> None:
+    x = np.zeros((3, 0, 4), np.float32)
+    have = run_checked(reduction(op, x.shape, (1,), 0, "float32"), TINY, {"x": x}).outputs["y"]
+    nothing = {"ReduceProd": 1.0, "ReduceMax": -np.inf, "ReduceMin": np.inf}.get(op, 0.0)
+    np.testing.assert_array_equal(have, np.full((3, 4), nothing, np.float32))
+
+
+@pytest.mark.parametrize("op", [*SUMS, *CHOICES])
+def test_infinities_and_nan(op: str) -> None:
+    special = [[np.inf, 1.0, -2.0], [-np.inf, 1.0, 0.0], [np.nan, 1.0, 2.0], [np.inf, -np.inf, 0.0]]
+    x = np.array([*special, [0.0, -0.0, 0.0]], np.float32)
+    check(reduction(op, x.shape, (1,), 1, "float32"), x)
+    check(reduction(op, x.T.shape, (0,), 1, "float32"), np.ascontiguousarray(x.T))
+
+
+def test_a_reduction_in_a_graph() -> None:
+    """What is reduced is itself computed, and what is left is broadcast back."""
+    nodes = [
+        helper.make_node("Tanh", ["x"], ["t"]),
+        helper.make_node("ReduceMean", ["t", "axes"], ["m"], keepdims=1),
+        helper.make_node("Sub", ["t", "m"], ["d"]),
+        helper.make_node("ReduceMax", ["d", "axes"], ["y"], keepdims=0),
+    ]
+    shape = {"x": ("float32", (6, 19))}
+    model = build(nodes, shape, {"y": ("float32", (6,))}, {"axes": np.array([1])})
+    check(model, sample("float32", (6, 19)), 2e-3)
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype", "code"),
+    [
+        ("ReduceSum", "int64", "integer-range"),
+        ("ReduceMean", "int32", "element-type"),
+        ("ReduceL2", "int32", "element-type"),
+    ],
+)
+def test_refused_types(op: str, dtype: str, code: str) -> None:
+    with pytest.raises(UnsupportedModel) as refusal:
+        compile_model(reduction(op, (3, 4), (0,), 1, dtype).SerializeToString(), TINY, Options())
+    assert refusal.value.diagnostic.code == code
