@@ -15,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from clockstep_compiler.frontend import import_model, unsupported_nodes
 from clockstep_compiler.frontend.moves import ELEMENTS_LIMIT
 from clockstep_compiler.graph import CLOCKSTEP, Graph
+from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import Options
 from clockstep_isa.diagnostics import UnsupportedModel
 from tests.support.models import build
@@ -266,3 +267,27 @@ def _shape_after(kind: str, shapes: list[tuple[int, int]]) -> tuple[int, int]:
         "pick": (rows, 2),
         "compute": (rows, columns),
     }[kind]
+
+
+def test_the_domain_of_our_own_operators_is_not_a_model_s() -> None:
+    node = _node("Move", "x", "y", domain=CLOCKSTEP, index=[0])
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", 1, [2])],
+        [helper.make_tensor_value_info("y", 1, [2])],
+    )
+    imports = [helper.make_opsetid("", 21), helper.make_opsetid(CLOCKSTEP, 1)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=10)
+    with pytest.raises(UnsupportedModel, match=r"operator clockstep.Move \(opset 1\)"):
+        import_model(model, Options())
+
+
+def test_a_compilation_says_with_what_an_operator_is_supported() -> None:
+    nodes = [_node("Cast", "x", "i", to=6), _node("Gather", "x i", "y")]
+    model = build(nodes, {"x": ("float32", (2,))}, {"y": ("float32", (2,))})
+    graph = import_model(model, Options())
+    (problem,) = unsupported_nodes(graph)
+    assert (problem.code, problem.where) == ("unsupported-form", "y (Gather)")
+    with pytest.raises(UnsupportedModel, match="Gather is supported only with indices constant"):
+        lower(graph, Options())

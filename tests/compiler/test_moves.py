@@ -14,7 +14,8 @@ from onnx.reference import ReferenceEvaluator
 
 from clockstep_compiler.frontend.infer import infer, schema_of
 from clockstep_compiler.frontend.inline import Step
-from clockstep_compiler.frontend.moves import MOVES, is_move, moves
+from clockstep_compiler.frontend.movers import MOVES
+from clockstep_compiler.frontend.moves import is_move, moves
 from clockstep_compiler.frontend.settle import Moved
 from clockstep_compiler.graph import Tensor
 from tests.support.moving import CASES, Case, apply_move, random_array

@@ -114,8 +114,15 @@ def _judge(walk: Walk, bound: bool) -> None:
 
 def _rough(walk: Walk) -> tuple[Node, ...]:
     """The steps as far as diagnostics need them."""
-    rows = ((step.name, *step.origin) for step in walk.steps)
-    return tuple(Node(name, op, domain, opset, (), (), {}) for name, domain, op, opset in rows)
+    return tuple(
+        Node(s.name, s.node.op_type, s.node.domain, s.opset, (), (), _original(s))
+        for s in walk.steps
+    )
+
+
+def _original(step: Step) -> dict[str, str | int]:
+    _, op, opset = step.origin
+    return {"op": op, "opset": opset}
 
 
 def _refuse(problems: list[Diagnostic]) -> NoReturn:

@@ -12,20 +12,23 @@ from clockstep_isa.diagnostics import Diagnostic
 __all__ = ["is_supported", "unsupported_nodes", "unsupported_operator"]
 
 
-def is_supported(domain: str, op: str) -> bool:
-    """Whether the ONNX operator has a lowering."""
-    return not domain and op in BY_NAME
+def is_supported(domain: str, op: str, moved: bool) -> bool:
+    """Whether a node of the ONNX operator has a lowering; `moved` if it has become a Move."""
+    return not domain and op in BY_NAME and (moved or not BY_NAME[op].moved)
 
 
 def unsupported_operator(name: str, op: str, domain: str, opset: int) -> Diagnostic:
     """The diagnostic for a node whose operator has no lowering."""
+    where = place(name, op)
+    if not domain and op in BY_NAME:
+        return Diagnostic("unsupported-form", BY_NAME[op].problem, where, "", name, op, opset)
     full = shown(f"{domain}.{op}" if domain else op)
     close = difflib.get_close_matches(op, list(BY_NAME), 1, cutoff=0.8)
     also = f"; the nearest is {close[0]}" if close else ""
     return Diagnostic(
         "unsupported-operator",
         f"operator {full} (opset {opset}) is not supported",
-        place(name, op),
+        where,
         f"see `clockstep ops` for those that are{also}",
         node=name,
         op=op,
@@ -35,9 +38,9 @@ def unsupported_operator(name: str, op: str, domain: str, opset: int) -> Diagnos
 
 def unsupported_nodes(graph: Graph) -> tuple[Diagnostic, ...]:
     """One diagnostic for each node without a lowering, in the order of the graph."""
-    rows = ((node.name, *node.origin) for node in graph.nodes)
+    rows = ((node.name, node.op == "Move", *node.origin) for node in graph.nodes)
     return tuple(
         unsupported_operator(name, op, domain, opset)
-        for name, domain, op, opset in rows
-        if not is_supported(domain, op)
+        for name, moved, domain, op, opset in rows
+        if not is_supported(domain, op, moved)
     )

@@ -159,6 +159,8 @@ class Walk:
         """Whether the step has no meaning, or depends on what has none; notes why."""
         node = step.node
         problem = None if node.domain else unknown_operator(node, step.name, step.opset)
+        if node.domain == CLOCKSTEP:  # ours alone
+            problem = unsupported_operator(step.name, *step.origin[1::-1], step.opset)
         poisoned = self._poisoned.intersection(filter(None, edges(node).inputs))
         if problem is None and not poisoned:
             return False
@@ -290,7 +292,8 @@ class Walk:
         links = [edges(step.node) for step in steps]
         wanted = [self.resolve(name) for name in node.output if name]
         needed = live(links, range(len(links)), wanted)
-        return all(is_supported(*steps[i].origin[:2]) for i in sorted(needed))
+        parts = [steps[i] for i in sorted(needed)]
+        return all(is_supported(*s.origin[:2], s.move is not None) for s in parts)
 
 
 def _as_inferred(found: Mapping[str, Array], outputs: tuple[Inferred, ...]) -> bool:
