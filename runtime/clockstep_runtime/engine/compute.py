@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -10,72 +11,64 @@ from numpy.typing import NDArray
 
 from clockstep_isa.geometry import Unit
 from clockstep_isa.layout import numpy_type
-from clockstep_isa.machine import Machine
 from clockstep_isa.table import ENUMS, TABLE, Instruction, Kind, Type
 from clockstep_runtime.engine.gather import UNSIGNED, as_bytes, as_value
 from clockstep_runtime.semantics import EXECUTES
 
-__all__ = ["COMPUTES", "Compute"]
+__all__ = ["Compute", "compute_of"]
 
 Array = NDArray[Any]
-Compute = Callable[[Machine, list[int], list[Array]], Array]
-"""The machine, the fields of the instruction and its operands, to the value it makes."""
+Compute = Callable[..., Array]
+"""The operands of an instruction to the value it makes."""
+
+_SETTINGS = tuple(
+    tuple(at for at, item in enumerate(row.fields) if item.kind is not Kind.STREAM) for row in TABLE
+)
+"""By row, the fields that say what is computed."""
+
+_EXCHANGES = (Unit.PERMUTE, Unit.TRANSPOSE, Unit.DISTRIBUTE)
 
 
-def _elementwise(row: Instruction) -> Compute:
+def compute_of(row: int, fields: list[int], per_superlane: int) -> Compute:
+    """What an instruction of the VXM or SXM computes: its row of the table, and its fields."""
+    return _compute(row, tuple(fields[at] for at in _SETTINGS[row]), per_superlane)
+
+
+@lru_cache(1 << 12)
+def _compute(index: int, settings: tuple[int, ...], per_superlane: int) -> Compute:
+    row = TABLE[index]
+    named = {row.fields[at].name: v for at, v in zip(_SETTINGS[index], settings, strict=True)}
+    if row.unit in _EXCHANGES:
+        return _exchange(row, named, per_superlane)
+    assert row.unit is Unit.VXM, f"{row.name} is no instruction that computes from its operands"
+    return _elementwise(row, named)
+
+
+def _elementwise(row: Instruction, settings: dict[str, int]) -> Compute:
     """A VXM row: its function in `semantics`, on typed elements."""
-    function = EXECUTES[row.name]
-    kind_at = row.field("type")
-    others = [
-        (item.name, item.kind, row.field(item.name))
-        for item in row.fields
-        if item.kind is not Kind.STREAM and item.name != "type"
-    ]
+    dtype = numpy_type(Type(settings["type"]))
+    immediates = []
+    named: dict[str, Any] = {}
+    for item in row.fields:
+        if item.kind is Kind.IMMEDIATE:
+            immediates.append(np.array([settings[item.name]], "<u4").view(dtype)[:1])
+        elif item.kind is Kind.TYPE and item.name != "type":
+            named[item.name] = Type(settings[item.name])
+        elif item.kind in ENUMS:
+            named[item.name] = ENUMS[item.kind][settings[item.name]]
+    function = partial(EXECUTES[row.name], **named) if named else EXECUTES[row.name]
 
-    def compute(machine: Machine, fields: list[int], operands: list[Array]) -> Array:
-        dtype = numpy_type(Type(fields[kind_at]))
-        typed = [operand.view(dtype) for operand in operands]
-        named: dict[str, Any] = {}
-        for name, kind, at in others:
-            if kind is Kind.IMMEDIATE:
-                typed.append(np.array([fields[at]], "<u4").view(dtype)[:1])
-            elif kind is Kind.TYPE:
-                named[name] = Type(fields[at])
-            else:
-                named[name] = ENUMS[kind][fields[at]]
-        result = function(*typed, **named)
-        value: Array = result.view(UNSIGNED[result.dtype.itemsize])
-        return value
+    def compute(*operands: Array) -> Array:
+        result = function(*[operand.view(dtype) for operand in operands], *immediates)
+        return result.view(UNSIGNED[result.itemsize])
 
     return compute
 
 
-def _exchange(row: Instruction) -> Compute:
+def _exchange(row: Instruction, settings: dict[str, int], per_superlane: int) -> Compute:
     """An SXM row: its function in `semantics`, on bytes [..., lanes, streams]."""
-    function = EXECUTES[row.name]
-    others = [
-        (item.name, row.field(item.name))
-        for item in row.fields
-        if item.kind is not Kind.STREAM and item.name != "width"
-    ]
-    within = row.unit in (Unit.TRANSPOSE, Unit.DISTRIBUTE)
-
-    def compute(machine: Machine, fields: list[int], operands: list[Array]) -> Array:
-        named = {name: fields[at] for name, at in others}
-        if within:
-            named["per_superlane"] = machine.lanes.per_superlane
-        return as_value(function(*(as_bytes(operand) for operand in operands), **named))
-
-    return compute
-
-
-def _compute_of(row: Instruction) -> Compute | None:
-    if row.unit is Unit.VXM:
-        return _elementwise(row)
-    if row.unit in (Unit.PERMUTE, Unit.TRANSPOSE, Unit.DISTRIBUTE):
-        return _exchange(row)
-    return None
-
-
-COMPUTES: tuple[Compute | None, ...] = tuple(_compute_of(row) for row in TABLE)
-"""By index in the table; None for rows that the engine does itself: `iw`, `abc`, movers."""
+    named = {name: value for name, value in settings.items() if name != "width"}
+    if row.unit is not Unit.PERMUTE:
+        named["per_superlane"] = per_superlane
+    function = partial(EXECUTES[row.name], **named)
+    return lambda *operands: as_value(function(*map(as_bytes, operands)))

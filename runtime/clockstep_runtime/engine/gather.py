@@ -8,16 +8,28 @@ batch of 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_runtime.linker import Operands
+from clockstep_runtime.linker import Linked, Operands
 
-__all__ = ["SEGMENT", "UNSIGNED", "Gatherer", "as_bytes", "as_value"]
+__all__ = [
+    "SEGMENT",
+    "UNSIGNED",
+    "Gatherer",
+    "Known",
+    "as_bytes",
+    "as_value",
+    "byte_of",
+    "places",
+]
 
 Array = NDArray[Any]
+_Segment = tuple[int, ...]
+
 SEGMENT = ("slot", "value", "part", "first", "pitch", "length", "source", "source_step")
 """Columns of `Operands` that have a row for each segment."""
 
@@ -27,6 +39,9 @@ UNSIGNED: dict[int, np.dtype[Any]] = {
     4: np.dtype("<u4"),
 }
 """The type of a value by the bytes of its elements."""
+
+_KEPT_BYTES = 16 << 20
+"""Operands that no input changes are kept from run to run up to this much."""
 
 
 def as_bytes(value: Array) -> Array:
@@ -40,78 +55,137 @@ def as_value(raw: Array) -> Array:
     return raw if whole is None else raw.view(whole)[..., 0]
 
 
-class Gatherer:
-    """Operands `begin` to `end` of a table, by their number in it."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of every value before a run: its vectors, and whether it is of the image."""
 
-    def __init__(self, operands: Operands, begin: int, end: int) -> None:
-        self._begin = begin
-        bounds = operands.begin[begin : end + 1]
-        low, high = int(bounds[0]), int(bounds[-1])
-        self.owner = operands.owner[begin:end].tolist()
-        self.column = operands.column[begin:end].tolist()
-        self.stride = operands.stride[begin:end].tolist()
-        self.count = operands.count[begin:end].tolist()
-        self._width = operands.width[begin:end].tolist()
-        self._aligned = operands.aligned[begin:end].tolist()
-        self._bounds = (bounds - low).tolist()
-        self._segments = list(
-            zip(
-                *(getattr(operands, name)[low:high].tolist() for name in SEGMENT),
-                strict=True,
-            )
-        )
+    vectors: NDArray[np.int64]
+    constant: NDArray[np.bool_]
+
+    @staticmethod
+    def of(linked: Linked) -> Known:
+        """The values of a linked program."""
+        blocks = linked.initial
+        words = np.array([block.words for block in blocks], np.int64)
+        constant = np.zeros(len(linked.columns) + len(blocks), np.bool_)
+        constant[len(linked.columns) :] = [block.source == "image" for block in blocks]
+        return Known(np.concatenate([linked.columns.count, words]), constant)
+
+
+class Gatherer:
+    """Some operands of a linked program, by their number among these.
+
+    An operand that is one stretch of one value is a view of it. Others are put together from bytes
+    or stretches, each time anew unless all of them are words of the image.
+    """
+
+    def __init__(self, known: Known, operands: Operands) -> None:
+        self._count = operands.count.tolist()
+        self._width = operands.width.tolist()
+        self._aligned = operands.aligned.tolist()
+        self._bounds = operands.begin.tolist()
+        columns = [getattr(operands, name).tolist() for name in SEGMENT]
+        self._segments: list[_Segment] = list(zip(*columns, strict=True))
+        self._views = _views(known, operands)
+        self._constant = _constant(known, operands)
+        self._kept: dict[int, Array] = {}
+        self._room = _KEPT_BYTES
+
+    def __len__(self) -> int:
+        return len(self._count)
 
     def value(self, number: int, values: Sequence[Array | None]) -> Array:
-        """The operand as a value; a view wherever it is one stretch of another value."""
+        """The operand as a value, with all its vectors."""
+        view = self._views[number]
+        if view is not None:
+            whole = values[view[0]]
+            assert whole is not None, "a value is used after its death"
+            return whole if view[1] is None else whole[view[1]]
+        kept = self._kept.get(number)
+        return self._assembled(number, values) if kept is None else kept
+
+    def _assembled(self, number: int, values: Sequence[Array | None]) -> Array:
         segments = self._segments[self._bounds[number] : self._bounds[number + 1]]
-        count = self.count[number]
-        if self._aligned[number]:
-            _, value, _, first, _, length, source, step = segments[0]
-            if length == count and first == 0:
-                return _stretch(values[value], source, step, length)
-            return self._joined(segments, count, values)
-        return self._by_byte(segments, count, self._width[number], values)
-
-    def _joined(
-        self, segments: list[tuple[int, ...]], count: int, values: Sequence[Array | None]
-    ) -> Array:
-        parts = [_stretch(values[s[1]], s[6], s[7], s[5]) for s in segments]
-        batch = max(part.shape[1] for part in parts)
-        out = np.empty((count, batch, *parts[0].shape[2:]), parts[0].dtype)
-        for (_, _, _, first, pitch, length, _, _), part in zip(segments, parts, strict=True):
-            out[_range(first, pitch, length)] = part
-        return out
-
-    def _by_byte(
-        self,
-        segments: list[tuple[int, ...]],
-        count: int,
-        width: int,
-        values: Sequence[Array | None],
-    ) -> Array:
-        parts = []
-        for _, value, part, _, _, length, source, step in segments:
-            whole = values[value]
-            assert whole is not None
-            parts.append(as_bytes(whole[_range(source, step, length)])[..., part])
-        if width == 1 and len(parts) == 1 and segments[0][5] == count:
-            only, length = parts[0], segments[0][5]
-            return np.broadcast_to(only, (length, *only.shape[1:]))
-        batch = max(part.shape[1] for part in parts)
-        raw = np.empty((count, batch, parts[0].shape[2], width), np.uint8)
-        for (slot, _, _, first, pitch, length, _, _), plane in zip(segments, parts, strict=True):
-            raw[_range(first, pitch, length), ..., slot] = plane
-        return as_value(raw)
+        count = self._count[number]
+        if count > 1 and all(s[5] == count and s[7] == 0 for s in segments):
+            count = 1  # all vectors are the same
+        put = _joined if self._aligned[number] else _by_byte
+        made = put(segments, count, self._width[number], values)
+        size = made.nbytes
+        if count != self._count[number]:
+            made = np.broadcast_to(made, (self._count[number], *made.shape[1:]))
+        if self._constant[number] and size <= self._room:
+            self._room -= size
+            self._kept[number] = made
+        return made
 
 
-def _stretch(value: Array | None, source: int, step: int, length: int) -> Array:
-    assert value is not None, "a value is used after its death"
-    if length == 1 or step:
-        return value[_range(source, step, length)]
-    return np.broadcast_to(value[source : source + 1], (length, *value.shape[1:]))
+def _views(known: Known, operands: Operands) -> list[tuple[int, slice | None] | None]:
+    """Of which value an operand is a view, and which vectors of it; None for all of them."""
+    at = np.flatnonzero(operands.whole)
+    first = operands.begin[:-1][at]
+    value, source = operands.value[first], operands.source[first]
+    step, count = operands.source_step[first], operands.count[at]
+    every = (source == 0) & (count == known.vectors[value]) & ((step == 1) | (count == 1))
+    result: list[tuple[int, slice | None] | None] = [None] * len(operands)
+    table = (at, value, source, step, count, every)
+    for n, v, s, d, c, all_ in zip(*(column.tolist() for column in table), strict=True):
+        if all_:
+            result[n] = (v, None)
+        elif d or c == 1:
+            result[n] = (v, places(s, d, c))
+    return result
 
 
-def _range(first: int, step: int, length: int) -> slice:
+def _constant(known: Known, operands: Operands) -> list[bool]:
+    """Whether an operand is made of words of the image and nothing else."""
+    changing = np.concatenate([[0], np.cumsum(~known.constant[operands.value])])
+    result: list[bool] = (np.diff(changing[operands.begin]) == 0).tolist()
+    return result
+
+
+def _joined(
+    segments: list[_Segment], count: int, _width: int, values: Sequence[Array | None]
+) -> Array:
+    """Whole elements, a stretch after the other."""
+    parts = []
+    for _, value, _, _, _, length, source, step in segments:
+        whole = values[value]
+        assert whole is not None, "a value is used after its death"
+        parts.append(whole[places(source, step, length)])
+    batch = max(part.shape[1] for part in parts)
+    out = np.empty((count, batch, *parts[0].shape[2:]), parts[0].dtype)
+    for (_, _, _, first, pitch, length, _, _), part in zip(segments, parts, strict=True):
+        out[places(first, pitch, length)] = part
+    return out
+
+
+def _by_byte(
+    segments: list[_Segment], count: int, width: int, values: Sequence[Array | None]
+) -> Array:
+    """Elements of `width` bytes, each byte from a stretch of its own."""
+    parts = []
+    for _, value, part, _, _, length, source, step in segments:
+        whole = values[value]
+        assert whole is not None, "a value is used after its death"
+        parts.append(byte_of(whole[places(source, step, length)], part))
+    if width == len(parts) == 1 and len(parts[0]) == count:
+        return parts[0]
+    batch = max(part.shape[1] for part in parts)
+    raw = np.empty((count, batch, parts[0].shape[2], width), np.uint8)
+    for (slot, _, _, first, pitch, length, _, _), plane in zip(segments, parts, strict=True):
+        raw[places(first, pitch, length), ..., slot] = plane
+    return as_value(raw)
+
+
+def byte_of(value: Array, part: int) -> Array:
+    """One byte of all elements, uint8 [vectors, batch, lanes]."""
+    if value.itemsize == 1 and value.ndim == 3:
+        return value
+    return as_bytes(value)[..., part]
+
+
+def places(first: int, step: int, length: int) -> slice:
     """`length` places from `first` on, `step` apart; one place if the step is 0."""
     if step == 0 or length == 1:
         return slice(first, first + 1)

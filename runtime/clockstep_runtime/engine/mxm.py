@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +11,16 @@ from numpy.typing import NDArray
 
 from clockstep_isa.layout import numpy_type
 from clockstep_isa.table import BY_NAME, Type
-from clockstep_runtime.engine.gather import SEGMENT, Gatherer
-from clockstep_runtime.linker import Linked
+from clockstep_runtime.engine.gather import SEGMENT, Gatherer, Known, as_value, byte_of, places
+from clockstep_runtime.linker import Linked, Operands
 from clockstep_runtime.products import HalfWeights, Int8Weights, half_product, int8_sum
 
-__all__ = ["Arrays"]
+__all__ = ["Arrays", "Make"]
 
 Array = NDArray[Any]
+Make = Callable[[list[Any]], Any]
+"""All values so far to one more."""
+
 _CACHE_BYTES = 256 << 20
 """Arrays of constant weights are kept from run to run up to this much."""
 
@@ -40,28 +44,29 @@ class _Installed:
 class Arrays:
     """Makes arrays, keeps those whose weights no input changes, and multiplies with them."""
 
-    def __init__(self, linked: Linked) -> None:
+    def __init__(self, linked: Linked, known: Known) -> None:
         self._linked = linked
+        self._known = known
         self._lanes = linked.program.machine.vector
-        self._is_image = np.array([block.source == "image" for block in linked.initial], np.bool_)
         self._by_step: dict[int, _Installed] = {}
         self._by_content: dict[bytes, _Installed] = {}
         self._room = _CACHE_BYTES
 
-    def installed(
-        self, step: int, values: list[Any], gather: Gatherer, operands: range
-    ) -> _Installed:
-        """The array that the `iw` of a step makes of the columns loaded for it."""
+    def installer(self, step: int) -> Make:
+        """How to make the array of a step that is an `iw`, from the columns loaded for it."""
+        return lambda values: self._installed(step, values)
+
+    def _installed(self, step: int, values: list[Any]) -> _Installed:
         if step in self._by_step:
             return self._by_step[step]
         linked = self._linked
         kind = Type(int(linked.columns.args[linked.steps[step], _INSTALL_TYPE]))
         content = self._content(step, kind)
         if content is None:
-            return self._made(kind, values, gather, operands)
+            return self._made(kind, step, values)
         array = self._by_content.get(content)
         if array is None:
-            array = self._made(kind, values, gather, operands)
+            array = self._made(kind, step, values)
             size = _PREPARED * array.columns * self._lanes
             if size > self._room:
                 return array
@@ -75,47 +80,56 @@ class Arrays:
         operands, bounds = self._linked.operands, self._linked.operands_of
         low, high = int(bounds[step]), int(bounds[step + 1])
         begin, end = int(operands.begin[low]), int(operands.begin[high])
-        blocks = operands.value[begin:end] - len(self._linked.columns)
-        if (blocks < 0).any() or not self._is_image[blocks].all():
+        if not self._known.constant[operands.value[begin:end]].all():
             return None
         columns = [getattr(operands, name)[begin:end] for name in SEGMENT]
         columns.append(operands.begin[low:high] - begin)
         columns += [getattr(operands, name)[low:high] for name in ("column", "stride", "count")]
         return b"".join([bytes([kind]), *(column.tobytes() for column in columns)])
 
-    def _made(self, kind: Type, values: list[Any], gather: Gatherer, operands: range) -> _Installed:
+    def _made(self, kind: Type, step: int, values: list[Any]) -> _Installed:
         """Columns that are not loaded are zero; those past the last loaded are left out."""
-        dtype = numpy_type(kind)
-        loaded = []
-        for n in operands:
-            vectors = gather.value(n, values).view(dtype)
-            first, stride = gather.column[n], gather.stride[n]
-            if stride == 0:
-                vectors = vectors[-1:]  # the last one stays
-            loaded.append((vectors, first + stride * np.arange(len(vectors))))
-        batch = max((vectors.shape[1] for vectors, _ in loaded), default=1)
-        used = max((int(columns.max()) + 1 for _, columns in loaded), default=1)
-        whole = np.zeros((used, batch, self._lanes), dtype)
-        for vectors, columns in loaded:
-            whole[columns] = vectors
-        matrix = whole[:, 0] if batch == 1 else np.ascontiguousarray(whole.swapaxes(0, 1))
+        bounds = self._linked.operands_of
+        loads = _loads(self._linked.operands.between(int(bounds[step]), int(bounds[step + 1])))
+        used = max((max(t, t + d * (n - 1)) + 1 for *_, t, d, n in loads), default=1)
+        batch = max((values[value].shape[1] for _, value, *_ in loads), default=1)
+        raw = np.zeros((used, batch, self._lanes, kind.bytes), np.uint8)
+        whole = as_value(raw)
+        for aligned, value, part, slot, source, pitch, first, stride, length in loads:
+            vectors, columns = values[value], places(first, stride, length)
+            vectors = vectors[places(source, pitch, length)]
+            if aligned:
+                whole[columns] = vectors
+            else:
+                raw[columns, ..., slot] = byte_of(vectors, part)
+        matrix = whole.view(numpy_type(kind))
+        matrix = matrix[:, 0] if batch == 1 else np.ascontiguousarray(matrix.swapaxes(0, 1))
         weights = Int8Weights(matrix) if kind is Type.I8 else HalfWeights(matrix)
         return _Installed(weights, used, batch)
 
-    def product(self, values: list[Any], gather: Gatherer, operands: range) -> Array:
-        """The product of one `abc`, or the sum of several int8 ones, [vectors, batch, lanes]."""
-        args = self._linked.columns.args
-        terms: list[tuple[Array, _Installed]] = []
-        kind = Type.I8
-        for number in operands:
-            owner = gather.owner[number]
-            kind, rows = Type(int(args[owner, _TYPE])), int(args[owner, _ROWS])
-            vectors = gather.value(number, values).view(numpy_type(kind))[..., :rows]
-            terms.append((vectors, values[self._linked.weights[owner]]))
-        batch = max(max(vectors.shape[1], array.batch) for vectors, array in terms)
-        terms = [(np.broadcast_to(v, (len(v), batch, v.shape[2])), array) for v, array in terms]
-        result = self._sum(terms) if kind is Type.I8 else self._half(*terms[0])
-        return result.view("<u4")
+    def multiplier(self, gather: Gatherer, owners: list[int], first: int) -> Make:
+        """How to make the product of one `abc`, or the sum of several int8 ones.
+
+        `owners` are these; their operands in `gather` are those from `first` on.
+        """
+        args = self._linked.columns.args[owners]
+        kind = Type(int(args[0, _TYPE]))
+        dtype, compute = numpy_type(kind), self._sum if kind is Type.I8 else self._half
+        arrays = self._linked.weights[owners].tolist()
+        parts = list(
+            zip(range(first, first + len(owners)), args[:, _ROWS].tolist(), arrays, strict=True)
+        )
+
+        def make(values: list[Any]) -> Array:
+            terms = [
+                (gather.value(number, values).view(dtype)[..., :rows], values[array])
+                for number, rows, array in parts
+            ]
+            batch = max(max(vectors.shape[1], array.batch) for vectors, array in terms)
+            terms = [(_spread(vectors, batch), array) for vectors, array in terms]
+            return compute(terms).view("<u4")
+
+        return make
 
     def _sum(self, terms: list[tuple[Array, _Installed]]) -> Array:
         """Arrays of as many columns are multiplied together; lanes past their columns are 0."""
@@ -131,13 +145,46 @@ class Arrays:
             whole[..., : part.shape[2]] += part
         return whole
 
-    def _half(self, vectors: Array, array: _Installed) -> Array:
+    def _half(self, terms: list[tuple[Array, _Installed]]) -> Array:
+        ((vectors, array),) = terms
         product = half_product(vectors, array.weights)
         if array.columns == self._lanes:
             return product
         whole = np.zeros((*product.shape[:2], self._lanes), np.float32)
         whole[..., : array.columns] = product
         # Columns that were not loaded are zero, and zero times infinity is not.
-        special = ~np.isfinite(vectors).all(axis=2)
-        whole.view(np.uint32)[special, array.columns :] = _NAN
+        finite = np.isfinite(vectors)
+        if np.count_nonzero(finite) < finite.size:
+            whole.view(np.uint32)[~finite.all(axis=2), array.columns :] = _NAN
         return whole
+
+
+def _spread(vectors: Array, batch: int) -> Array:
+    """Vectors with that batch."""
+    if vectors.shape[1] == batch:
+        return vectors
+    return np.broadcast_to(vectors, (len(vectors), batch, vectors.shape[2]))
+
+
+def _loads(operands: Operands) -> list[tuple[int, ...]]:
+    """Segments of loaded columns, in order.
+
+    Each has `aligned`, value, part and slot as in `Operands`, then the first vector of the value
+    and the step to the next, the column that this goes to and the step to the next, and how many.
+    """
+    each = np.repeat(np.arange(len(operands)), np.diff(operands.begin))
+    stride, last = operands.stride[each], operands.length - 1
+    still = stride == 0  # all go to one column, where the last one stays
+    kept = ~still | (operands.first + last * operands.pitch == operands.count[each] - 1)
+    columns = (
+        operands.aligned[each],
+        operands.value,
+        operands.part,
+        operands.slot,
+        operands.source + np.where(still, last * operands.source_step, 0),
+        operands.source_step,
+        operands.column[each] + stride * operands.first,
+        stride * operands.pitch,
+        np.where(still, 1, operands.length),
+    )
+    return list(zip(*(column[kept].tolist() for column in columns), strict=True))

@@ -77,6 +77,18 @@ class Operands:
         one[one] = (self.length[at] == self.count[one]) & (self.first[at] == 0)
         return one
 
+    def between(self, low: int, high: int) -> Operands:
+        """The operands `low` to `high`, with their segments: views, whatever their number."""
+        first, last = int(self.begin[low]), int(self.begin[high])
+        columns = {
+            item.name: getattr(self, item.name)[
+                slice(low, high) if item.name in _PER_OPERAND else slice(first, last)
+            ]
+            for item in fields(self)
+            if item.name != "begin"
+        }
+        return Operands(begin=self.begin[low : high + 1] - first, **columns)
+
     def take(self, index: Ints) -> Operands:
         """The operands at `index`, with their segments."""
         size = np.diff(self.begin)[index]
