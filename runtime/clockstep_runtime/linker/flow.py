@@ -7,12 +7,12 @@ instructions that compute, and of words that are there from the start.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_runtime.verifier import Resolution, Segments, expand, intersect
+from clockstep_runtime.verifier import Resolution, Segments, Table, expand, intersect
 
 __all__ = ["Flow", "trace"]
 
@@ -25,7 +25,7 @@ _ROWS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(Table):
     """Segments of stream parts. `key` is who wants them, `value` whose they are.
 
     Elements are numbered as in `Segments`; `part` is the byte of the value's elements. Values are
@@ -41,23 +41,10 @@ class Flow:
     source: Ints
     source_step: Ints
 
-    def __len__(self) -> int:
-        return len(self.key)
-
-    def take(self, index: NDArray[np.generic]) -> Flow:
-        """The segments at `index` (a mask or positions)."""
-        return Flow(*(getattr(self, item.name)[index] for item in fields(self)))
-
     @staticmethod
     def joined(tables: list[Flow]) -> Flow:
-        """Several tables one after the other, sorted by key and first element; empties the list."""
-        whole = Flow(
-            *(
-                np.concatenate([getattr(table, item.name) for table in tables])
-                for item in fields(Flow)
-            )
-        )
-        tables.clear()
+        """Several tables as one, sorted by key and first element; empties the list."""
+        whole = Flow.stacked(tables)
         return whole.take(np.lexsort((whole.first, whole.key)))
 
 

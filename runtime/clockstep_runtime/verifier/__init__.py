@@ -15,6 +15,7 @@ from clockstep_runtime.verifier.memory import Block
 from clockstep_runtime.verifier.mxm import plane_numbers
 from clockstep_runtime.verifier.progressions import Segments, expand, intersect
 from clockstep_runtime.verifier.report import Report
+from clockstep_runtime.verifier.tables import Table
 
 __all__ = [
     "Block",
@@ -22,6 +23,7 @@ __all__ = [
     "Report",
     "Resolution",
     "Segments",
+    "Table",
     "expand",
     "intersect",
     "plane_numbers",

@@ -8,11 +8,12 @@ wants to know where there is none, the linker all the rest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from clockstep_runtime.verifier.tables import Table
 
 __all__ = [
     "Progressions",
@@ -34,7 +35,7 @@ _ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Progressions:
+class Progressions(Table):
     """Arrays of one length. Only members of one `group` can meet.
 
     `depth` counts hops downstream: a producer is seen only at a greater depth than its own.
@@ -48,20 +49,13 @@ class Progressions:
     count: Ints
     owner: Ints
 
-    def __len__(self) -> int:
-        return len(self.group)
-
     @property
     def last(self) -> Ints:
         return self.start + (self.count - 1) * self.step
 
-    def take(self, index: NDArray[Any]) -> Progressions:
-        """The progressions at `index` (a mask or positions)."""
-        return Progressions(*(getattr(self, item.name)[index] for item in fields(self)))
-
 
 @dataclass(frozen=True, slots=True)
-class Segments:
+class Segments(Table):
     """Arrays of one length: elements of consumers and what they are elements of.
 
     Element `first + k * step` of `consumer` is element `source + k * source_step` of `producer`,
@@ -76,21 +70,10 @@ class Segments:
     source: Ints
     source_step: Ints
 
-    def __len__(self) -> int:
-        return len(self.consumer)
-
-    def take(self, index: NDArray[Any]) -> Segments:
-        """The segments at `index` (a mask or positions)."""
-        return Segments(*(getattr(self, item.name)[index] for item in fields(self)))
-
     @staticmethod
     def joined(parts: list[Segments]) -> Segments:
         """All segments of several tables, sorted by consumer and first element."""
-        columns = (
-            np.concatenate([getattr(part, item.name) for part in parts])
-            for item in fields(Segments)
-        )
-        whole = Segments(*columns)
+        whole = Segments.stacked(parts)
         return whole.take(np.lexsort((whole.first, whole.consumer)))
 
 
