@@ -1,10 +1,11 @@
 """Mutation testing: programs changed a little, to see whether verifier and engines agree on them.
 
 A *field* mutant has one field of one instruction changed, a *structural* one something larger: an
-instruction moved, removed, doubled or split, a tensor that lies elsewhere, another promise.
-`corpus.py` has the programs, `fields.py` and `structure.py` the changes, `judge.py` the one
-verdict, `campaign.py` runs many, `weaken.py` spoils verifier and engines to see that it is
-noticed, `__main__.py` is `make mutate`. To add a program, add a row to `corpus.PROGRAMS`; to add a
+instruction moved, removed, doubled or split, a tensor that lies elsewhere, another promise. A
+*chain* is some changes that leave a legal program, and one more. `corpus.py` has the programs,
+`fields.py`, `structure.py` and `chain.py` the changes, `judge.py` the one verdict, `campaign.py`
+runs many, `weaken.py` spoils verifier and engines to see that it is noticed, `__main__.py` is
+`make mutate`. To add a program, add a row to `corpus.PROGRAMS`; to add a
 change, one to `structure.CHANGES`.
 
 Verdicts:

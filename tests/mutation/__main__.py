@@ -23,8 +23,15 @@ from tests.mutation.corpus import PROGRAMS, program
 from tests.mutation.judge import ENGINES
 from tests.mutation.weaken import catches, weakenings
 
-_SHARE = 4
-"""A structural mutant for so many field mutants."""
+_SHARES = {"field": 1, "structural": 4, "chain": 16}
+"""One mutant of each family for so many field mutants."""
+
+_LEGEND = """\
+refused       the interpreter faults, and the verifier reports that fault: code, chip, unit, cycle
+equal         accepted, other outputs than the original's, the same bits and cycles everywhere
+harmless      accepted, the original's outputs, the same bits and cycles everywhere
+disagreement  anything else
+"""
 
 _LIMIT = 4000
 """Mutants that a wrong judge has at most to give itself away."""
@@ -41,8 +48,9 @@ def main(arguments: list[str]) -> int:
     names = options.program or list(PROGRAMS)
     started = time.monotonic()
     wanted = [
-        *keys(names, "field", options.seed, options.n),
-        *keys(names, "structural", options.seed, options.n // _SHARE),
+        key
+        for family, share in _SHARES.items()
+        for key in keys(names, family, options.seed, options.n // share)
     ]
     results = list(run(wanted, options.processes))
     _print_tables(names, results)
@@ -76,6 +84,7 @@ def _print_tables(names: list[str], results: list[Result]) -> None:
     print(
         f"{len(made)} programs, {report.machines(made)} machines; engines: {', '.join(ENGINES)}\n"
     )
+    print(_LEGEND)
     print(report.programs(made, results), end="\n\n")
     print(report.counts(field, lambda result: result.what, "field changed"), end="\n\n")
     print(report.counts(structural, lambda result: result.what, "change"), end="\n\n")

@@ -11,6 +11,7 @@ from multiprocessing import get_context
 
 from clockstep_isa import Program
 from clockstep_runtime import interpret, random_inputs
+from tests.mutation.chain import chained_mutant
 from tests.mutation.change import Draw, Mutant
 from tests.mutation.corpus import program
 from tests.mutation.fields import field_mutant
@@ -22,6 +23,7 @@ __all__ = ["FAMILIES", "Key", "Result", "judged", "keys", "mutant", "run", "subj
 FAMILIES: Mapping[str, Callable[[Program, Draw], Mutant]] = {
     "field": field_mutant,
     "structural": structural_mutant,
+    "chain": chained_mutant,
 }
 """What makes the mutants of each family."""
 

@@ -65,7 +65,7 @@ def _second_of_two(program: Program, inputs: Inputs) -> Execution:
     return Execution({name: value[1] for name, value in ran.outputs.items()}, ran.cycles)
 
 
-ENGINES: Mapping[str, Engine] = {"fast": _fast, "fast, in a batch": _second_of_two}
+ENGINES: Mapping[str, Engine] = {"fast": _fast, "fast in a batch": _second_of_two}
 """The engines that must agree with the reference interpreter, by name."""
 
 PRECONDITIONS = frozenset({"binding-range", "image-size"})
