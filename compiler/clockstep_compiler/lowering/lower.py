@@ -209,8 +209,10 @@ class Lowering:
         return self.tensors[name]
 
     def stored_type(self, name: str) -> Type:
-        """The type a tensor is stored in: f32 where `_wide_tensors` says, else by its dtype."""
-        return Type.F32 if name in self._wide else STORED[self.dtype(name)]
+        """The type a tensor is stored in: by its dtype, and f32 where fp16 would not do."""
+        dtype = self.dtype(name)
+        exact = self.options.precision == "exact" and dtype in ("float32", "bfloat16")
+        return Type.F32 if exact or name in self._wide else STORED[dtype]
 
     def store(self, name: str, kind: Type | None = None) -> Value:
         """The matrix that holds a tensor, of type `kind` if given, made now if need be."""
@@ -358,14 +360,14 @@ def lower(graph: Graph, options: Options) -> Lowered:
     broken: set[str] = {n for n in graph.inputs if graph.tensors[n].dtype not in STORED}
     for index, node in enumerate(graph.nodes):
         state.start_node(index)
-        if broken.intersection(node.inputs):
-            broken.update(node.outputs)
-            continue
         try:
-            _lower_node(state, node)
+            _check_operator(node)
+            if broken.isdisjoint(node.inputs):
+                _lower_node(state, node)
+                continue
         except UnsupportedModel as error:
             problems.append(_problem(node, error))
-            broken.update(node.outputs)
+        broken.update(node.outputs)
     if problems:
         first = problems[0]
         raise UnsupportedModel(
@@ -396,7 +398,8 @@ def _stored(state: Lowering) -> tuple[tuple[str, Value], ...]:
     return tuple(found.values())
 
 
-def _lower_node(state: Lowering, node: Node) -> None:
+def _check_operator(node: Node) -> None:
+    """Refuse a node without a lowering, whatever became of those before it."""
     if node.domain not in ("", "ai.onnx", "clockstep") or node.op not in HANDLERS:
         name = f"{node.domain}::{node.op}" if node.domain else node.op
         if name in BY_NAME:
@@ -404,6 +407,9 @@ def _lower_node(state: Lowering, node: Node) -> None:
         raise UnsupportedModel(
             "unsupported-operator", f"operator {name} is not supported", help="see `clockstep ops`"
         )
+
+
+def _lower_node(state: Lowering, node: Node) -> None:
     for name in (*node.inputs, *node.outputs):
         if name and state.dtype(name) not in STORED and state.constant(name) is None:
             raise UnsupportedModel(
