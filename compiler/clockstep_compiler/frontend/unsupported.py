@@ -20,7 +20,7 @@ def is_supported(domain: str, op: str, moved: bool) -> bool:
 def unsupported_operator(name: str, op: str, domain: str, opset: int) -> Diagnostic:
     """The diagnostic for a node whose operator has no lowering."""
     where = place(name, op)
-    if not domain and op in BY_NAME:
+    if not domain and op in BY_NAME and BY_NAME[op].moved:
         return Diagnostic("unsupported-form", BY_NAME[op].problem, where, "", name, op, opset)
     full = shown(f"{domain}.{op}" if domain else op)
     close = difflib.get_close_matches(op, list(BY_NAME), 1, cutoff=0.8)

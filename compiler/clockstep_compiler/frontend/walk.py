@@ -160,7 +160,7 @@ class Walk:
         node = step.node
         problem = None if node.domain else unknown_operator(node, step.name, step.opset)
         if node.domain == CLOCKSTEP:  # ours alone
-            problem = unsupported_operator(step.name, *step.origin[1::-1], step.opset)
+            problem = unsupported_operator(step.name, node.op_type, node.domain, step.opset)
         poisoned = self._poisoned.intersection(filter(None, edges(node).inputs))
         if problem is None and not poisoned:
             return False
