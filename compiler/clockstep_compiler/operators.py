@@ -35,7 +35,7 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("Add", _ARITHMETIC),
     Operator("Cast", f"{_ARITHMETIC}, bool, int64 as 32-bit values"),
     Operator("CenterCropPad", "any", "shape constant", moved=True),
-    Operator("Clip", _ARITHMETIC, "min and max constant"),
+    Operator("Clip", _ARITHMETIC),
     Operator("Compress", "any", "condition constant", moved=True),
     Operator("Concat", "any", moved=True),
     Operator("Constant", "any", "folded"),

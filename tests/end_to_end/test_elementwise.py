@@ -114,6 +114,20 @@ def test_clip(low: float | None, high: float | None) -> None:
     assert_accurate(model, fp16_inputs(random_inputs(model, rng)))
 
 
+@pytest.mark.parametrize("bounds", [("low", "high"), ("", "high"), ("low", "")])
+def test_clip_to_computed_bounds(bounds: tuple[str, str]) -> None:
+    rng = np.random.default_rng(8)
+    kinds = {
+        name: ("float32", shape) for name, shape in (("x", (4, 20)), ("low", ()), ("high", ()))
+    }
+    node = helper.make_node("Clip", ["x", *bounds], ["y"])
+    model = build([node], {n: kinds[n] for n in ("x", *bounds) if n}, {"y": kinds["x"]})
+    for low, high in ((-0.5, 0.25), (0.75, -0.25)):
+        given = {"low": np.array(low, np.float32), "high": np.array(high, np.float32)}
+        drawn = fp16_inputs(random_inputs(model, rng))
+        assert_accurate(model, {name: given.get(name, value) for name, value in drawn.items()})
+
+
 @pytest.mark.parametrize("op", ["Max", "Min"])
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_variadic(op: str, count: int) -> None:

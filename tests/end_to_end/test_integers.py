@@ -189,6 +189,8 @@ def test_clip(dtype: str) -> None:
         constants = {n: np.array(v, dtype) for n, v in zip(("lo", "hi"), bounds, strict=True)}
         node = helper.make_node("Clip", ["x", "lo", "hi"], ["y"], "clip")
         check(build([node], {"x": (dtype, (5, 20))}, {"y": (dtype, (5, 20))}, constants), rng)
+    inputs = {"x": (dtype, (5, 20)), "lo": (dtype, ()), "hi": (dtype, ())}
+    check(build([node], inputs, {"y": (dtype, (5, 20))}), rng)
 
 
 def cast(source: str, target: str) -> ModelProto:

@@ -127,9 +127,8 @@ def _clip(state: Lowering, node: Node) -> None:
         name = node.inputs[position] if position < len(node.inputs) else ""
         bound = state.constant(name)
         if name and bound is None:
-            raise UnsupportedModel(
-                "operand-not-constant", f"{key} {name!r} is not constant", help="use Max and Min"
-            )
+            result = combine(row, result, state.operand(name, state.shape(node.outputs[0])))
+            continue
         if bound is None and key in node.attributes:
             bound = np.asarray(node.attributes[key])
         if bound is not None:
