@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clockstep_compiler.blocks import BlockMaker
+from clockstep_compiler.exact import Summer
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.movement import Mover
 from clockstep_compiler.partition import Partition, find_product, partition
@@ -14,6 +15,7 @@ from clockstep_compiler.steps import (
     Compute,
     Lowered,
     Move,
+    Outer,
     Relayout,
     Step,
     Value,
@@ -21,7 +23,7 @@ from clockstep_compiler.steps import (
 )
 from clockstep_isa.table import Type
 
-__all__ = ["Schedule", "chunk_rows", "schedule"]
+__all__ = ["TALL", "Schedule", "chunk_rows", "schedule"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,9 @@ class Schedule:
 
 _BLOCKS = ((1, 1), (2, 1), (1, 2), (4, 1))
 """Rows of a block in trials of a schedule, as fractions of what `chunk_rows` says."""
+
+TALL = _BLOCKS.index((4, 1))
+"""The trial of the largest blocks."""
 
 _FEW_TILES = 4
 """Weight tiles of a layer up to which it is worth loading them again for every block of rows."""
@@ -108,6 +113,8 @@ def _make_blocks(
         chip = groups[-1].chip if groups else _home(s, step, chunk, tile, position)
         if isinstance(step, Compute):
             maker.make(step, chunk, tile, chip, groups)
+        elif isinstance(step, Outer):
+            Summer(s).outer(step, chunk, tile, chip)
         elif isinstance(step, Move):
             mover.move(step, chunk, tile, chip)
         elif isinstance(step, Relayout):

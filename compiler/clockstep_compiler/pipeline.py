@@ -108,10 +108,6 @@ def _check_options(machine: Machine, options: Options) -> None:
         raise UsageError(
             "option", f"precision {options.precision!r}, effort {options.effort!r}", help=known
         )
-    if options.precision == "exact":
-        raise UsageError(
-            "precision-exact", "float32 exact products are not available yet", help="use fp16"
-        )
     if options.chips is not None and not 1 <= options.chips <= machine.max_chips:
         raise UsageError(
             "chips", f"--chips {options.chips}: the machine has 1 to {machine.max_chips}"

@@ -19,6 +19,7 @@ __all__ = [
     "Compute",
     "Lowered",
     "Move",
+    "Outer",
     "Product",
     "Relayout",
     "Step",
@@ -138,7 +139,22 @@ class Move:
     nodes: tuple[int, ...]
 
 
-Step = Compute | Relayout | Broadcast | Transpose | Move
+@dataclass(frozen=True, eq=False, slots=True)
+class Outer:
+    """out[r] = sum over k of a[index[r], k] * b[sets[r] * depth + k], one after the other, in f32.
+
+    `a` is [any, depth] and `b` [sets * depth, columns]; `index` None: row r, `sets` None: 0.
+    """
+
+    out: Value
+    a: Value
+    b: Value
+    index: NDArray[np.int64] | None
+    sets: NDArray[np.int64] | None
+    nodes: tuple[int, ...]
+
+
+Step = Compute | Relayout | Broadcast | Transpose | Move | Outer
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +176,8 @@ def sources_of(step: Step) -> list[Value]:
     """The matrices that a step reads, constant weights excepted."""
     if isinstance(step, Move):
         return list(step.sources)
+    if isinstance(step, Outer):
+        return [step.a, step.b]
     if not isinstance(step, Compute):
         return [step.source]
     found: list[Value] = []

@@ -7,7 +7,7 @@ import pytest
 
 from clockstep_compiler import Options, compile_model
 from clockstep_isa import load_machine
-from clockstep_isa.diagnostics import UnsupportedModel, UsageError
+from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import BY_NAME, Type
 from tests.support.models import mlp
 from tests.support.quantized import qdq_mlp
@@ -35,9 +35,3 @@ def test_int8_refuses_products_of_floats() -> None:
     model = mlp(np.random.default_rng(0), (8, 4), 3)
     with pytest.raises(UnsupportedModel, match="element-type"):
         compile_model(model, TINY, Options(precision="int8"))
-
-
-def test_exact_is_said_to_be_absent() -> None:
-    model = mlp(np.random.default_rng(0), (8, 4), 3)
-    with pytest.raises(UsageError, match="precision-exact"):
-        compile_model(model, TINY, Options(precision="exact"))

@@ -410,8 +410,17 @@ def _check_operator(node: Node) -> None:
 
 
 def _lower_node(state: Lowering, node: Node) -> None:
+    exact = state.options.precision == "exact"
     for name in (*node.inputs, *node.outputs):
-        if name and state.dtype(name) not in STORED and state.constant(name) is None:
+        if not name or state.constant(name) is not None:
+            continue
+        if exact and state.dtype(name) == "float64":
+            raise UnsupportedModel(
+                "element-type",
+                f"float64 of {name!r} would be computed in float32",
+                help="cast to float32, or choose another --precision",
+            )
+        if state.dtype(name) not in STORED:
             raise UnsupportedModel(
                 "element-type",
                 f"element type {state.dtype(name)} of {name!r} is not supported",

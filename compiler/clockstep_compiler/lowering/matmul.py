@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_compiler.expr import Acc, Const, Expr, add, cast, mul
+from clockstep_compiler.expr import Acc, Const, Expr, Leaf, add, cast, mul
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise import attribute, combine, has_product
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, Quant, lowers, offset_of
 from clockstep_compiler.lowering.quantized import constant_of, requantize
-from clockstep_compiler.steps import Product, Term, Transpose, Value, Weights
+from clockstep_compiler.steps import Outer, Product, Relayout, Term, Transpose, Value, Weights
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
@@ -151,10 +151,32 @@ def _lead(a: _Operand, b: _Operand) -> tuple[int, ...]:
 
 
 def _float_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
+    if state.options.precision == "exact":
+        return _exact_product(state, a, b)
     lead = _lead(a, b)
     value = _lanes_matrix(state, a.name, _swapped(a.shape, a.swap), a.swap, Type.F16)
     index = _rows(a.shape[:-2], lead, a.shape[-2])
     return _product(Type.F16, a, b, [Term(value, _weights(state, b, Type.F16), index)], lead)
+
+
+def _exact_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
+    """A matrix of its own, summed in float32: error at most K * 2**-24 * sum |a| |b|."""
+    lead, (rows, depth), columns = _lead(a, b), a.shape[-2:], b.shape[-1]
+    total = math.prod(lead) * rows
+    if 0 in (total, depth, columns):
+        return Const(np.zeros(()), Type.F32)
+    left = _lanes_matrix(state, a.name, _swapped(a.shape, a.swap), a.swap, Type.F32)
+    right = _lanes_matrix(state, b.name, _swapped(b.shape, b.swap), b.swap, Type.F32)
+    if right.columns != columns:  # a vector lies in one row
+        turned = state.new_value(b.name, depth, columns, Type.F32)
+        state.steps.append(Relayout(turned, right, (state.node,)))
+        right = turned
+    if right.data is not None:
+        state.weight_bytes += right.data.nbytes
+    out = state.new_value(f"{a.name} @ {b.name}", total, columns, Type.F32)
+    index, sets = _rows(a.shape[:-2], lead, rows), _sets(b.shape[:-2], lead, rows)
+    state.steps.append(Outer(out, left, right, index, sets, (state.node,)))
+    return Leaf(out, None)
 
 
 # -- int8 ------------------------------------------------------------------------------------
