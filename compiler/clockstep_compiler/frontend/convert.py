@@ -62,13 +62,15 @@ def _unknown_in(
 def convert(model: ModelProto) -> ModelProto:
     """Inline local functions and lift the standard operators to `TARGET_OPSET`.
 
-    A model the converter cannot lift keeps its opset if that is at least 13, from where on our
+    There is nothing to lift in a model that imports other operator sets alone. A model the
+    converter cannot lift keeps its opset if that is at least 13, from where on our
     operators take their parameters as they do now; else `UnsupportedModel`.
     """
     if model.functions:
         model = _inlined(model)
     opset = opset_of(model)
-    if opset >= TARGET_OPSET:
+    standard = any(not entry.domain for entry in model.opset_import)
+    if opset >= TARGET_OPSET or not standard:
         return model
     try:
         return onnx.version_converter.convert_version(model, TARGET_OPSET)
