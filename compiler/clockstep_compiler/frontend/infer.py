@@ -20,6 +20,10 @@ _DATA_ELEMENTS = 4096
 """Inference looks at values of shapes, axes and the like, which are never longer."""
 
 
+_AS_FIRST_INPUT = ("GroupNormalization", "MeanVarianceNormalization")
+"""Operators without inference in onnx, which defines them by functions: shape and type stay."""
+
+
 class Mismatch(Exception):
     """The inputs do not fit the operator: the message is a sentence."""
 
@@ -69,6 +73,8 @@ def infer(
         shapes = ", ".join(f"{name} {types[name].shape}" for name in names)
         problem = sentence(error).removeprefix("[ShapeInferenceError]").strip()
         raise Mismatch(f"{problem}; its inputs are {shapes}") from None
+    if not node.domain and node.op_type in _AS_FIRST_INPUT:
+        found = {node.output[0]: kinds[node.input[0]]}
     unknown = TypeProto()
     return tuple(static(name, found.get(name, unknown)) for name in node.output if name)
 

@@ -6,7 +6,31 @@ One file a family of operators; `@lowers("Add", ...)` registers a handler, and
 
 from __future__ import annotations
 
-from clockstep_compiler.lowering import elementwise, matmul, quantized, reduce, shapes
+from clockstep_compiler.lowering import (
+    convolve,
+    deconvolve,
+    elementwise,
+    matmul,
+    normalize,
+    pool,
+    quantized,
+    reduce,
+    shapes,
+    softmax,
+)
 from clockstep_compiler.lowering.lower import HANDLERS, lower
 
-__all__ = ["HANDLERS", "elementwise", "lower", "matmul", "quantized", "reduce", "shapes"]
+__all__ = [
+    "HANDLERS",
+    "convolve",
+    "deconvolve",
+    "elementwise",
+    "lower",
+    "matmul",
+    "normalize",
+    "pool",
+    "quantized",
+    "reduce",
+    "shapes",
+    "softmax",
+]

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Const, Expr, Leaf, binary, mul, unary
 from clockstep_compiler.graph import Node
@@ -38,9 +37,6 @@ __all__ = [
 
 Shape = tuple[int, ...]
 Map = Callable[[Expr], Expr]
-
-_FAN = 4
-"""Rows combined by one wave: more would not fit the ALUs of a small machine with their casts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,27 +130,44 @@ def fold_rows(
 ) -> Expr:
     """Rows [outer, n, inner] of a matrix combined over n by a row of the VXM, n at least 1.
 
-    `before` is applied to every element. The result has outer * inner rows.
+    `before` is applied to every element. The result has outer * inner rows. The rows yet to be
+    combined are kept in two matrices, one for either operand: none can be read twice at once.
     """
     outer, n, inner = view
+    half = (n + 1) // 2
+    parts = [_Part(value, n, 0, half), _Part(value, n, half, n - half)]
     rest: list[Expr] = []
     while True:
-        rows = np.arange(outer * n * inner).reshape(outer, n, inner)
-        count = n // _FAN if n > _FAN else 1
-        taken = _FAN * count if n > _FAN else 0
-        rest = [before(_rows(value, rows[:, i])) for i in range(taken, n)] + rest
-        if not taken:
-            return _tree(name, rest)
-        parts = [_rows(value, rows[:, k * count : (k + 1) * count]) for k in range(_FAN)]
-        expr = _tree(name, [before(part) for part in parts])
-        made = state.new_value(value.name, outer * count * inner, value.columns, expr.out)
-        shape = (made.rows, made.columns)
-        state.steps.append(Compute(made, expr, (state.node,), shape))
-        value, n, before = made, count, _same
+        pairs = parts[1].count
+        if parts[0].count > pairs:
+            rest.append(before(parts[0].leaf(outer, inner, pairs, 1)))
+        if pairs <= 1:
+            rest += [before(part.leaf(outer, inner, 0, 1)) for part in parts if pairs]
+            return _tree(name, rest[::-1])
+        half, first, made = (pairs + 1) // 2, 0, []
+        for count in (half, pairs - half):
+            expr = _tree(name, [before(p.leaf(outer, inner, first, count)) for p in parts])
+            out = state.new_value(value.name, outer * count * inner, value.columns, expr.out)
+            state.steps.append(Compute(out, expr, (state.node,), (out.rows, out.columns)))
+            made.append(_Part(out, count, 0, count))
+            first += count
+        parts, before = made, _same
 
 
-def _rows(value: Value, rows: NDArray[np.int64]) -> Leaf:
-    return Leaf(value, np.ascontiguousarray(rows.ravel()))
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """`count` of the `n` rows in a matrix of rows [outer, n, inner], from row `first` on."""
+
+    value: Value
+    n: int
+    first: int
+    count: int
+
+    def leaf(self, outer: int, inner: int, first: int, count: int) -> Leaf:
+        """`count` of the part's rows, from its row `first` on."""
+        rows = np.arange(outer * self.n * inner).reshape(outer, self.n, inner)
+        start = self.first + first
+        return Leaf(self.value, np.ascontiguousarray(rows[:, start : start + count].ravel()))
 
 
 def _same(expr: Expr) -> Expr:

@@ -1,0 +1,201 @@
+"""Softmax and normalisation: every axis, constant and computed parameters, awkward statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, helper
+
+from clockstep_compiler import Options, compile_model
+from clockstep_isa.diagnostics import UnsupportedModel
+from tests.support.endtoend import expected, run_checked
+from tests.support.machines import MACHINES
+from tests.support.models import build
+
+TINY = MACHINES["tiny"]
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+
+def model_of(
+    op: str,
+    shape: Shape,
+    parameters: tuple[Array, ...] = (),
+    dtype: str = "float32",
+    constant: bool = True,
+    opset: int = 21,
+    **attributes: Any,
+) -> tuple[ModelProto, dict[str, Array]]:
+    """One node of one input, its parameters constant or inputs as well; and inputs for it."""
+    names = [f"p{i}" for i in range(len(parameters))]
+    node = helper.make_node(op, ["x", *names], ["y"], **attributes)
+    values = {n: p.astype(np.float16).astype(dtype) for n, p in zip(names, parameters, strict=True)}
+    inputs = {"x": sample(shape).astype(dtype), **({} if constant else values)}
+    kinds = {name: (dtype, value.shape) for name, value in inputs.items()}
+    constants = values if constant else {}
+    return build([node], kinds, {"y": (dtype, shape)}, constants, opset), inputs
+
+
+def sample(shape: Shape, seed: int = 0) -> Array:
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=shape) * 2 + 1).astype(np.float16)
+
+
+def check(model: ModelProto, inputs: dict[str, Array], rtol: float = 2e-6) -> None:
+    """Every element within `rtol` of the largest, or of fp16 where the result is that."""
+    have = run_checked(model, TINY, inputs).outputs["y"]
+    want = expected(model, inputs)["y"]
+    assert (have.shape, have.dtype) == (want.shape, want.dtype)
+    rtol = 2**-9 if have.dtype == np.float16 else rtol
+    span = float(np.abs(want[np.isfinite(want)]).max(initial=0))
+    np.testing.assert_allclose(have, want, rtol=rtol, atol=rtol * span)
+
+
+SOFTMAXES = [
+    ((5,), 0),
+    ((3, 20), -1),
+    ((3, 20), 0),
+    ((2, 3, 17), 2),
+    ((2, 5, 3), 1),
+    ((2, 3, 4, 5), -1),
+    ((2, 3, 4, 5), 1),
+    ((4, 1), 1),
+    ((2, 37), 1),
+]
+
+
+@pytest.mark.parametrize(("shape", "axis"), SOFTMAXES)
+def test_softmax(shape: Shape, axis: int) -> None:
+    check(*model_of("Softmax", shape, axis=axis))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_softmax_of_other_types(dtype: str) -> None:
+    check(*model_of("Softmax", (3, 20), dtype=dtype, axis=-1))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_softmax_flattened(axis: int) -> None:
+    """Before opset 13 all axes from `axis` on are one."""
+    check(*model_of("Softmax", (2, 3, 5), opset=11, axis=axis), 2**-10)
+
+
+def test_softmax_far_apart() -> None:
+    """Large scores do not overflow, masked ones are zero, nothing but masks is NaN."""
+    model, _ = model_of("Softmax", (5, 4), axis=-1)
+    inf = np.inf
+    rows = [[6e4, 5.9e4, 0, -6e4], [-inf, 1, 2, -inf], [-inf] * 4, [-6e4] * 4, [0, -80, -90, -110]]
+    check(model, {"x": np.array(rows, np.float32)})
+
+
+def test_attention_scores() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["q", "k"], ["s"]),
+        helper.make_node("Mul", ["s", "c"], ["t"]),
+        helper.make_node("Softmax", ["t"], ["y"]),
+    ]
+    kinds: dict[str, tuple[str, Shape]] = {
+        "q": ("float32", (2, 5, 8)),
+        "k": ("float32", (2, 8, 18)),
+    }
+    constants = {"c": np.array(0.25, np.float32)}
+    model = build(nodes, kinds, {"y": ("float32", (2, 5, 18))}, constants)
+    check(model, {name: sample(shape).astype("f4") for name, (_, shape) in kinds.items()}, 1e-5)
+
+
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((3, 20), -1), ((2, 3, 17), -1), ((2, 3, 5), 1), ((2, 3, 4, 2), 0), ((6, 1), -1)],
+)
+def test_layers(shape: Shape, axis: int, constant: bool) -> None:
+    parameters = (sample(shape[axis:], 1), sample(shape[axis:], 2))
+    check(*model_of("LayerNormalization", shape, parameters, constant=constant, axis=axis))
+    rms = model_of(
+        "RMSNormalization", shape, parameters[:1], constant=constant, opset=23, axis=axis
+    )
+    check(*rms)
+
+
+def test_a_large_mean_costs_no_accuracy() -> None:
+    """The spread is a thousandth of the mean: E[x^2] - E[x]^2 would lose all of it in fp16."""
+    model, _ = model_of("LayerNormalization", (3, 20), (np.ones(20), np.zeros(20)))
+    x = (2000 + sample((3, 20)).astype(np.float32).round()).astype(np.float32)
+    check(model, {"x": x}, 1e-4)
+
+
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("shape", [(2, 3, 20), (2, 3, 4, 5), (1, 17, 2, 2), (2, 2, 2, 2, 3)])
+def test_instances_and_batches(shape: Shape, constant: bool) -> None:
+    parameters = (sample(shape[1:2], 1), sample(shape[1:2], 2))
+    check(*model_of("InstanceNormalization", shape, parameters, constant=constant))
+    more = (*parameters, sample(shape[1:2], 3), np.abs(sample(shape[1:2], 4)))
+    check(*model_of("BatchNormalization", shape, more, constant=constant, epsilon=1e-2))
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_a_batch_of_vectors(constant: bool) -> None:
+    parameters = tuple(np.abs(sample((17,), k)) for k in range(4))
+    check(*model_of("BatchNormalization", (3, 17), parameters, constant=constant))
+
+
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize(("shape", "groups"), [((2, 6, 3, 4), 2), ((2, 4, 18), 4), ((3, 8), 2)])
+def test_groups(shape: Shape, groups: int, constant: bool) -> None:
+    parameters = (sample(shape[1:2], 1), sample(shape[1:2], 2))
+    each = model_of("GroupNormalization", shape, parameters, constant=constant, num_groups=groups)
+    check(*each, 1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("p", [1, 2])
+def test_norms(p: int, axis: int) -> None:
+    model, inputs = model_of("LpNormalization", (3, 4, 18), p=p, axis=axis)
+    inputs["x"] = np.abs(inputs["x"])
+    inputs["x"][0, :, 0] = inputs["x"][:, 0, 0] = inputs["x"][0, 0] = 0
+    x = inputs["x"].astype(np.float64)
+    norm = (x**p).sum(axis=axis, keepdims=True) ** (1 / p)
+    have = run_checked(model, TINY, inputs).outputs["y"]
+    np.testing.assert_allclose(have, x / np.where(norm == 0, 1, norm), rtol=1e-6)
+
+
+@pytest.mark.parametrize("axes", [(0, 2, 3), (2, 3), (1,)])
+def test_mean_and_variance(axes: tuple[int, ...]) -> None:
+    check(*model_of("MeanVarianceNormalization", (2, 3, 4, 5), axes=axes), 1e-5)
+
+
+def test_statistics_are_results() -> None:
+    node = helper.make_node("LayerNormalization", ["x", "s"], ["y", "m", "v"], axis=1)
+    kinds = {name: ("float32", shape) for name, shape in OUTPUTS.items()}
+    constants = {"s": sample((4, 5), 1).astype(np.float32)}
+    model = build([node], {"x": ("float32", (3, 4, 5))}, kinds, constants)
+    inputs = {"x": sample((3, 4, 5)).astype(np.float32)}
+    have, want = run_checked(model, TINY, inputs).outputs, expected(model, inputs)
+    for name in OUTPUTS:
+        np.testing.assert_allclose(have[name], want[name], rtol=2e-6, atol=2e-6)
+
+
+OUTPUTS = {"y": (3, 4, 5), "m": (3, 1, 1), "v": (3, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("op", "parameters", "outputs", "attributes"),
+    [
+        ("BatchNormalization", 4, {"y": (2, 3), "a": (3,), "b": (3,)}, {"training_mode": 1}),
+        ("LpNormalization", 0, {"y": (2, 3)}, {"p": 3}),
+    ],
+)
+def test_refusals(
+    op: str, parameters: int, outputs: dict[str, Shape], attributes: dict[str, int]
+) -> None:
+    names = [f"p{i}" for i in range(parameters)]
+    node = helper.make_node(op, ["x", *names], list(outputs), **attributes)
+    constants = {name: np.ones(3, np.float32) for name in names}
+    kinds = {name: ("float32", shape) for name, shape in outputs.items()}
+    model = build([node], {"x": ("float32", (2, 3))}, kinds, constants)
+    with pytest.raises(UnsupportedModel) as refusal:
+        compile_model(model.SerializeToString(), TINY, Options())
+    assert refusal.value.diagnostic.code == "unsupported-form"
