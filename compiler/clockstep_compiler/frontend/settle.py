@@ -45,7 +45,7 @@ def settle(
     """
     bounds = np.cumsum([0, *sizes])
     flat = move.index.reshape(-1)
-    owner = np.searchsorted(bounds, flat, "right") - 1
+    owner = np.searchsorted(bounds, flat, "right") - 1 if len(names) > 1 else np.minimum(flat, 0)
     counts = np.bincount(owner + 1, minlength=len(names) + 1)
     fill = move.fill if counts[0] else None
     shift = np.zeros(len(names) + 1, np.int64)  # the last is that of fills
@@ -64,7 +64,7 @@ def settle(
             base[name] = total
             total += sizes[k]
         shift[k] = base[name] - bounds[k]
-    index = flat + shift[owner]
+    index = flat + shift[owner] if shift.any() else flat.copy()
     for k in emptied:
         index[owner == k] = -1
     if not base and bytes_needed(output.shape, output.dtype) > _LARGE:
