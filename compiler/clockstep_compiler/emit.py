@@ -146,10 +146,11 @@ def _home(storage: Storage, value: Value) -> tuple[NDArray[np.int64], NDArray[np
 
 
 def _whole(graph: Graph, name: str, value: Value, pieces: NDArray[np.int64]) -> Binding:
-    """A tensor with its last axis along the lanes, in one layout."""
-    tensor = graph.tensors[name]
-    axes = tuple(range(len(tensor.shape)))
-    return Binding(name, tensor.dtype, tensor.shape, (_layout(value, tensor.dtype, axes, pieces),))
+    """A tensor with the last of its axes, as they lie, along the lanes, in one layout."""
+    own = graph.tensors[name]
+    tensor, axes = graph.views.get(name, (own, tuple(range(len(own.shape)))))
+    layouts = (_layout(value, tensor.dtype, axes, pieces),)
+    return Binding(tensor.name, tensor.dtype, tensor.shape, layouts)
 
 
 def _layout(value: Value, dtype: str, axes: tuple[int, ...], pieces: NDArray[np.int64]) -> Layout:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -68,3 +68,4 @@ class Graph:
     constants: Mapping[str, NDArray[np.generic]]
     nodes: tuple[Node, ...]
     sha256: str
+    views: Mapping[str, tuple[Tensor, tuple[int, ...]]] = field(default_factory=dict)

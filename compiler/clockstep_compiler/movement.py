@@ -262,10 +262,11 @@ class Mover:
             group = parts[start : start + size]
             taken = place.copy.slices | (joined.slices if joined else frozenset())
             origins: list[Origin] = []
+            turn = s.turn  # copies that the rows need are kernels, too
             for part in group:
                 rows = self._part_rows(step, part, chip, taken)
                 taken |= rows.copy.slices
-                side, plane = s.plan.planes[(s.turn + len(origins)) % len(s.plan.planes)]
+                side, plane = s.plan.planes[(turn + len(origins)) % len(s.plan.planes)]
                 array = self._chooser(chip, side, plane, part.lanes)
                 depth = s.storage.lanes_of(step.sources[part.source], part.tile)
                 origins.append(FromMxm(replace(rows, byte=byte), Type.I8, depth, array))

@@ -1,7 +1,7 @@
 """The compiler: its stages in order, and the search for the number of chips.
 
-import -> lower -> split -> (partition, schedule on n chips, until it fits) -> emit. Each stage
-takes and returns frozen data; the reasons for the order are in `ORDER`.
+import -> lay out -> lower -> split -> (partition, schedule on n chips, until it fits) -> emit. Each
+stage takes and returns frozen data; the reasons for the order are in `ORDER`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clockstep_compiler.driver import Schedule, schedule
+from clockstep_compiler.channel_rules import RULES
+from clockstep_compiler.channels import channels_last
+from clockstep_compiler.driver import TALL, Schedule, schedule
 from clockstep_compiler.emit import emit
 from clockstep_compiler.facts import facts, instruction_bytes_of
 from clockstep_compiler.floorplan import Floorplan
@@ -28,7 +30,8 @@ from clockstep_isa.program import Program
 __all__ = ["ORDER", "Check", "Problem", "check_model", "compile_graph", "compile_model"]
 
 ORDER = (
-    ("import", "lower", "lowering needs static shapes and constants"),
+    ("import", "lay out", "what may be moved is known once shapes and indices are"),
+    ("lay out", "lower", "lowering takes every tensor as it lies: its last axis along the lanes"),
     ("lower", "split", "only a lowered expression shows how many ALUs and slices it takes"),
     ("split", "partition", "a split step is a step of its own, with groups of its own"),
     ("partition", "schedule", "blocks are made where their weights are"),
@@ -70,6 +73,7 @@ def compile_model(model: Model, machine: Machine, options: Options) -> Program:
 def compile_graph(graph: Graph, machine: Machine, options: Options) -> Program:
     """`compile_model` from where the frontend ends."""
     plan = Floorplan(machine)
+    graph = channels_last(graph, RULES)
     lowered = split(plan, lower(graph, options))
     if options.chips is not None:
         done = _exactly(plan, lowered, options)
@@ -82,7 +86,7 @@ def check_model(model: Model, machine: Machine, options: Options) -> Check:
     """Everything that keeps a model from compiling, without stopping at the first."""
     _check_options(machine, options)
     try:
-        graph = import_model(model, options)
+        graph = channels_last(import_model(model, options), RULES)
         lowered = split(Floorplan(machine), lower(graph, options))
     except UnsupportedModel as error:
         return Check(False, tuple(_problem(d) for d in error.diagnostics), None)
@@ -118,12 +122,15 @@ def _check_options(machine: Machine, options: Options) -> None:
 
 
 def _attempt(plan: Floorplan, lowered: Lowered, chips: int, effort: str) -> Schedule:
-    """A schedule on exactly `chips`, with less and less room kept free of weights."""
+    """A schedule on exactly `chips`, with less and less room kept free of weights.
+
+    At last in blocks of more rows: sources that one wave reads then lie in fewer slices.
+    """
     words = plan.machine.words_per_slice
     failure: NoRoom | None = None
-    for reserve in (words // 4, words // 16, 0):
+    for reserve, trial in ((words // 4, 0), (words // 16, 0), (0, 0), (words // 16, TALL)):
         try:
-            done = schedule(plan, lowered, chips, effort, reserve)
+            done = schedule(plan, lowered, chips, effort, reserve, trial)
             _instructions_fit(plan, done)
         except NoRoom as error:
             failure = failure or error

@@ -1,0 +1,195 @@
+"""Which operators want channels last, and which follow their input into that order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from clockstep_compiler.channels import Layout, Rule, order
+from clockstep_compiler.graph import Node
+
+__all__ = ["RULES"]
+
+_IMAGES = (
+    *("Conv", "ConvInteger", "QLinearConv", "ConvTranspose"),
+    *("AveragePool", "LpPool", "MaxPool"),
+)
+
+_GLOBAL = {
+    "GlobalAveragePool": "AveragePool",
+    "GlobalLpPool": "LpPool",
+    "GlobalMaxPool": "MaxPool",
+}
+
+_POINTWISE = (
+    *("Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitShift"),
+    *("BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast", "Ceil", "Celu", "Clip"),
+    *("Cos", "Cosh", "Div", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater"),
+    *("GreaterOrEqual", "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Less"),
+    *("LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or"),
+    *("PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin"),
+    *("Sinh", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tan", "Tanh"),
+    *("ThresholdedRelu", "Where", "Xor"),
+)
+
+_ALONG = ("DequantizeLinear", "QuantizeLinear")
+
+_REDUCTIONS = (
+    *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean"),
+    *("ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"),
+)
+
+
+def _image(state: Layout, node: Node) -> bool:
+    """Operators on images: their first input and output have channels last."""
+    if len(state.shape(node.inputs[0])) < 3:
+        return False
+    rest = tuple(state.plain(name) for name in node.inputs[1:])
+    inputs = (state.twin(node.inputs[0]), *rest)
+    made = state.new_twin(node.outputs[0]).name
+    state.emit(replace(node, inputs=inputs, outputs=(made, *node.outputs[1:])))
+    return True
+
+
+def _global(state: Layout, node: Node) -> bool:
+    """Pooling of everything, with a kernel as large as the image."""
+    spatial = state.shape(node.inputs[0])[2:]
+    if not spatial:
+        return False
+    attributes = {**node.attributes, "kernel_shape": spatial}
+    return _image(state, replace(node, op=_GLOBAL[node.op], attributes=attributes))
+
+
+def _follows(state: Layout, names: tuple[str, ...], rank: int) -> bool:
+    """Whether some operand is an image, and all others can be brought into its order."""
+    if not any(state.is_image(name) for name in names):
+        return False
+    ranks = (len(state.shape(name)) for name in names if name and name not in state.constants)
+    return all(r == rank for r in ranks)
+
+
+def _pointwise(state: Layout, node: Node) -> bool:
+    """Element by element, operands broadcast."""
+    rank = len(state.shape(node.outputs[0]))
+    if len(node.outputs) != 1 or not _follows(state, node.inputs, rank):
+        return False
+    inputs = tuple(_broadcast(state, name, rank) if name else "" for name in node.inputs)
+    state.emit(replace(node, inputs=inputs, outputs=(state.new_twin(node.outputs[0]).name,)))
+    return True
+
+
+def _broadcast(state: Layout, name: str, rank: int) -> str:
+    """An operand with channels last; a constant of fewer axes gets those that broadcasting adds."""
+    shape = state.shape(name)
+    if name not in state.constants or len(shape) == rank:
+        return state.twin(name)
+    if not shape:
+        return name
+    full = state.constants[name].reshape((1,) * (rank - len(shape)) + shape)
+    array = np.ascontiguousarray(full.transpose(order(rank)))
+    return state.new_constant(f"{name}.last", array, state.tensors[name].dtype)
+
+
+def _along(state: Layout, node: Node) -> bool:
+    """Element by element, with a vector of parameters along an axis."""
+    rank = len(state.shape(node.outputs[0]))
+    if not state.is_image(node.inputs[0]) or node.attributes.get("block_size", 0):
+        return False
+    axis = int(node.attributes.get("axis", 1)) % rank
+    attributes = {**node.attributes, "axis": order(rank).index(axis)}
+    inputs = (state.twin(node.inputs[0]), *(state.plain(name) for name in node.inputs[1:]))
+    outputs = (state.new_twin(node.outputs[0]).name,)
+    state.emit(replace(node, inputs=inputs, outputs=outputs, attributes=attributes))
+    return True
+
+
+def _normalization(state: Layout, node: Node) -> bool:
+    """BatchNormalization with constant parameters: a factor and a term for each channel."""
+    x, out = node.inputs[0], node.outputs[0]
+    found = [state.constants.get(name) for name in node.inputs[1:5]]
+    parameters = [p.astype(np.float64) for p in found if p is not None]
+    training = node.attributes.get("training_mode", 0) or not node.attributes.get("spatial", 1)
+    if not state.is_image(x) or training or len(parameters) != 4 or len(node.outputs) != 1:
+        return False
+    scale, bias, mean, var = parameters
+    with np.errstate(all="ignore"):
+        factor = scale / np.sqrt(var + float(node.attributes.get("epsilon", 1e-5)))
+        term = bias - mean * factor
+    tensor = state.tensors[out]
+    dtype = tensor.dtype
+    names = [
+        state.new_constant(f"{out}.{what}", array.astype(np.float32), dtype)
+        for what, array in (("factor", factor), ("term", term))
+    ]
+    source = state.twin(x)
+    scaled = state.new_tensor(f"{out}.scaled", state.shape(source), dtype).name
+    made = state.new_twin(out).name
+    title = state.title(f"{node.name}.factor")
+    state.emit(Node(title, "Mul", "", node.opset, (source, names[0]), (scaled,), {}))
+    state.emit(Node(node.name, "Add", "", node.opset, (scaled, names[1]), (made,), {}))
+    return True
+
+
+def _reduction(state: Layout, node: Node) -> bool:
+    """Over axes that are known; what is left keeps its order, or is an image."""
+    x = node.inputs[0]
+    given = node.inputs[1] if len(node.inputs) > 1 else ""
+    if not state.is_image(x) or (given and given not in state.constants):
+        return False
+    rank = len(state.shape(x))
+    axes = state.constants[given] if given else node.attributes.get("axes", ())
+    chosen = [int(a) % rank for a in np.asarray(axes, np.int64).ravel()] or list(range(rank))
+    if not len(np.ravel(axes)) and node.attributes.get("noop_with_empty_axes", 0):
+        return False
+    places = order(rank)
+    kept = [a for a in places if a not in chosen]
+    out = node.outputs[0]
+    if node.attributes.get("keepdims", 1):
+        target = state.new_twin(out).name
+    elif kept == sorted(kept):
+        target = out
+    else:
+        return False
+    mapped = sorted(places.index(a) for a in chosen)
+    inputs: tuple[str, ...] = (state.twin(x),)
+    attributes = dict(node.attributes)
+    if given:
+        name = state.new_constant(f"{out}.axes", np.array(mapped, np.int64), "int64")
+        inputs = (*inputs, name)
+    else:
+        attributes["axes"] = tuple(mapped)
+    state.emit(replace(node, inputs=inputs, outputs=(target,), attributes=attributes))
+    return True
+
+
+def _move(state: Layout, node: Node) -> bool:
+    """Elements moved, straight from where they are."""
+    if not any(state.is_image(name) for name in node.inputs):
+        return False
+    state.take_in(node, node.attributes["index"], node.attributes["fill"])
+    return True
+
+
+def _renamed(state: Layout, node: Node) -> bool:
+    """The same elements under another shape."""
+    if not state.is_image(node.inputs[0]):
+        return False
+    shape = state.shape(node.outputs[0])
+    index = np.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape)
+    state.take_in(replace(node, inputs=node.inputs[:1]), index, 0)
+    return True
+
+
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(_IMAGES, _image),
+    **dict.fromkeys(_GLOBAL, _global),
+    **dict.fromkeys(_POINTWISE, _pointwise),
+    **dict.fromkeys(_ALONG, _along),
+    **dict.fromkeys(_REDUCTIONS, _reduction),
+    **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), _renamed),
+    "BatchNormalization": _normalization,
+    "Move": _move,
+}
+"""By operator; everything else has its operands in ONNX's order."""

@@ -1,0 +1,193 @@
+"""Pooling: windows combined by the VXM, one spatial axis after the other.
+
+A maximum may see a pixel twice, so a tap that falls on the border takes a pixel of the same window
+that does not; sums have a border of zeros. Averages divide by the number of pixels that count,
+which is known for every output pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_compiler.expr import Expr, Leaf, Op, binary, cast, mul, unary
+from clockstep_compiler.graph import Node
+from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
+from clockstep_compiler.lowering.reduce import root
+from clockstep_compiler.lowering.windows import Grid, Window, bordered, window_of
+from clockstep_compiler.steps import Compute, Value
+from clockstep_isa.diagnostics import UnsupportedModel
+from clockstep_isa.table import Type
+
+__all__: list[str] = []
+
+_FAN = 4
+"""Taps that one step combines: more would not fit the ALUs of a small machine."""
+
+Places = NDArray[np.int64]
+Map = Callable[[Expr], Expr]
+
+
+def _window(state: Lowering, node: Node) -> Window:
+    image, result = state.shape(node.inputs[0]), state.shape(node.outputs[0])
+    if len(image) < 3:
+        raise UnsupportedModel("unsupported-form", f"an image of shape {list(image)}")
+    kernel = tuple(int(k) for k in node.attributes.get("kernel_shape") or ())
+    return window_of(node, image, result, kernel)
+
+
+def _inside(window: Window, axis: int, padded: bool = False) -> NDArray[np.bool_]:
+    """Of every tap [kernel, outputs] along an axis, whether it is on the image or its padding."""
+    low = -window.before[axis] if padded else 0
+    high = window.sizes[axis] + (window.after[axis] if padded else 0)
+    at = np.stack([window.coordinates(axis, k) for k in range(window.kernel[axis])])
+    found: NDArray[np.bool_] = (at >= low) & (at < high)
+    if not found.any(axis=0).all():
+        raise UnsupportedModel("unsupported-form", "a window has no pixel that counts")
+    return found
+
+
+def _clamped(window: Window, axis: int) -> list[Places]:
+    """Where taps fall along an axis, those outside on a tap of the same window that is inside."""
+    at = np.stack([window.coordinates(axis, k) for k in range(window.kernel[axis])])
+    inside = _inside(window, axis)
+    low = np.where(inside, at, at.max() + 1).min(axis=0)
+    high = np.where(inside, at, at.min() - 1).max(axis=0)
+    return list(np.clip(at, low, high))
+
+
+def _slid(state: Lowering, node: Node, window: Window, name: str, before: Map) -> Expr:
+    """The windows of the image combined by "max" or "add", the last axis first.
+
+    `before` is applied to every element of the image.
+    """
+    image = state.store(node.inputs[0])
+    sizes, expr = list(window.sizes), before(Leaf(image, None))
+    for axis in reversed(range(len(sizes))):
+        if (window.kernel[axis], window.strides[axis], sizes[axis]) == (1, 1, window.outputs[axis]):
+            continue
+        if not isinstance(expr, Leaf):
+            image, before = _held(state, expr, image), _same
+        parts = _leaves(state, image, window, axis, sizes, clamped=name == "max")
+        expr = _combined(state, name, [before(part) for part in parts], image)
+        before, sizes[axis] = _same, window.outputs[axis]
+    return expr
+
+
+def _leaves(
+    state: Lowering, image: Value, window: Window, axis: int, sizes: Sequence[int], *, clamped: bool
+) -> list[Leaf]:
+    """The image under every tap along one axis; `sizes` are those of the image so far."""
+    rank = len(sizes)
+    taps = (
+        _clamped(window, axis)
+        if clamped
+        else [window.coordinates(axis, k) for k in range(window.kernel[axis])]
+    )
+    low, high = [0] * rank, [0] * rank
+    low[axis] = max(0, -int(min(at.min() for at in taps)))
+    high[axis] = max(0, int(max(at.max() for at in taps)) - sizes[axis] + 1)
+    grid = Grid(window.batch, tuple(sizes), tuple(low), tuple(high))
+    image = bordered(state, image, grid)
+    others = [np.arange(size) for size in sizes]
+    return [
+        Leaf(image, grid.under([at if i == axis else c for i, c in enumerate(others)]))
+        for at in taps
+    ]
+
+
+def _combined(state: Lowering, name: str, parts: Sequence[Expr], image: Value) -> Expr:
+    """All parts combined, a few of them in a step."""
+    level = list(parts)
+    while len(level) > _FAN:
+        groups = [level[i : i + _FAN] for i in range(0, len(level), _FAN)]
+        level = [Leaf(_held(state, _chain(name, group), image), None) for group in groups]
+    return _chain(name, level)
+
+
+def _chain(name: str, parts: Sequence[Expr]) -> Expr:
+    result = parts[0]
+    for part in parts[1:]:
+        result = binary(name, result, part)
+    return result
+
+
+def _held(state: Lowering, expr: Expr, image: Value) -> Value:
+    """An expression over rows of an image, stored in its own type."""
+    rows = _rows(expr)
+    value = state.new_value(image.name, rows, image.columns, expr.out)
+    state.steps.append(Compute(value, expr, (state.node,), (rows, image.columns)))
+    return value
+
+
+def _rows(expr: Expr) -> int:
+    """The rows of an expression, which all of its leaves have."""
+    if isinstance(expr, Leaf):
+        return expr.value.rows if expr.index is None else len(expr.index)
+    assert isinstance(expr, Op)
+    return _rows(expr.args[0])
+
+
+def _same(expr: Expr) -> Expr:
+    return expr
+
+
+def _wide(expr: Expr) -> Expr:
+    return cast(expr, Type.F32)
+
+
+# -- the operators ------------------------------------------------------------------------------
+
+
+@lowers("MaxPool")
+def _lower_max(state: Lowering, node: Node) -> None:
+    x, out = node.inputs[0], node.outputs[0]
+    if len(node.outputs) > 1 and node.outputs[1]:
+        raise UnsupportedModel("unsupported-form", "the indices of the maxima are not computed")
+    result = _slid(state, node, _window(state, node), "max", _same)
+    if state.dtype(x) in FLOATS:
+        state.define(out, _wide(result))
+    else:
+        state.define(out, result, narrow=True)
+
+
+def _needs_floats(state: Lowering, node: Node) -> None:
+    if state.dtype(node.inputs[0]) not in FLOATS:
+        raise UnsupportedModel("element-type", f"{node.op} of {state.dtype(node.inputs[0])}")
+
+
+@lowers("AveragePool")
+def _lower_average(state: Lowering, node: Node) -> None:
+    _needs_floats(state, node)
+    window = _window(state, node)
+    total = _slid(state, node, window, "add", _wide)
+    padded = bool(node.attributes.get("count_include_pad", 0))
+    counts = np.ones((1,) * (len(window.sizes) + 2))
+    for axis in range(len(window.sizes)):
+        along = _inside(window, axis, padded).sum(axis=0)
+        shape = [-1 if i == axis + 1 else 1 for i in range(counts.ndim)]
+        counts = counts * along.reshape(shape)
+    alike = counts.min() == counts.max()
+    state.define(node.outputs[0], mul(total, 1 / (counts.flat[0] if alike else counts)))
+
+
+@lowers("LpPool")
+def _lower_lp(state: Lowering, node: Node) -> None:
+    """(sum |x|**p) ** (1 / p)."""
+    _needs_floats(state, node)
+    p = float(node.attributes.get("p", 2))
+    if p not in (1, 2):
+        raise UnsupportedModel("unsupported-form", f"LpPool of p = {p:g}", help="p may be 1 or 2")
+    before = _magnitude if p == 1 else _square
+    total = _slid(state, node, _window(state, node), "add", before)
+    state.define(node.outputs[0], total if p == 1 else root(total))
+
+
+def _magnitude(expr: Expr) -> Expr:
+    return unary("abs", _wide(expr))
+
+
+def _square(expr: Expr) -> Expr:
+    return binary("mul", _wide(expr), _wide(expr))
