@@ -60,7 +60,7 @@ def _made(op: str, attributes: Mapping[str, object], arrays: list[Array]) -> Arr
         assert isinstance(fill, bool | int | float)
         return apply_move(index, fill, arrays, arrays[0].dtype)
     if op == "Neg":
-        return np.negative(arrays[0])  # type: ignore[call-overload, no-any-return]
+        return np.negative(arrays[0])
     assert op == "Identity"
     return arrays[0]
 
