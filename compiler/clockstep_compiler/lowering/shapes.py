@@ -16,10 +16,13 @@ __all__: list[str] = []
 @lowers("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def _reshape(state: Lowering, node: Node) -> None:
     """The same elements in row-major order under another shape."""
-    out = node.outputs[0]
+    _rename(state, node.outputs[0], state.store(node.inputs[0]))
+
+
+def _rename(state: Lowering, out: str, value: Value) -> None:
+    """`out` has the elements of `value` in their order."""
     shape = state.shape(out)
     rows, columns = matrix_shape(shape)
-    value = state.store(node.inputs[0])
     if (value.rows, value.columns) == (rows, columns) or 0 in shape:
         state.define_value(out, value)
     elif value.origin == "input" and value.axes == tuple(sorted(value.axes)):
@@ -47,6 +50,11 @@ def _move(state: Lowering, node: Node) -> None:
     fill = stored_elements(np.asarray(node.attributes["fill"]), state.dtype(out), kind)
     if not index.size:
         state.define_value(out, state.constant_value(out, np.zeros(index.shape, fill.dtype)))
+        return
+    if len(sources) == 1 and np.array_equal(
+        index.ravel(), np.arange(sources[0].rows * sources[0].columns)
+    ):
+        _rename(state, out, sources[0])
         return
     if fill.tobytes().strip(b"\0") and (index < 0).any():
         # Zero bits cost nothing; any other fill is one more source.
