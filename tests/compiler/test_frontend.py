@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from clockstep_compiler.frontend import import_model, unsupported_nodes
 from clockstep_compiler.graph import Graph
 from clockstep_compiler.options import Options
+from clockstep_isa.diagnostics import MalformedFile
 from tests.support.models import (
     ACTIVATIONS,
     batched_matmul,
@@ -158,6 +159,37 @@ def test_dimensions_are_bound_by_name_and_by_shape() -> None:
     by_shape = import_model(model, Options(shapes={"x": (3, 2, 3, 4)}))
     assert by_name.sha256 == by_shape.sha256
     assert by_name.tensors["y"].shape == (3, 2, 5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "int32", "int64"])
+@pytest.mark.parametrize("bounds", [(1, 9, 3), (1, 10, 3), (7, -2, -3), (0, 0, 1), (3, 0, 1)])
+def test_a_range_of_constants_is_one(dtype: str, bounds: tuple[int, int, int]) -> None:
+    half = 0.5 if dtype.startswith("float") else 1
+    constants = {k: np.array(v * half, dtype) for k, v in zip("sld", bounds, strict=True)}
+    node = helper.make_node("Range", ["s", "l", "d"], ["y"])
+    model = build([node], {}, {"y": (dtype, ["n"])}, constants)
+    (wanted,) = ReferenceEvaluator(model).run(None, {})
+    for shape in ((), (1,)):
+        given = {k: v.reshape(shape) for k, v in constants.items()}
+        graph = import_model(_unchecked(node, dtype, given), Options())
+        assert graph.constants["y"].dtype == wanted.dtype
+        assert np.array_equal(graph.constants["y"], wanted)
+
+
+def test_a_range_without_end() -> None:
+    node = helper.make_node("Range", ["s", "l", "d"], ["y"], "r")
+    for bounds in ((0.0, 1.0, 0.0), (0.0, np.inf, 1.0), (np.nan, 1.0, 1.0)):
+        constants = {k: np.array(v, np.float32) for k, v in zip("sld", bounds, strict=True)}
+        with pytest.raises(MalformedFile, match="is no range"):
+            import_model(_unchecked(node, "float32", constants), Options())
+
+
+def _unchecked(node: NodeProto, dtype: str, constants: dict[str, NDArray]) -> ModelProto:
+    elem = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    out = helper.make_tensor_value_info("y", elem, ["n"])
+    kept = [numpy_helper.from_array(v, k) for k, v in constants.items()]
+    graph = helper.make_graph([node], "test", [], [out], kept)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
 def test_shape_arithmetic_folds_away() -> None:

@@ -5,6 +5,7 @@ To rewrite one more operator away, write a function here and add its row to `REW
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -90,11 +91,33 @@ def _size(walk: Walk, step: Step) -> bool:
     return True
 
 
+_RANGE_ELEMENTS = 1 << 20
+"""A longer range is no index or position: it is judged as an operator like any other."""
+
+
+def _range(walk: Walk, step: Step) -> bool:
+    """Constant bounds, of any shape with one element: exporters, and ONNX's own bodies, use [1]."""
+    bounds = [walk.constants.get(name) for name in step.node.input]
+    found = [bound.item() for bound in bounds if bound is not None and bound.size == 1]
+    if len(found) != 3 or bounds[0] is None:
+        return False
+    start, limit, delta = found
+    if not delta or not all(map(math.isfinite, found)):
+        raise Mismatch(f"start {start}, limit {limit}, delta {delta} is no range")
+    steps = (limit - start) / delta
+    if steps > _RANGE_ELEMENTS:
+        return False
+    values = start + np.arange(max(0, math.ceil(steps))) * delta
+    walk.add_constant(step.node.output[0], values.astype(bounds[0].dtype))
+    return True
+
+
 REWRITES: Mapping[str, Rewrite] = {
     "Constant": _constant,
     "Dropout": _dropout,
     "Identity": _identity,
     "If": _if,
+    "Range": _range,
     "Shape": _shape,
     "Size": _size,
 }
