@@ -258,8 +258,9 @@ def _check_queues(arrays: _Arrays, machine: Machine, chips: int, notes: int, whe
 
 def _image(arrays: _Arrays, machine: Machine, chips: int, weights: bool, where: str) -> Image:
     regions, data = arrays["regions"], arrays["image"]
-    problem = region_problem(regions, machine, chips)
-    if problem is None and len(data) != (int(regions[:, 3].sum()) if weights else 0):
+    found = region_problem(regions, machine, chips)
+    problem = found[1] if found else ""
+    if not problem and len(data) != (int(regions[:, 3].sum()) if weights else 0):
         problem = "image regions do not add up to the words of the image"
     if problem:
         raise MalformedFile("program-image", problem, where=where)

@@ -48,7 +48,7 @@ class Directive:
 
 @dataclass(slots=True)
 class Header:
-    """What the directives say. `regions` and `blocks` become the `Image`."""
+    """What the directives say. `regions`, each queue, address and words, become the `Image`."""
 
     machine: Machine
     chips: int = 1
@@ -59,22 +59,31 @@ class Header:
     outputs: list[Binding] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
     weights: bool = True
-    regions: list[tuple[int, int, int, int]] = field(default_factory=list)
+    regions: list[tuple[int, int, int]] = field(default_factory=list)
     blocks: list[bytearray] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
+    _queues: dict[str, int] = field(default_factory=dict)
 
-    def image(self, where: str) -> Image:
+    def queue(self, name: str, where: str) -> int:
+        """As `queue_number`; every name is looked up once."""
+        if name not in self._queues:
+            self._queues[name] = queue_number(self.machine, self.chips, name, where)
+        return self._queues[name]
+
+    def image(self) -> Image:
         """The regions with their words; raises `MalformedFile` if any lacks or overlaps words."""
+        rows = np.array(self.regions, np.int64).reshape(-1, 3)
+        chip, queue = np.divmod(rows[:, 0], len(geometry(self.machine).queues))
+        regions = np.column_stack([chip, queue, rows[:, 1:]])
+        problem = region_problem(regions, self.machine, self.chips)
+        if problem:
+            raise MalformedFile("listing-image", problem[1], where=self.places[problem[0]])
         lanes = self.machine.vector
         for region, block, place in zip(self.regions, self.blocks, self.places, strict=True):
-            want = region[3] * lanes if self.weights else 0
+            want = region[2] * lanes if self.weights else 0
             if len(block) != want:
                 message = f"image has {len(block)} of {want} bytes"
                 raise MalformedFile("listing-image", message, where=place)
-        regions = np.array(self.regions, np.int64).reshape(-1, 4)
-        problem = region_problem(regions, self.machine, self.chips)
-        if problem:
-            raise MalformedFile("listing-image", problem, where=where)
         data = np.frombuffer(b"".join(self.blocks), np.uint8).reshape(-1, lanes)
         return Image(regions, data if self.weights else None)
 
@@ -232,13 +241,8 @@ def _data(header: Header, directive: Directive) -> None:
 def _region(header: Header, directive: Directive, parts: list[str]) -> None:
     if len(parts) != 3 or not all(_is_integer(part) for part in parts[1:]):
         raise _error(directive, "expected a queue, an address and a number of words")
-    number = queue_number(header.machine, header.chips, parts[0], directive.where)
-    chip, queue = divmod(number, len(geometry(header.machine).queues))
-    region = (chip, queue, int(parts[1]), int(parts[2]))
-    problem = region_problem(np.array([region], np.int64), header.machine, header.chips)
-    if problem:
-        raise _error(directive, problem)
-    header.regions.append(region)
+    queue = header.queue(parts[0], directive.where)
+    header.regions.append((queue, int(parts[1]), int(parts[2])))
     header.blocks.append(bytearray())
     header.places.append(directive.where)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from clockstep_isa.diagnostics import MalformedFile, UsageError, shown
 from clockstep_isa.listing_grammar import parse_instruction
-from clockstep_isa.listing_header import Directive, Header, queue_number, read_header
+from clockstep_isa.listing_header import Directive, Header, read_header
 from clockstep_isa.program import (
     ARGS,
     LAST_CYCLE,
@@ -90,7 +90,7 @@ def _program(header: Header, reader: _Reader, where: str) -> Program:
         machine=header.machine,
         chips=header.chips,
         code=code,
-        image=header.image(where),
+        image=header.image(),
         inputs=tuple(header.inputs),
         outputs=tuple(header.outputs),
         nodes=tuple(header.nodes),
@@ -115,7 +115,6 @@ class _Reader:
     args: list[list[int]] = field(default_factory=list)
     notes: dict[Note, int] = field(default_factory=dict)
     nodes: dict[str, int] = field(init=False)
-    _queues: dict[str, int] = field(default_factory=dict)
     _plans: dict[tuple[str, ...], tuple[int, list[int], _Plan]] = field(default_factory=dict)
     _texts: dict[str, int] = field(default_factory=dict)
 
@@ -128,10 +127,7 @@ class _Reader:
         if parts is None:
             _refuse_line(text, _place(self.where, line))
         cycle, queue, instruction, repeat, interval, note = parts
-        if queue not in self._queues:
-            self._queues[queue] = queue_number(
-                self.header.machine, self.header.chips, queue, _place(self.where, line)
-            )
+        number = self.header.queue(queue, _place(self.where, line))
         try:
             opcode, args = self._instruction(instruction)
             timing = (
@@ -144,7 +140,7 @@ class _Reader:
             found = error.diagnostic
             place = _place(self.where, line)
             raise MalformedFile(found.code, found.message, where=place, help=found.help) from None
-        self.rows.append((self._queues[queue], opcode, *timing, index))
+        self.rows.append((number, opcode, *timing, index))
         self.args.append(args)
 
     def _instruction(self, text: str) -> tuple[int, list[int]]:

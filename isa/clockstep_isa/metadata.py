@@ -259,8 +259,10 @@ def _piece_problem(layout: Layout, machine: Machine, chips: int) -> str | None:
     return None
 
 
-def region_problem(regions: NDArray[np.int64], machine: Machine, chips: int) -> str | None:
-    """The first thing that is impossible about the regions of an image, or None."""
+def region_problem(
+    regions: NDArray[np.int64], machine: Machine, chips: int
+) -> tuple[int, str] | None:
+    """The first thing that is impossible about the regions of an image, after its region."""
     memory = np.array([q.unit is Unit.MEM for q in geometry(machine).queues])
     words = machine.words_per_slice
     chip, queue, address, count = regions.T
@@ -274,12 +276,13 @@ def region_problem(regions: NDArray[np.int64], machine: Machine, chips: int) -> 
     )
     for wrong, message in checks:
         if wrong.any():
-            return f"image region {int(wrong.argmax())} {message}"
+            at = int(wrong.argmax())
+            return at, f"image region {at} {message}"
     order = np.lexsort((address, queue, chip))
     one, two = order[:-1], order[1:]
     same = (chip[one] == chip[two]) & (queue[one] == queue[two])
     overlap = same & (address[one] + count[one] > address[two])
     if overlap.any():
-        at = int(overlap.argmax())
-        return f"image regions {int(one[at])} and {int(two[at])} overlap"
+        pair = int(overlap.argmax())
+        return int(two[pair]), f"image regions {int(one[pair])} and {int(two[pair])} overlap"
     return None

@@ -266,8 +266,9 @@ def test_bindings_that_are_refused(change: dict[str, object], message: str) -> N
 
 def test_overlapping_regions_are_refused() -> None:
     words = ".word c0.mem.W0 7 = 01\n.word c0.mem.W0 7 = 02\n"
-    with pytest.raises(MalformedFile, match="image regions 0 and 1 overlap"):
+    with pytest.raises(MalformedFile, match="image regions 0 and 1 overlap") as caught:
         parse_listing(HEAD + words)
+    assert "line 4" in caught.value.diagnostic.where
 
 
 def test_errors_do_not_depend_on_earlier_lines() -> None:
