@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from clockstep_compiler.expr import Const, Expr, Leaf, add, binary, cast, mul, unary
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise import attribute, combine
+from clockstep_compiler.lowering.elementwise_quotient import square_root
 from clockstep_compiler.lowering.lower import Lowering, lowers, matrix_shape
 from clockstep_compiler.lowering.reduce import (
     Stored,
     hold,
+    kept,
     over,
     reduced,
     relaid,
     reshaped,
-    root,
     source,
 )
 from clockstep_compiler.lowering.softmax import reciprocal
@@ -46,15 +47,11 @@ def _square(a: Expr) -> Expr:
     return binary("mul", wide, wide)
 
 
-def _kept(shape: Shape, axes: Sequence[int]) -> Shape:
-    return tuple(1 if i in axes else d for i, d in enumerate(shape))
-
-
 def _deviations(state: Lowering, x: Stored, axes: Sequence[int]) -> tuple[Stored, Stored]:
     """Every element less the mean over axes, in f32, and the means."""
     count = math.prod(x.shape[axis] for axis in axes)
     total = reduced(state, x, axes, "add", before=_wide, after=lambda a: mul(a, 1 / count))
-    mean = hold(state, total, _kept(x.shape, axes))
+    mean = hold(state, total, kept(x.shape, axes))
     element = _wide(over(state, x, x.shape))
     difference = binary("sub", element, over(state, mean, x.shape))
     return hold(state, difference, x.shape), mean
@@ -68,7 +65,7 @@ def _factors(state: Lowering, x: Stored, axes: Sequence[int], epsilon: float) ->
         return unary("rsqrt", add(mul(total, 1 / count), epsilon))
 
     found = reduced(state, x, axes, "add", before=_square, after=inverse)
-    return hold(state, found, _kept(x.shape, axes))
+    return hold(state, found, kept(x.shape, axes))
 
 
 def _product(state: Lowering, x: Stored, factor: Stored) -> Expr:
@@ -140,10 +137,10 @@ def _mean_variance(state: Lowering, node: Node) -> None:
     x, _ = _deviations(state, source(state, node.inputs[0]), axes)
 
     def inverse(total: Expr) -> Expr:
-        return reciprocal(add(root(mul(total, 1 / count)), 1e-9))
+        return reciprocal(add(square_root(mul(total, 1 / count)), 1e-9))
 
     found = reduced(state, x, axes, "add", before=_square, after=inverse)
-    factor = hold(state, found, _kept(shape, axes))
+    factor = hold(state, found, kept(shape, axes))
     state.define(out, _product(state, x, factor))
 
 
@@ -165,7 +162,7 @@ def _norm(state: Lowering, node: Node) -> None:
 
     before = _square if p == 2 else lambda a: unary("abs", _wide(a))
     found = reduced(state, x, (axis,), "add", before=before, after=inverse)
-    factor = hold(state, found, _kept(shape, (axis,)))
+    factor = hold(state, found, kept(shape, (axis,)))
     state.define(out, _product(state, x, factor))
 
 

@@ -16,21 +16,27 @@ import numpy as np
 
 from clockstep_compiler.expr import Const, Expr, Leaf, binary, mul, unary
 from clockstep_compiler.graph import Node
+from clockstep_compiler.lowering.elementwise_exponential import logarithm
+from clockstep_compiler.lowering.elementwise_quotient import square_root
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers, matrix_shape
 from clockstep_compiler.steps import Compute, Relayout, Transpose, Value
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
 __all__ = [
+    "INTEGERS",
+    "Along",
     "Stored",
+    "along",
     "axes_of",
     "fold_rows",
     "hold",
+    "kept",
     "over",
     "reduced",
+    "refuse_types",
     "relaid",
     "reshaped",
-    "root",
     "source",
     "transposed",
 ]
@@ -80,6 +86,11 @@ def hold(state: Lowering, expr: Expr, shape: Shape) -> Stored:
     return Stored(value, shape)
 
 
+def kept(shape: Shape, axes: Sequence[int]) -> Shape:
+    """A shape with 1 in place of each axis."""
+    return tuple(1 if i in axes else d for i, d in enumerate(shape))
+
+
 def over(state: Lowering, stored: Stored, shape: Shape) -> Leaf:
     """A stored tensor broadcast to `shape`."""
     return state.broadcast(stored.value, stored.shape, shape)
@@ -112,6 +123,30 @@ def transposed(state: Lowering, value: Value) -> Value:
         state.steps.append(Transpose(out, value, 1, (state.node,)))
         state.views[key] = out
     return state.views[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Along:
+    """A matrix in which an axis runs over rows [outer, n, inner]; `turned` if it is a transpose."""
+
+    value: Value
+    view: tuple[int, int, int]
+    turned: bool
+
+    def back(self, state: Lowering, value: Value) -> Value:
+        """A matrix of the same rows as one of the tensor's own."""
+        return transposed(state, value) if self.turned else value
+
+
+def along(state: Lowering, stored: Stored, axis: int) -> Along:
+    """A tensor with one axis over rows."""
+    shape, value = stored.shape, stored.value
+    if axis < len(shape) - 1:
+        view = (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 : -1]))
+        return Along(value, view, False)
+    if value.columns == 1:
+        return Along(value, (value.rows, 1, 1), False)
+    return Along(transposed(state, value), (1, value.columns, 1), True)
 
 
 # -- the primitive ---------------------------------------------------------------------------------
@@ -189,8 +224,8 @@ def reduced(
     `before` is applied to every element and gives f32 or i32, `after` to every result. The result
     has 1 in place of each axis, or `shape`, which has as many elements. No axis has length 0.
     """
-    kept = tuple(1 if i in axes else d for i, d in enumerate(stored.shape))
-    shape = kept if shape is None else shape
+    own = kept(stored.shape, axes)
+    shape = own if shape is None else shape
     value, views = stored.value, _row_views(stored.shape, axes)
     turns = value.columns > 1 and len(stored.shape) - 1 in axes
     expr = before(Leaf(value, None))
@@ -200,11 +235,11 @@ def reduced(
             value = hold(state, expr, (view[0] * view[2], value.columns)).value
     if turns:
         value = transposed(state, value)
-        expr, kept = fold_rows(state, value, name, (1, value.rows, 1), before), (1, value.columns)
+        expr, own = fold_rows(state, value, name, (1, value.rows, 1), before), (1, value.columns)
     expr = after(expr)
-    if matrix_shape(kept) == matrix_shape(shape):
+    if matrix_shape(own) == matrix_shape(shape):
         return expr
-    return Leaf(relaid(state, hold(state, expr, kept).value, *matrix_shape(shape)), None)
+    return Leaf(relaid(state, hold(state, expr, own).value, *matrix_shape(shape)), None)
 
 
 def _row_views(shape: Shape, axes: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -222,8 +257,7 @@ def _row_views(shape: Shape, axes: Sequence[int]) -> list[tuple[int, int, int]]:
 
 # -- the operators ---------------------------------------------------------------------------------
 
-_INTEGERS = ("int8", "uint8", "int16", "uint16", "int32")
-_TINY, _HUGE = 2.0**-149, float(np.finfo(np.float32).max)
+INTEGERS = ("int8", "uint8", "int16", "uint16", "int32")
 
 
 def axes_of(state: Lowering, node: Node, rank: int) -> tuple[int, ...]:
@@ -244,19 +278,23 @@ def axes_of(state: Lowering, node: Node, rank: int) -> tuple[int, ...]:
     return tuple(sorted({int(axis) % rank for axis in axes}))
 
 
-def root(a: Expr) -> Expr:
-    """The square root of what is not negative: x / sqrt(x), within 2 ulp; of 0 and inf exact."""
-    bounded = binary("max", a, Const(np.asarray(_TINY), Type.F32))
-    bounded = binary("min", bounded, Const(np.asarray(_HUGE), Type.F32))
-    return binary("mul", a, unary("rsqrt", bounded))
-
-
 def _square(a: Expr) -> Expr:
     return binary("mul", a, a)
 
 
 def _magnitude(a: Expr) -> Expr:
     return unary("abs", a)
+
+
+def refuse_types(node: Node, dtype: str, integers: Sequence[str]) -> None:
+    """Refuse an operand that is neither a float nor of one of these integer types."""
+    if dtype in FLOATS or dtype in integers:
+        return
+    raise UnsupportedModel(
+        "integer-range" if dtype == "int64" and integers else "element-type",
+        f"{node.op} of {dtype} is not supported",
+        help="cast the operand to int32, or to float32",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,17 +305,18 @@ class _Reduction:
     empty: float
     before: Map = _same
     after: Map = _same
-    integers: tuple[str, ...] = _INTEGERS
+    integers: tuple[str, ...] = INTEGERS
 
 
 _REDUCTIONS = {
     "ReduceSum": _Reduction("add", 0.0),
     "ReduceMean": _Reduction("add", math.nan, integers=()),
     "ReduceProd": _Reduction("mul", 1.0),
-    "ReduceMax": _Reduction("max", -math.inf, integers=(*_INTEGERS, "bool", "int64")),
-    "ReduceMin": _Reduction("min", math.inf, integers=(*_INTEGERS, "bool", "int64")),
+    "ReduceMax": _Reduction("max", -math.inf, integers=(*INTEGERS, "bool", "int64")),
+    "ReduceMin": _Reduction("min", math.inf, integers=(*INTEGERS, "bool", "int64")),
     "ReduceL1": _Reduction("add", 0.0, _magnitude),
-    "ReduceL2": _Reduction("add", 0.0, _square, root, ()),
+    "ReduceL2": _Reduction("add", 0.0, _square, square_root, ()),
+    "ReduceLogSum": _Reduction("add", -math.inf, after=logarithm, integers=()),
     "ReduceSumSquare": _Reduction("add", 0.0, _square),
 }
 
@@ -286,12 +325,7 @@ _REDUCTIONS = {
 def _reduce(state: Lowering, node: Node) -> None:
     row, name, out = _REDUCTIONS[node.op], node.inputs[0], node.outputs[0]
     dtype = state.dtype(name)
-    if dtype not in (*FLOATS, *row.integers):
-        raise UnsupportedModel(
-            "integer-range" if dtype == "int64" and row.integers else "element-type",
-            f"{node.op} of {dtype} is not supported",
-            help="cast the operand to int32, or to float32",
-        )
+    refuse_types(node, dtype, row.integers)
     shape = state.shape(name)
     axes = axes_of(state, node, len(shape))
     count = math.prod(shape[axis] for axis in axes)

@@ -1,24 +1,34 @@
-"""Softmax and its like, along one axis."""
+"""Softmax and its like, along one axis or, for ReduceLogSumExp, over any."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from clockstep_compiler.expr import Const, Expr, binary, mul, unary
 from clockstep_compiler.graph import Node
+from clockstep_compiler.lowering.elementwise_bits import f32
+from clockstep_compiler.lowering.elementwise_exponential import logarithm
 from clockstep_compiler.lowering.lower import Lowering, lowers
-from clockstep_compiler.lowering.reduce import Stored, hold, over, reduced, source
+from clockstep_compiler.lowering.reduce import (
+    Stored,
+    axes_of,
+    hold,
+    kept,
+    over,
+    reduced,
+    refuse_types,
+    reshaped,
+    source,
+)
 from clockstep_isa.table import Type
 
-__all__ = ["exponential", "reciprocal"]
+__all__ = ["reciprocal"]
 
-
-def exponential(a: Expr) -> Expr:
-    """e**a as a power of two: within |a| 2**-24 + 2**-23, relatively."""
-    return unary("exp2", mul(a, 1 / math.log(2)))
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def reciprocal(a: Expr) -> Expr:
@@ -29,28 +39,37 @@ def reciprocal(a: Expr) -> Expr:
 
 @dataclass(frozen=True, slots=True)
 class _Exponentials:
-    """Every element less the greatest of its row, and e to that power."""
+    """The greatest over the axes, every element less that, and e to that power."""
 
+    greatest: Stored
     shifted: Stored
     powers: Stored
 
 
-def _exponentials(state: Lowering, x: Stored, dtype: str, axis: int) -> _Exponentials:
+def _exponentials(
+    state: Lowering, name: str, axes: Sequence[int], finite: bool = False
+) -> _Exponentials:
+    """`finite`: an infinite greatest is replaced by the largest number.
+
+    Powers have a relative error of |x - max| 2**-24 + 2**-23.
+    """
+    x, dtype = source(state, name), state.dtype(name)
+
     def widen(a: Expr) -> Expr:
         return state.widen(a, dtype)
 
-    greatest = hold(state, reduced(state, x, (axis,), "max", before=widen), _kept(x.shape, axis))
+    def bound(a: Expr) -> Expr:
+        return f32("max", f32("min", a, _LARGEST), -_LARGEST) if finite else a
+
+    found = reduced(state, x, axes, "max", before=widen, after=bound)
+    greatest = hold(state, found, kept(x.shape, axes))
     element = widen(over(state, x, x.shape))
     shifted = hold(state, binary("sub", element, over(state, greatest, x.shape)), x.shape)
-    powers = hold(state, exponential(over(state, shifted, x.shape)), x.shape)
-    return _Exponentials(shifted, powers)
+    powers = unary("exp2", mul(over(state, shifted, x.shape), 1 / math.log(2)))
+    return _Exponentials(greatest, shifted, hold(state, powers, x.shape))
 
 
-def _kept(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    return tuple(1 if i == axis else d for i, d in enumerate(shape))
-
-
-@lowers("Softmax")
+@lowers("Softmax", "LogSoftmax")
 def _softmax(state: Lowering, node: Node) -> None:
     """exp(x - max) / sum; a row of nothing but -inf gives NaN, as in onnxruntime."""
     name, out = node.inputs[0], node.outputs[0]
@@ -58,9 +77,33 @@ def _softmax(state: Lowering, node: Node) -> None:
     if 0 in shape:
         state.define(out, Const(np.zeros(()), Type.F32))
         return
-    axis = int(node.attributes.get("axis", -1)) % max(1, len(shape))
-    parts = _exponentials(state, source(state, name), state.dtype(name), axis)
-    inverse = reduced(state, parts.powers, (axis,), "add", after=reciprocal)
-    factor = hold(state, inverse, _kept(shape, axis))
-    power = over(state, parts.powers, shape)
-    state.define(out, binary("mul", power, over(state, factor, shape)))
+    axes = (int(node.attributes.get("axis", -1)) % max(1, len(shape)),)
+    parts = _exponentials(state, name, axes)
+    log = node.op == "LogSoftmax"
+    after = logarithm if log else reciprocal
+    found = reduced(state, parts.powers, axes, "add", after=after)
+    factor = over(state, hold(state, found, kept(shape, axes)), shape)
+    if log:
+        state.define(out, binary("sub", over(state, parts.shifted, shape), factor))
+    else:
+        state.define(out, binary("mul", over(state, parts.powers, shape), factor))
+
+
+@lowers("ReduceLogSumExp")
+def _log_sum_exp(state: Lowering, node: Node) -> None:
+    """max + log(sum(exp(x - max))), max being finite."""
+    name, out = node.inputs[0], node.outputs[0]
+    refuse_types(node, state.dtype(name), ())
+    shape = state.shape(name)
+    axes = axes_of(state, node, len(shape))
+    if 0 in shape:
+        state.define(out, Const(np.asarray(-np.inf), Type.F32))
+        return
+    parts = _exponentials(state, name, axes, finite=True)
+    own = kept(shape, axes)
+    total = hold(state, reduced(state, parts.powers, axes, "add", after=logarithm), own)
+    result = binary("add", over(state, total, own), over(state, parts.greatest, own))
+    state.define(
+        out,
+        over(state, reshaped(state, hold(state, result, own), state.shape(out)), state.shape(out)),
+    )

@@ -1,0 +1,135 @@
+"""TopK: the greatest is looked for k times, each time without those found before.
+
+Elements are compared as integers in the same order, so that nothing about them is lost: a float's
+bits, those below the sign inverted where it is negative.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from clockstep_compiler.expr import Const, Expr, Leaf
+from clockstep_compiler.graph import Node
+from clockstep_compiler.lowering.elementwise_bits import f32, i32, select
+from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
+from clockstep_compiler.lowering.quantized import constant_of
+from clockstep_compiler.lowering.reduce import (
+    INTEGERS,
+    Along,
+    along,
+    fold_rows,
+    hold,
+    refuse_types,
+    source,
+)
+from clockstep_compiler.steps import Move, Value
+from clockstep_isa.diagnostics import UnsupportedModel
+from clockstep_isa.table import Type
+
+__all__: list[str] = []
+
+_MOST = 64
+"""Every one of the k elements takes a pass over all."""
+_LEAST = -(2**31)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """The keys of the elements, and where they are: n, and the least key, once they were found."""
+
+    keys: Value
+    places: Value
+
+
+def _flipped(bits: Expr) -> Expr:
+    """The bits of a float as an integer of the same order, and back."""
+    return i32("xor", bits, i32("and", i32("neg", i32("lt", bits, 0)), 0x7FFFFFFF))
+
+
+def _key(state: Lowering, a: Expr, dtype: str, largest: bool) -> Expr:
+    wide = state.widen(a, dtype)
+    # -0 becomes 0, which it equals; NaN becomes the positive one, the greatest key.
+    key = _flipped(f32("add", wide, 0.0)) if dtype in FLOATS else wide
+    return key if largest else i32("xor", key, -1)
+
+
+def _element(key: Expr, dtype: str, largest: bool) -> Expr:
+    key = key if largest else i32("xor", key, -1)
+    return f32("mov", _flipped(key)) if dtype in FLOATS else key
+
+
+@lowers("TopK")
+def _top(state: Lowering, node: Node) -> None:
+    """The k greatest or least in order, and their indices; of equal ones the first."""
+    name, dtype = node.inputs[0], state.dtype(node.inputs[0])
+    refuse_types(node, dtype, (*INTEGERS, "int64"))
+    shape = state.shape(name)
+    k = int(constant_of(state, node, 1, "k").reshape(()).item())
+    outputs = (*node.outputs, "")[:2]
+    kinds = (Type.F32 if dtype in FLOATS else Type.I32, Type.I32)
+    if k == 0 or 0 in shape:
+        for out, kind in zip(outputs, kinds, strict=True):
+            if out:
+                state.define(out, Const(np.zeros(()), kind))
+        return
+    if k > _MOST:
+        raise UnsupportedModel("unsupported-form", f"k is {k}: at most {_MOST} is supported")
+    largest = bool(node.attributes.get("largest", 1))
+    x = along(state, source(state, name), int(node.attributes.get("axis", -1)) % len(shape))
+    found = _found(state, x, _start(state, x, dtype, largest), k)
+    for position, out in enumerate(outputs):
+        if not out:
+            continue
+        joined = _joined(state, x, [pair[position] for pair in found])
+        expr: Expr = Leaf(joined, None)
+        expr = expr if position else _element(expr, dtype, largest)
+        rows = hold(state, expr, (joined.rows, joined.columns)).value
+        state.define(out, Leaf(x.back(state, rows), None))
+
+
+def _start(state: Lowering, x: Along, dtype: str, largest: bool) -> _Rest:
+    value, (outer, n, inner) = x.value, x.view
+    shape = (value.rows, value.columns)
+    keys = hold(state, _key(state, Leaf(value, None), dtype, largest), shape).value
+    places = np.broadcast_to(np.arange(n)[:, None], (outer, n, inner)).reshape(-1, 1)
+    full = np.broadcast_to(places, shape).astype(np.int32)
+    return _Rest(keys, state.constant_value("places", np.ascontiguousarray(full)))
+
+
+def _found(state: Lowering, x: Along, rest: _Rest, k: int) -> list[tuple[Value, Value]]:
+    """Key and place of the k greatest, one after the other."""
+    outer, n, inner = x.view
+    shape, short = (x.value.rows, x.value.columns), (outer * inner, x.value.columns)
+    own = np.arange(outer * inner).reshape(outer, 1, inner)
+    own = np.ascontiguousarray(np.broadcast_to(own, x.view).ravel())
+    found: list[tuple[Value, Value]] = []
+    while True:
+        best = hold(state, fold_rows(state, rest.keys, "max", x.view, _same), short).value
+        equal = i32("eq", Leaf(rest.keys, None), Leaf(best, own))
+        absent = Const(np.asarray(n), Type.I32)
+        candidates = hold(state, select(equal, Leaf(rest.places, None), absent), shape).value
+        first = hold(state, fold_rows(state, candidates, "min", x.view, _same), short).value
+        found.append((best, first))
+        if len(found) == k:
+            return found
+        gone = i32("eq", Leaf(rest.places, None), Leaf(first, own))
+        keys = select(gone, Const(np.asarray(_LEAST), Type.I32), Leaf(rest.keys, None))
+        places = select(gone, absent, Leaf(rest.places, None))
+        rest = _Rest(hold(state, keys, shape).value, hold(state, places, shape).value)
+
+
+def _same(a: Expr) -> Expr:
+    return a
+
+
+def _joined(state: Lowering, x: Along, parts: list[Value]) -> Value:
+    """Matrices of rows [outer, inner] as one of rows [outer, k, inner]."""
+    (outer, _, inner), columns = x.view, x.value.columns
+    rows = np.arange(len(parts) * outer * inner).reshape(len(parts), outer, inner)
+    order = rows.transpose(1, 0, 2).reshape(-1, 1)
+    index = order * columns + np.arange(columns)
+    out = state.new_value(parts[0].name, len(order), columns, parts[0].type)
+    state.steps.append(Move(out, tuple(parts), index, (state.node,)))
+    return out
