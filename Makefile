@@ -5,10 +5,10 @@ BIN := .venv/bin
 STAMP := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test mutate bench
+.PHONY: help demo test mutate fuzz fuzz-bytes bench
 
 help:  ## Say what can be made.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP)  ## Compile the digits classifier, run it, and show what came out.
 	$(BIN)/python samples/digits/demo.py
@@ -22,6 +22,14 @@ test: $(STAMP)  ## Run the tests, the linters and the type checks.
 
 mutate: $(STAMP)  ## Change N (30000) fields of programs at random: verifier, engines and interpreter agree.
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.mutation -n $(or $(N),30000) --seed $(or $(SEED),0)
+
+fuzz: $(STAMP)  ## Compile and run N (2000) random ONNX graphs, from SEED (0): engines and references agree.
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m fuzz graphs -n $(or $(N),2000) --seed $(or $(SEED),0)
+
+fuzz-bytes: $(STAMP)  ## T (60) seconds each of hostile programs, words, listings and machines, by coverage.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	$(BIN)/python -m fuzz hostile
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m fuzz bytes -t $(or $(T),60)
 
 bench: $(STAMP)  ## Time the engine against its peers, some five minutes; the tables go to benchmarks/README.md.
 	$(BIN)/python -m benchmarks.engine --write

@@ -39,6 +39,7 @@ __all__ = [
     "build_session",
     "expected",
     "fp16_inputs",
+    "round_trip",
     "run_checked",
 ]
 
@@ -66,7 +67,7 @@ def build_session(
     options = options or Options(**{"effort": "fast", **settings})
     program = compile_model(model.SerializeToString(), machine, options)
     if len(program.code) < _SMALL and program.image.regions[:, 3].sum() < _SMALL:
-        _round_trip(program)
+        round_trip(program)
     return Session(program)
 
 
@@ -155,7 +156,7 @@ def _runtime(model: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _round_trip(program: Program) -> None:
+def round_trip(program: Program) -> None:
     """The listing and the file give the same program, to the byte."""
     data = program_bytes(program)
     assert program_bytes(parse_listing(print_listing(program))) == data, "asm(disasm(p)) is not p"
