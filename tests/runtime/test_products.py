@@ -327,7 +327,7 @@ def factors(value: Fraction) -> tuple[float, float]:
 def near_ties() -> Iterator[list[tuple[float, float]]]:
     """Factors of sums 2**k + j units + half a unit of float32 + a nudge of 0 or 2**-48, signed."""
     least = (SMALLEST, SMALLEST)
-    for top in (28, 20, 16, 15, 14, 13, 8, 0, -4, -20):
+    for top in (28, 20, 16, 15, 14, 13, 8, 5, 4, 0, -4, -20):
         unit = Fraction(2) ** (top - 23)
         for steps in (0, 1):
             exact_half = [factors(Fraction(2) ** top), factors(unit / 2)] + [factors(unit)] * steps
@@ -491,12 +491,17 @@ def test_norms_are_bounds_from_above(kind: str) -> None:
         assert square <= Fraction(norm) ** 2 <= square * Fraction(1 + 2.0**-16)
 
 
-def test_a_negative_zero_of_a_blas_becomes_plus_zero() -> None:
+def test_a_negative_zero_of_a_blas_becomes_plus_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     ones = np.ones((1, 2), np.float16)
     vectors, matrix = half_module._Vectors(ones), half_module._Matrix(ones)
-    result = np.ones((1, 1), np.float32)
-    half_module._settle(result, result > 0, np.array([[-0.0]]), vectors, matrix)
+    result, sums = np.ones((1, 1), np.float32), np.array([[-0.0]])
+    half_module._settle(result, result > 0, sums, vectors, matrix)
     same_bits(result, np.zeros((1, 1), np.float32))
+    half_module._round(result, sums, vectors, matrix)
+    same_bits(result, np.zeros((1, 1), np.float32))
+    weights = HalfWeights(ones)
+    monkeypatch.setattr(np, "matmul", lambda *_: sums)
+    same_bits(half_product(ones, weights), np.zeros((1, 1), np.float32))
 
 
 # Threads
