@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from clockstep_compiler.expr import Acc, Const, Expr, Op, add, binary, cast, mul, relu, unary
+from clockstep_compiler.expr import Const, Expr, add, binary, mul, relu, unary
 from clockstep_compiler.graph import Node
-from clockstep_compiler.lowering.lower import FLOATS, STORED, Lowering, lowers
-from clockstep_isa.diagnostics import UnsupportedModel
+from clockstep_compiler.lowering.elementwise_bits import SIGN
+from clockstep_compiler.lowering.elementwise_operands import (
+    WORDS,
+    bounds,
+    has_product,
+    in_range,
+    ordered,
+    record_bounds,
+)
+from clockstep_compiler.lowering.elementwise_quotient import divide
+from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
 from clockstep_isa.table import Type
 
 __all__ = ["attribute", "combine", "has_product"]
 
-_NARROW_ONLY = ("int64",)
-_NARROW = ("int8", "uint8", "int16", "uint16")
-_ROWS = {"Add": "add", "Sub": "sub", "Mul": "mul", "Max": "max", "Min": "min"}
+_ROWS = {
+    "Add": "add",
+    "Max": "max",
+    "Mean": "add",
+    "Min": "min",
+    "Mul": "mul",
+    "Sub": "sub",
+    "Sum": "add",
+}
+_EXACT: dict[str, Callable[[int, int], int]] = {
+    "add": operator.add,
+    "max": max,
+    "min": min,
+    "mul": operator.mul,
+    "sub": operator.sub,
+}
 
 
 def attribute(node: Node, name: str, default: float) -> float:
@@ -41,68 +65,55 @@ def combine(name: str, a: Expr, b: Expr) -> Expr:
     return binary(name, a, b)
 
 
-def has_product(expr: Expr) -> bool:
-    """Whether an expression holds a product; a wave can hold one."""
-    if isinstance(expr, Op):
-        return any(has_product(arg) for arg in expr.args)
-    return isinstance(expr, Acc)
-
-
-def _integers_must_fit(state: Lowering, node: Node) -> None:
-    """Arithmetic on 64-bit integers could wrap where ONNX would not."""
-    for name in node.inputs:
-        if name and state.dtype(name) in _NARROW_ONLY:
-            raise UnsupportedModel(
-                "integer-range",
-                f"arithmetic on {state.dtype(name)} could exceed the machine's 32 bits",
-                help="cast the operands to int32",
-            )
-
-
-def _in_range(state: Lowering, name: str, shape: tuple[int, ...]) -> Expr:
-    """An operand whose value matters, not only its low bits: a narrow integer wrapped around.
-
-    Sums, differences, products and negations of narrow integers may be computed in 32 bits and
-    wrapped at the end; nothing else may.
-    """
-    expr, dtype = state.operand(name, shape), state.dtype(name)
-    tensor = state.tensors.get(name)
-    if dtype not in _NARROW or tensor is None or tensor.narrow or not isinstance(expr, Op):
-        return expr
-    if expr.name not in ("add", "sub", "mul", "neg", "abs"):
-        return expr
-    return state.widen(state.narrow(expr, dtype, STORED[dtype]), dtype)
-
-
-@lowers("Add", "Sub", "Mul", "Max", "Min")
-def _arithmetic(state: Lowering, node: Node) -> None:
-    _integers_must_fit(state, node)
-    shape = state.shape(node.outputs[0])
+def _word_bounds(state: Lowering, node: Node) -> tuple[int, int]:
+    """The least and greatest result of arithmetic on integers of 64 bits."""
     name = _ROWS[node.op]
+    low, high = bounds(state, node.inputs[0])
+    for operand in node.inputs[1:]:
+        least, most = bounds(state, operand)
+        ends = [_EXACT[name](x, y) for x in (low, high) for y in (least, most)]
+        low, high = min(ends), max(ends)
+    return low, high
+
+
+@lowers(*_ROWS)
+def _arithmetic(state: Lowering, node: Node) -> None:
+    out = node.outputs[0]
+    shape, dtype, name = state.shape(out), state.dtype(out), _ROWS[node.op]
+    if dtype in WORDS:
+        record_bounds(state, out, *_word_bounds(state, node))
+    ring = name in ("add", "sub", "mul")
     result: Expr | None = None
     for operand in node.inputs:
         tensor = state.tensors.get(operand)
         if result is not None and tensor and has_product(result) and has_product(tensor.expr):
             state.store(operand)  # a wave has one product
-        ring = node.op in ("Add", "Sub", "Mul")
-        expr = (state.operand if ring else partial(_in_range, state))(operand, shape)
+        expr = (state.operand if ring else partial(in_range, state))(operand, shape)
+        expr = expr if ring else ordered(expr, dtype)
         result = expr if result is None else combine(name, result, expr)
     assert result is not None
-    state.define(node.outputs[0], result)
+    if node.op == "Mean":
+        result = divide(result, Const(np.asarray(float(len(node.inputs))), Type.F32))
+    state.define(out, result if ring else ordered(result, dtype))
 
 
 @lowers("Neg", "Abs")
 def _sign(state: Lowering, node: Node) -> None:
-    _integers_must_fit(state, node)
-    read = state.operand if node.op == "Neg" else partial(_in_range, state)
-    a = read(node.inputs[0], state.shape(node.outputs[0]))
-    state.define(node.outputs[0], unary(node.op.lower(), a))
+    source, out = node.inputs[0], node.outputs[0]
+    if state.dtype(out) in WORDS:
+        low, high = bounds(state, source)
+        ends = (-high, -low) if node.op == "Neg" else (0, max(-low, high))
+        record_bounds(state, out, *ends)
+    read = state.operand if node.op == "Neg" else partial(in_range, state)
+    a = read(source, state.shape(out))
+    unsigned = node.op == "Abs" and state.dtype(out) == "uint32"
+    state.define(out, a if unsigned else unary(node.op.lower(), a))
 
 
 @lowers("Relu")
 def _relu(state: Lowering, node: Node) -> None:
     state.define(
-        node.outputs[0], relu(_in_range(state, node.inputs[0], state.shape(node.outputs[0])))
+        node.outputs[0], relu(in_range(state, node.inputs[0], state.shape(node.outputs[0])))
     )
 
 
@@ -121,19 +132,23 @@ def _leaky_relu(state: Lowering, node: Node) -> None:
 
 @lowers("Clip")
 def _clip(state: Lowering, node: Node) -> None:
-    _integers_must_fit(state, node)
-    result = _in_range(state, node.inputs[0], state.shape(node.outputs[0]))
+    """The operand, at least min, and then at most max."""
+    out = node.outputs[0]
+    shape, dtype = state.shape(out), state.dtype(out)
+    result = ordered(in_range(state, node.inputs[0], shape), dtype)
     for position, key, row in ((1, "min", "max"), (2, "max", "min")):
         name = node.inputs[position] if position < len(node.inputs) else ""
         bound = state.constant(name)
-        if name and bound is None:
-            result = combine(row, result, state.operand(name, state.shape(node.outputs[0])))
-            continue
         if bound is None and key in node.attributes:
             bound = np.asarray(node.attributes[key])
         if bound is not None:
-            result = _bounded(row, result, float(bound.reshape(()).item()))
-    state.define(node.outputs[0], result)
+            limit = float(bound.reshape(()).item()) if dtype in FLOATS else int(bound.item())
+            result = _bounded(row, result, limit + (SIGN if dtype == "uint32" else 0))
+        elif name:
+            if name in state.tensors and has_product(state.tensors[name].expr):
+                state.store(name)
+            result = binary(row, result, ordered(in_range(state, name, shape), dtype))
+    state.define(out, ordered(result, dtype))
 
 
 def _bounded(row: str, a: Expr, bound: float) -> Expr:
@@ -161,20 +176,3 @@ def _tanh(state: Lowering, node: Node) -> None:
 @lowers("Identity")
 def _identity(state: Lowering, node: Node) -> None:
     state.define_value(node.outputs[0], state.store(node.inputs[0]))
-
-
-@lowers("Cast")
-def _cast(state: Lowering, node: Node) -> None:
-    """Floats to integers round toward zero and clamp to 32 bits; integers keep their low bits."""
-    a = _in_range(state, node.inputs[0], state.shape(node.outputs[0]))
-    to = state.dtype(node.outputs[0])
-    if to == "bool":
-        equal = binary("eq", a, Const(np.zeros(()), a.out))
-        truth = Op("xor", Type.I32, (equal, Const(np.ones((), np.int64), Type.I32)), Type.I32)
-        state.define(node.outputs[0], truth)
-    elif to in FLOATS:
-        state.define(node.outputs[0], cast(a, Type.F32))
-    else:
-        integers = cast(a, Type.I32, nearest=False)
-        stored = state.stored_type(node.outputs[0])
-        state.define(node.outputs[0], state.narrow(integers, to, stored), narrow=True)

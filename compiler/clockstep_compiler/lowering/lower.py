@@ -34,9 +34,12 @@ STORED = {
     "int16": Type.I16,
     "uint16": Type.I32,
     "int32": Type.I32,
+    "uint32": Type.I32,
     "int64": Type.I32,
+    "uint64": Type.I32,
 }
-"""How a tensor's elements are kept in SRAM: floats as fp16, uint8 as int8 less 128."""
+"""How a tensor's elements are kept in SRAM: floats as fp16, uint8 as int8 less 128, uint32 as int32
+less 2**31. A program refuses inputs of 64 bits that do not fit 32."""
 
 Handler = Callable[["Lowering", Node], None]
 HANDLERS: dict[str, Handler] = {}
@@ -56,7 +59,7 @@ def lowers(*names: str) -> Callable[[Handler], Handler]:
 
 def offset_of(dtype: str) -> int:
     """What is added to an element before it is stored."""
-    return -128 if dtype == "uint8" else 0
+    return {"uint8": -128, "uint32": -(2**31)}.get(dtype, 0)
 
 
 def stored_elements(array: NDArray[np.generic], dtype: str, kind: Type) -> NDArray[np.generic]:
@@ -65,7 +68,14 @@ def stored_elements(array: NDArray[np.generic], dtype: str, kind: Type) -> NDArr
     if dtype in FLOATS:
         with np.errstate(over="ignore"):
             return array.astype(target)
-    return (array.astype(np.int64) + offset_of(dtype)).astype(target)
+    exact = array.astype(np.int64)
+    if dtype in ("int64", "uint64") and not np.array_equal(exact.astype(np.int32), array):
+        raise UnsupportedModel(
+            "integer-range",
+            f"a constant of {dtype} exceeds the machine's 32 bits",
+            help="use constants of 32 bits",
+        )
+    return (exact + offset_of(dtype)).astype(target)
 
 
 @dataclass(slots=True)
@@ -117,6 +127,7 @@ class Lowering:
         self.uses = Counter(name for node in graph.nodes for name in node.inputs if name)
         self.uses.update(graph.outputs)
         self.views: dict[tuple[object, ...], Value] = {}
+        self.bounds: dict[str, tuple[int, int]] = {}
         self._wide = _wide_tensors(graph)
         for name in graph.inputs:
             self._define_input(name)
@@ -426,4 +437,19 @@ def _lower_node(state: Lowering, node: Node) -> None:
                 f"element type {state.dtype(name)} of {name!r} is not supported",
                 help="cast to one of " + ", ".join(STORED),
             )
+        if state.dtype(name) in _UNSIGNED and not _takes(node, state.dtype(name)):
+            raise UnsupportedModel(
+                "element-type",
+                f"{node.op} of {state.dtype(name)} is not supported",
+                help="cast to int32",
+            )
     HANDLERS[node.op](state, node)
+
+
+_UNSIGNED = ("uint32", "uint64")
+"""Types that share words with int32: only operators that say so know the difference."""
+
+
+def _takes(node: Node, dtype: str) -> bool:
+    row = BY_NAME.get(node.origin[1])
+    return row is not None and (row.types.startswith("any") or dtype in row.types)

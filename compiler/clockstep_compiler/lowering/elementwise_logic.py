@@ -1,0 +1,155 @@
+"""Comparisons, logic, bits, and selection by a condition."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clockstep_compiler.expr import Const, Expr, cast
+from clockstep_compiler.graph import Node
+from clockstep_compiler.lowering.elementwise_bits import f32, i32, invert, select, whole
+from clockstep_compiler.lowering.elementwise_operands import (
+    bounds,
+    define_integer,
+    in_range,
+    operands,
+    ordered,
+    record_bounds,
+    reject,
+)
+from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
+from clockstep_isa.diagnostics import UnsupportedModel
+from clockstep_isa.table import Type
+
+__all__ = ["compare"]
+
+_COMPARISONS = {
+    "Equal": ("eq", False),
+    "Less": ("lt", False),
+    "LessOrEqual": ("le", False),
+    "Greater": ("lt", True),
+    "GreaterOrEqual": ("le", True),
+}
+"""The row, and whether the operands are exchanged."""
+_BITWISE = {"BitwiseAnd": "and", "BitwiseOr": "or", "BitwiseXor": "xor"}
+_LOGICAL = {"And": "and", "Or": "or", "Xor": "xor"}
+_MASK = {"uint8": 0xFF, "uint16": 0xFFFF}
+
+
+def compare(name: str, a: Expr, b: Expr) -> Expr:
+    """eq, lt or le of two f32 or two i32 as 1 or 0; a constant on the left is moved right."""
+    row = f32 if a.out == Type.F32 else i32
+    if not isinstance(a, Const) or isinstance(b, Const) or name == "eq":
+        return row(name, a, b)
+    if a.out == Type.I32:
+        return invert(i32("le" if name == "lt" else "lt", b, a))
+    return f32(name, f32("neg", b), Const(-a.array, Type.F32))
+
+
+@lowers(*_COMPARISONS)
+def _compared(state: Lowering, node: Node) -> None:
+    a, b = operands(state, node.inputs, state.shape(node.outputs[0]))
+    dtype = state.dtype(node.inputs[0])
+    name, exchanged = _COMPARISONS[node.op]
+    a, b = ordered(a, dtype), ordered(b, dtype)
+    state.define(node.outputs[0], compare(name, b, a) if exchanged else compare(name, a, b))
+
+
+@lowers(*_LOGICAL)
+def _logical(state: Lowering, node: Node) -> None:
+    a, b = operands(state, node.inputs, state.shape(node.outputs[0]))
+    state.define(node.outputs[0], i32(_LOGICAL[node.op], a, b))
+
+
+@lowers("Not")
+def _not(state: Lowering, node: Node) -> None:
+    a = in_range(state, node.inputs[0], state.shape(node.outputs[0]))
+    state.define(node.outputs[0], invert(a))
+
+
+@lowers(*_BITWISE)
+def _bitwise(state: Lowering, node: Node) -> None:
+    a, b = operands(state, node.inputs, state.shape(node.outputs[0]))
+    state.define(node.outputs[0], i32(_BITWISE[node.op], a, b))
+
+
+@lowers("BitwiseNot")
+def _bitwise_not(state: Lowering, node: Node) -> None:
+    dtype = state.dtype(node.inputs[0])
+    if dtype == "uint64":
+        raise UnsupportedModel(
+            "integer-range",
+            "the complement of uint64 exceeds the machine's 32 bits",
+            help="cast the operand to uint32",
+        )
+    a = in_range(state, node.inputs[0], state.shape(node.outputs[0]))
+    state.define(node.outputs[0], i32("xor", a, _MASK.get(dtype, -1)))
+
+
+@lowers("BitShift")
+def _shift(state: Lowering, node: Node) -> None:
+    """To the left a product with 2**s; to the right the floor of one with 2**-s, by halves."""
+    reject(node, state, ("uint8", "uint16", "uint32", "uint64"))
+    out, left = node.outputs[0], node.attributes.get("direction") == "LEFT"
+    value, places = operands(state, node.inputs, state.shape(out))
+    low, high = bounds(state, node.inputs[0])
+    most = min(max(bounds(state, node.inputs[1])[1], 0), 64)
+    record_bounds(state, out, low, high << most if left else high)
+    steps = cast(_at_most_64(places, state.dtype(node.inputs[1])), Type.F32)
+    if left:
+        define_integer(state, out, i32("mul", value, whole(f32("exp2", steps), wrap=True)))
+        return
+    factor = f32("exp2", f32("neg", steps))
+    upper, lower = _halves(value)
+    result = whole(f32("mul", lower, factor), wrap=True)
+    if state.dtype(node.inputs[0]) not in ("uint8", "uint16"):
+        result = i32("add", whole(f32("mul", upper, factor), wrap=True), result)
+    state.define(out, result)
+
+
+def _at_most_64(places: Expr, dtype: str) -> Expr:
+    least = i32("min", places, 64)
+    if dtype != "uint32":
+        return least
+    return select(i32("lt", places, 0), Const(np.asarray(64, np.int64), Type.I32), least)
+
+
+def _halves(value: Expr) -> tuple[Expr, Expr]:
+    """The upper and the lower 16 bits of integers without sign, exact as f32."""
+    negative = i32("lt", value, 0)
+    upper = cast(i32("and", value, -(1 << 16)), Type.F32)
+    missing = cast(negative, Type.F32)
+    lower = cast(i32("and", value, 0xFFFF), Type.F32)
+    return f32("add", upper, f32("mul", missing, 2.0**32)), lower
+
+
+@lowers("Where")
+def _where(state: Lowering, node: Node) -> None:
+    out = node.outputs[0]
+    condition, a, b = operands(state, node.inputs, state.shape(out))
+    if state.dtype(out) not in FLOATS:
+        pairs = [bounds(state, name) for name in node.inputs[1:]]
+        record_bounds(state, out, min(p[0] for p in pairs), max(p[1] for p in pairs))
+    state.define(out, select(condition, a, b))
+
+
+@lowers("IsNaN")
+def _is_nan(state: Lowering, node: Node) -> None:
+    reject(node, state)
+    a = in_range(state, node.inputs[0], state.shape(node.outputs[0]))
+    state.define(node.outputs[0], invert(f32("eq", a, a)))
+
+
+@lowers("IsInf")
+def _is_infinite(state: Lowering, node: Node) -> None:
+    reject(node, state)
+    a = in_range(state, node.inputs[0], state.shape(node.outputs[0]))
+    positive, negative = (
+        bool(node.attributes.get(f"detect_{sign}", 1)) for sign in ("positive", "negative")
+    )
+    if positive and negative:
+        result = f32("eq", f32("abs", a), float("inf"))
+    elif positive or negative:
+        result = f32("eq", a, float("inf" if positive else "-inf"))
+    else:
+        result = i32("and", a, 0)
+    state.define(node.outputs[0], result)

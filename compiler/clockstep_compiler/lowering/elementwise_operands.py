@@ -1,0 +1,123 @@
+"""What elementwise operators read and write: operands in range, integers that fit their words."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clockstep_compiler.expr import Acc, Const, Expr, Op
+from clockstep_compiler.graph import Node
+from clockstep_compiler.lowering.elementwise_bits import SIGN, i32
+from clockstep_compiler.lowering.lower import FLOATS, STORED, Lowering
+from clockstep_isa.diagnostics import UnsupportedModel
+
+__all__ = [
+    "WORDS",
+    "bounds",
+    "define_integer",
+    "has_product",
+    "in_range",
+    "operands",
+    "ordered",
+    "record_bounds",
+    "reject",
+]
+
+WORDS = ("int64", "uint64")
+"""Types whose values are kept in 32 bits: a program refuses inputs that do not fit."""
+
+_NARROW = ("int8", "uint8", "int16", "uint16")
+_INT32 = (-(2**31), 2**31 - 1)
+
+
+def has_product(expr: Expr) -> bool:
+    """Whether an expression holds a product; a wave can hold one."""
+    if isinstance(expr, Op):
+        return any(has_product(arg) for arg in expr.args)
+    return isinstance(expr, Acc)
+
+
+def in_range(state: Lowering, name: str, shape: tuple[int, ...]) -> Expr:
+    """An operand whose value matters, not only its low bits: a narrow integer wrapped around.
+
+    Sums, differences, products and negations of narrow integers may be computed in 32 bits and
+    wrapped at the end; nothing else may.
+    """
+    expr, dtype = state.operand(name, shape), state.dtype(name)
+    if dtype in WORDS and state.constant(name) is not None:
+        record_bounds(state, name, *bounds(state, name))
+    tensor = state.tensors.get(name)
+    if dtype not in _NARROW or tensor is None or tensor.narrow or not isinstance(expr, Op):
+        return expr
+    if expr.name not in ("add", "sub", "mul", "neg", "abs"):
+        return expr
+    return state.widen(state.narrow(expr, dtype, STORED[dtype]), dtype)
+
+
+def operands(state: Lowering, names: tuple[str, ...], shape: tuple[int, ...]) -> list[Expr]:
+    """Several operands in range; of those that hold a product all but the first are stored."""
+    found: list[Expr] = []
+    for name in names:
+        tensor = state.tensors.get(name)
+        if tensor and has_product(tensor.expr) and any(has_product(expr) for expr in found):
+            state.store(name)
+        found.append(in_range(state, name, shape))
+    return found
+
+
+def ordered(expr: Expr, dtype: str) -> Expr:
+    """Integers of 32 bits without sign as integers with sign in the same order, and back."""
+    if dtype != "uint32":
+        return expr
+    if isinstance(expr, Const):
+        return Const((expr.array.astype(np.int64) & 0xFFFFFFFF) + SIGN, expr.out)
+    return i32("xor", expr, SIGN)
+
+
+def define_integer(state: Lowering, name: str, expr: Expr) -> None:
+    """The tensor `name` is `expr`, of which a narrow type keeps the low bits."""
+    dtype = state.dtype(name)
+    if dtype in _NARROW:
+        state.define(name, state.narrow(expr, dtype, STORED[dtype]), narrow=True)
+    else:
+        state.define(name, expr)
+
+
+def bounds(state: Lowering, name: str) -> tuple[int, int]:
+    """The least and the greatest value that an integer tensor can have."""
+    constant, dtype = state.constant(name), state.dtype(name)
+    if constant is not None:
+        return (int(constant.min()), int(constant.max())) if constant.size else (0, 0)
+    if name in state.bounds:
+        return state.bounds[name]
+    if dtype == "bool":
+        return 0, 1
+    if dtype in WORDS:
+        return (0 if dtype == "uint64" else _INT32[0]), _INT32[1]
+    info = np.iinfo(dtype)
+    return int(info.min), int(info.max)
+
+
+def record_bounds(state: Lowering, name: str, low: int, high: int) -> None:
+    """Note what values a 64-bit result can have; refuses it if they do not fit 32 bits."""
+    dtype = state.dtype(name)
+    if dtype not in WORDS:
+        return
+    least = 0 if dtype == "uint64" else _INT32[0]
+    if low < least or high > _INT32[1]:
+        raise UnsupportedModel(
+            "integer-range",
+            f"values of {name!r} from {low} to {high} could exceed the machine's 32 bits",
+            help="cast the operands to int32",
+        )
+    state.bounds[name] = low, high
+
+
+def reject(node: Node, state: Lowering, allowed: tuple[str, ...] = FLOATS) -> None:
+    """Refuse a node whose first input is of a type that it has no lowering for."""
+    dtype = state.dtype(node.inputs[0])
+    if dtype not in allowed:
+        raise UnsupportedModel(
+            "element-type",
+            f"{node.op} of {dtype} is not supported",
+            help="cast to one of " + ", ".join(allowed),
+        )
