@@ -12,11 +12,15 @@ from tests.conformance import table
 from tests.conformance.pool import run_cases
 from tests.conformance.suite import VERDICTS, Case, Outcome, Suite
 
+_NONE = Outcome("")
+
 
 def main() -> int:
     """Exit status 1 if an answer was wrong, or a test crashed or took too long."""
     args = _arguments()
     suite = Suite()
+    if args.check:
+        return _check(suite, args.workers)
     chosen = [c for c in suite.cases if re.search(args.filter, f"{c.operator}:{c.name}")]
     found = _run(suite, chosen, args.workers)
     rows = table.rows_of(found)
@@ -31,6 +35,27 @@ def main() -> int:
         kept = {name: row for name, row in table.read().items() if name in names}
         table.write({**kept, **{row.test: row for row in rows}})
     return int(any(row.verdict in VERDICTS[3:] for row in rows))
+
+
+def _check(suite: Suite, workers: int) -> int:
+    """Whether the committed results are those of this suite and, as a sample says, of this code."""
+    committed = table.read()
+    expected = {row.test: row.operator for row in table.rows_of((c, _NONE) for c in suite.cases)}
+    problems = [
+        f"{name}: not a test of this suite, or of another operator"
+        for name, row in committed.items()
+        if expected.get(name) != row.operator
+    ]
+    problems += [f"{name}: not in the table" for name in expected if name not in committed]
+    names = {row.test for row in table.sample(committed.values())}
+    chosen = [case for case in suite.cases if case.name in names]
+    for (case, outcome), row in ((f, table.rows_of([f])[0]) for f in _run(suite, chosen, workers)):
+        before = committed[case.name]
+        if row != before:
+            was = f"{before.verdict} {before.reason}".strip()
+            problems.append(f"{case.name}: {was} in the table, now {row.verdict}: {outcome.detail}")
+    print(*problems, f"{len(chosen)} tests run again: {len(problems)} problems", sep="\n")
+    return int(bool(problems))
 
 
 def _arguments() -> argparse.Namespace:
@@ -51,6 +76,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every result in full")
     parser.add_argument("--workers", metavar="N", type=int, default=2)
+    parser.add_argument(
+        "--check", action="store_true", help="run a fixed sample, compare it with the tables"
+    )
     parser.add_argument("--dry-run", action="store_true", help="leave the committed tables alone")
     return parser.parse_args()
 

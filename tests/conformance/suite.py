@@ -25,7 +25,7 @@ from clockstep.onnx_backend import ClockstepRep
 
 __all__ = ["OPTIONS", "VERDICTS", "Case", "Outcome", "Suite", "cases"]
 
-OPTIONS = {"machine": "lpu-v1", "precision": "auto"}
+OPTIONS = {"machine": "lpu-v1", "precision": "exact"}
 
 VERDICTS = ("passed", "refused", "does not fit", "wrong", "crash", "time-out")
 """What a test can come to: the last three are bugs."""
@@ -105,7 +105,8 @@ class Suite:
         except WrongAnswer as error:
             return Outcome("wrong", "", str(error))
         except clockstep.UnsupportedModel as error:
-            return Outcome("refused", error.diagnostic.code, str(error))
+            problems = " | ".join(map(str, error.diagnostics))
+            return Outcome("refused", error.diagnostic.code, problems)
         except clockstep.DoesNotFit as error:
             return Outcome("does not fit", error.diagnostic.code, str(error))
         except BaseException as error:  # a crash is a finding, whatever it is
