@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clockstep_compiler.floorplan import Floorplan
-from clockstep_compiler.partition import find_product
+from clockstep_compiler.partition import find_product, inner_tiles
 from clockstep_compiler.steps import Compute, Lowered, sources_of
 from clockstep_isa.table import Type
 
@@ -32,22 +32,23 @@ def _occupancy(plan: Floorplan, lowered: Lowered, chips: int) -> int:
         product = find_product(step.expr) if isinstance(step, Compute) else None
         if product is None:
             continue
-        tiles = sum(-(-t.weights.depth // lanes) for t in product.terms)
-        passes = product.rows * tiles * -(-product.columns // lanes)
+        tiles = range(-(-product.columns // lanes))
+        passes = product.rows * sum(len(inner_tiles(product, tile, lanes)) for tile in tiles)
         cost = 1 if product.type == Type.I8 else mxm.fp16_planes * mxm.fp16_interval
         cycles += passes * cost
     return -(-cycles // (2 * mxm.planes_per_hemisphere * chips))
 
 
 def _delivery(plan: Floorplan, lowered: Lowered, chips: int) -> int:
-    vectors = 0
+    vectors, lanes = 0, plan.machine.vector
     for step in lowered.steps:
         product = find_product(step.expr) if isinstance(step, Compute) else None
-        if product is not None:
-            tiles = sum(
-                t.weights.sets * -(-t.weights.depth // plan.machine.vector) for t in product.terms
-            )
-            vectors += tiles * product.columns * product.type.bytes
+        if product is None:
+            continue
+        for tile in range(-(-product.columns // lanes)):
+            columns = min(lanes, product.columns - tile * lanes)
+            sets = sum(term.weights.sets for term, _ in inner_tiles(product, tile, lanes))
+            vectors += sets * columns * product.type.bytes
     return -(-vectors // (2 * plan.machine.streams.per_direction * chips))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from clockstep_compiler.channels import Layout, Rule, order
 from clockstep_compiler.graph import Node
 
-__all__ = ["RULES"]
+__all__ = ["PULLED", "RULES"]
 
 _IMAGES = (
     *("Conv", "ConvInteger", "QLinearConv", "ConvTranspose"),
@@ -62,18 +62,20 @@ def _global(state: Layout, node: Node) -> bool:
     return _image(state, replace(node, op=_GLOBAL[node.op], attributes=attributes))
 
 
-def _follows(state: Layout, names: tuple[str, ...], rank: int) -> bool:
-    """Whether some operand is an image, and all others can be brought into its order."""
-    if not any(state.is_image(name) for name in names):
-        return False
-    ranks = (len(state.shape(name)) for name in names if name and name not in state.constants)
-    return all(r == rank for r in ranks)
+def _following(rule: Rule) -> Rule:
+    """Apply a rule to nodes that have an image as an operand."""
+
+    def apply(state: Layout, node: Node) -> bool:
+        return any(state.is_image(name) for name in node.inputs) and rule(state, node)
+
+    return apply
 
 
 def _pointwise(state: Layout, node: Node) -> bool:
-    """Element by element, operands broadcast."""
+    """Element by element, operands broadcast: none computed may have fewer axes."""
     rank = len(state.shape(node.outputs[0]))
-    if len(node.outputs) != 1 or not _follows(state, node.inputs, rank):
+    computed = [name for name in node.inputs if name and name not in state.constants]
+    if len(node.outputs) != 1 or any(len(state.shape(name)) != rank for name in computed):
         return False
     inputs = tuple(_broadcast(state, name, rank) if name else "" for name in node.inputs)
     state.emit(replace(node, inputs=inputs, outputs=(state.new_twin(node.outputs[0]).name,)))
@@ -95,7 +97,7 @@ def _broadcast(state: Layout, name: str, rank: int) -> str:
 def _along(state: Layout, node: Node) -> bool:
     """Element by element, with a vector of parameters along an axis."""
     rank = len(state.shape(node.outputs[0]))
-    if not state.is_image(node.inputs[0]) or node.attributes.get("block_size", 0):
+    if node.inputs[0] in state.constants or node.attributes.get("block_size", 0):
         return False
     axis = int(node.attributes.get("axis", 1)) % rank
     attributes = {**node.attributes, "axis": order(rank).index(axis)}
@@ -182,11 +184,16 @@ def _renamed(state: Layout, node: Node) -> bool:
     return True
 
 
-RULES: Mapping[str, Rule] = {
-    **dict.fromkeys(_IMAGES, _image),
-    **dict.fromkeys(_GLOBAL, _global),
+PULLED: Mapping[str, Rule] = {
     **dict.fromkeys(_POINTWISE, _pointwise),
     **dict.fromkeys(_ALONG, _along),
+}
+"""Operators whose result may as well be computed channels last, whatever their operands are."""
+
+RULES: Mapping[str, Rule] = {
+    **{op: _following(rule) for op, rule in PULLED.items()},
+    **dict.fromkeys(_IMAGES, _image),
+    **dict.fromkeys(_GLOBAL, _global),
     **dict.fromkeys(_REDUCTIONS, _reduction),
     **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), _renamed),
     "BatchNormalization": _normalization,

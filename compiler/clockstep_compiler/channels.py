@@ -29,14 +29,22 @@ def order(rank: int) -> tuple[int, ...]:
     return (0, *range(2, rank), 1) if rank > 2 else tuple(range(rank))
 
 
+Rule = Callable[["Layout", Node], bool]
+"""Rewrites a node, or returns False to leave it in ONNX's order."""
+
+
 class Layout:
     """The graph as it is rewritten; rules emit nodes and say which order their results have.
 
     `views` says of every twin which tensor it is, with its axes in which order.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, pulled: Mapping[str, Rule]) -> None:
         self.graph = graph
+        self._pulled = pulled
+        self._makers: dict[str, Node] = {}
+        self._uses = Counter(name for node in graph.nodes for name in node.inputs)
+        self._uses.update(graph.outputs)
         self.nodes: list[Node] = []
         self.tensors: dict[str, Tensor] = dict(graph.tensors)
         self.constants: dict[str, NDArray[np.generic]] = dict(graph.constants)
@@ -64,7 +72,14 @@ class Layout:
         return name
 
     def twin(self, name: str) -> str:
-        """The tensor with channels last, brought there now if need be."""
+        """The tensor with channels last, brought there now if need be.
+
+        What nobody else reads is computed in that order from the twins of what it is made of.
+        """
+        maker = self._makers.get(name)
+        pull = self._pulled.get(maker.op) if maker is not None and self._uses[name] == 1 else None
+        if name not in self._twins and pull is not None and maker is not None:
+            pull(self, maker)
         if name not in self._twins:
             made = self.new_twin(name)
             axes = order(len(self.shape(name)))
@@ -118,6 +133,7 @@ class Layout:
 
     def keep(self, node: Node) -> None:
         """A node in ONNX's order."""
+        self._makers.update((name, node) for name in node.outputs)
         self.emit(replace(node, inputs=tuple(self.plain(n) for n in node.inputs)))
 
     def take_in(self, node: Node, index: NDArray[np.int64], fill: Any) -> None:
@@ -191,13 +207,12 @@ def _steadiness(index: NDArray[np.int64]) -> float:
     return float((np.diff(index, axis=-1) == 1).mean()) if index.shape[-1] > 1 else 0.0
 
 
-Rule = Callable[[Layout, Node], bool]
-"""Rewrites a node, or returns False to leave it in ONNX's order."""
+def channels_last(graph: Graph, rules: Mapping[str, Rule], pulled: Mapping[str, Rule]) -> Graph:
+    """The same graph with images in channels-last order; one without images is unchanged.
 
-
-def channels_last(graph: Graph, rules: Mapping[str, Rule]) -> Graph:
-    """The same graph with images in channels-last order; one without images is unchanged."""
-    state = Layout(graph)
+    `rules` rewrite operators as they come; `pulled` those whose result is wanted channels last.
+    """
+    state = Layout(graph, pulled)
     for node in graph.nodes:
         rule = rules.get(node.op) if node.domain in ("", "ai.onnx", CLOCKSTEP) else None
         if rule is None or not rule(state, node):

@@ -19,7 +19,15 @@ from clockstep_compiler.storage import NoRoom, Storage
 from clockstep_compiler.sums import group_size
 from clockstep_isa.table import Type
 
-__all__ = ["Group", "Member", "Partition", "find_product", "partition", "stripe_slices"]
+__all__ = [
+    "Group",
+    "Member",
+    "Partition",
+    "find_product",
+    "inner_tiles",
+    "partition",
+    "stripe_slices",
+]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -62,6 +70,23 @@ def find_product(expr: Expr) -> Product | None:
     return None
 
 
+def inner_tiles(product: Product, tile: int, lanes: int) -> list[tuple[Term, int]]:
+    """The K tiles of a tile of columns, one at least.
+
+    Integers whose weights are all zero there are left out, as most of a convolution in groups are.
+    """
+    every = [(t, k) for t in product.terms for k in range(-(-t.weights.depth // lanes))]
+    if product.type != Type.I8:
+        return every
+    columns = slice(tile * lanes, (tile + 1) * lanes)
+    kept = [
+        (t, k)
+        for t, k in every
+        if t.weights.data is None or t.weights.data[:, columns, k * lanes : (k + 1) * lanes].any()
+    ]
+    return kept or every[:1]
+
+
 def _units(
     plan: Floorplan, lowered: Lowered
 ) -> list[tuple[int, int, Product, list[tuple[Term, int]]]]:
@@ -71,11 +96,9 @@ def _units(
         product = find_product(step.expr) if isinstance(step, Compute) else None
         if product is None:
             continue
-        inner = [
-            (term, k) for term in product.terms for k in range(-(-term.weights.depth // lanes))
-        ]
         size = group_size(plan, product.type)
         for tile in range(-(-product.columns // lanes)):
+            inner = inner_tiles(product, tile, lanes)
             for start in range(0, len(inner), size):
                 units.append((index, tile, product, inner[start : start + size]))
     return units

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clockstep_compiler.channel_rules import RULES
+from clockstep_compiler.channel_rules import PULLED, RULES
 from clockstep_compiler.channels import channels_last
 from clockstep_compiler.driver import TALL, Schedule, schedule
 from clockstep_compiler.emit import emit
@@ -73,7 +73,7 @@ def compile_model(model: Model, machine: Machine, options: Options) -> Program:
 def compile_graph(graph: Graph, machine: Machine, options: Options) -> Program:
     """`compile_model` from where the frontend ends."""
     plan = Floorplan(machine)
-    graph = channels_last(graph, RULES)
+    graph = channels_last(graph, RULES, PULLED)
     lowered = split(plan, lower(graph, options))
     if options.chips is not None:
         done = _exactly(plan, lowered, options)
@@ -86,7 +86,7 @@ def check_model(model: Model, machine: Machine, options: Options) -> Check:
     """Everything that keeps a model from compiling, without stopping at the first."""
     _check_options(machine, options)
     try:
-        graph = channels_last(import_model(model, options), RULES)
+        graph = channels_last(import_model(model, options), RULES, PULLED)
         lowered = split(Floorplan(machine), lower(graph, options))
     except UnsupportedModel as error:
         return Check(False, tuple(_problem(d) for d in error.diagnostics), None)

@@ -131,4 +131,4 @@ def fits_a_wave(plan: Floorplan, step: Compute) -> bool:
         program = with_sum(program, position, members + 1)
         blocks += members * [kind.bytes]
     blocks += [leaf.bytes for leaf in program.leaves[members:]]
-    return fits(plan, program, members, kind, blocks)
+    return fits(plan, program, members, kind, tuple(blocks))

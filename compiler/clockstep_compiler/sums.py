@@ -68,8 +68,9 @@ def _arrivals(
     return patterns
 
 
+@lru_cache(maxsize=4096)
 def fits(
-    plan: Floorplan, program: WaveProgram, products: int, kind: Type, blocks: list[int]
+    plan: Floorplan, program: WaveProgram, products: int, kind: Type, blocks: tuple[int, ...]
 ) -> bool:
     """Whether some wave runs the program wherever its operands lie, and slices hold `blocks`.
 
@@ -86,7 +87,7 @@ def fits(
     )
 
 
-def pack(plan: Floorplan, blocks: list[int]) -> bool:
+def pack(plan: Floorplan, blocks: tuple[int, ...]) -> bool:
     """Whether each block finds slices of its own in one hemisphere, with two left over if many."""
     slices = plan.machine.mem.slices_per_hemisphere
     room = [slices - 2 if slices >= 10 else slices] * 2
@@ -106,7 +107,7 @@ def group_size(plan: Floorplan, kind: Type) -> int:
     arrays = len(plan.planes) if kind == Type.I8 else len(plan.pairs)
     room = (2 * plan.machine.mem.slices_per_hemisphere - 12) // (2 * kind.bytes)
     for members in range(min(arrays, max(1, room)), 1, -1):
-        blocks = [total.bytes, total.bytes, *(members * [kind.bytes])]
+        blocks = (total.bytes, total.bytes, *(members * [kind.bytes]))
         if fits(plan, sum_program(total, members + 1), members, kind, blocks):
             return members
     return 1

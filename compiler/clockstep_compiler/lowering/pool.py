@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Expr, Leaf, Op, binary, cast, mul, unary
 from clockstep_compiler.graph import Node
+from clockstep_compiler.lowering.elementwise_quotient import square_root
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
-from clockstep_compiler.lowering.reduce import root
+from clockstep_compiler.lowering.reduce import source
 from clockstep_compiler.lowering.windows import Grid, Window, bordered, window_of
 from clockstep_compiler.steps import Compute, Value
 from clockstep_isa.diagnostics import UnsupportedModel
@@ -25,6 +26,9 @@ __all__: list[str] = []
 
 _FAN = 4
 """Taps that one step combines: more would not fit the ALUs of a small machine."""
+
+_FAN_WIDE = 2
+"""The same for matrices of four bytes an element, which a small machine has fewer slices for."""
 
 Places = NDArray[np.int64]
 Map = Callable[[Expr], Expr]
@@ -58,12 +62,19 @@ def _clamped(window: Window, axis: int) -> list[Places]:
     return list(np.clip(at, low, high))
 
 
+def _stored(state: Lowering, name: str) -> Value:
+    """The image in the type that it has at home, in f32 if that is what it was dequantized to."""
+    tensor = state.tensors.get(name)
+    dequantized = tensor is not None and tensor.quant is not None
+    return source(state, name).value if dequantized else state.store(name)
+
+
 def _slid(state: Lowering, node: Node, window: Window, name: str, before: Map) -> Expr:
     """The windows of the image combined by "max" or "add", the last axis first.
 
     `before` is applied to every element of the image.
     """
-    image = state.store(node.inputs[0])
+    image = _stored(state, node.inputs[0])
     sizes, expr = list(window.sizes), before(Leaf(image, None))
     for axis in reversed(range(len(sizes))):
         if (window.kernel[axis], window.strides[axis], sizes[axis]) == (1, 1, window.outputs[axis]):
@@ -101,8 +112,9 @@ def _leaves(
 def _combined(state: Lowering, name: str, parts: Sequence[Expr], image: Value) -> Expr:
     """All parts combined, a few of them in a step."""
     level = list(parts)
-    while len(level) > _FAN:
-        groups = [level[i : i + _FAN] for i in range(0, len(level), _FAN)]
+    fan = _FAN_WIDE if image.type.bytes > 2 else _FAN
+    while len(level) > fan:
+        groups = [level[i : i + fan] for i in range(0, len(level), fan)]
         level = [Leaf(_held(state, _chain(name, group), image), None) for group in groups]
     return _chain(name, level)
 
@@ -182,7 +194,7 @@ def _lower_lp(state: Lowering, node: Node) -> None:
         raise UnsupportedModel("unsupported-form", f"LpPool of p = {p:g}", help="p may be 1 or 2")
     before = _magnitude if p == 1 else _square
     total = _slid(state, node, _window(state, node), "add", before)
-    state.define(node.outputs[0], total if p == 1 else root(total))
+    state.define(node.outputs[0], total if p == 1 else square_root(total))
 
 
 def _magnitude(expr: Expr) -> Expr:

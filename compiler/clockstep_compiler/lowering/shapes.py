@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,6 +48,10 @@ def _move(state: Lowering, node: Node) -> None:
     rows, columns = matrix_shape(state.shape(out))
     index = np.asarray(node.attributes["index"], np.int64).reshape(rows, columns)
     kind = max((state.stored_type(name) for name in node.inputs), key=lambda t: t.bytes)
+    axes = _permutation(node.attributes["index"], state.shape(node.inputs[0]))
+    if axes is not None and node.inputs[0] in state.graph.inputs:
+        state.define_value(out, state.input_view(node.inputs[0], axes, rows, columns, kind))
+        return
     sources = [state.store(name, kind) for name in node.inputs]
     fill = stored_elements(np.asarray(node.attributes["fill"]), state.dtype(out), kind)
     if not index.size:
@@ -67,6 +73,23 @@ def _move(state: Lowering, node: Node) -> None:
     result = state.new_value(out, rows, columns, kind)
     state.steps.append(Move(result, tuple(sources), index, (state.node,)))
     state.define_value(out, result)
+
+
+def _permutation(index: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The order of the axes of `shape`, if that is all that a move changes."""
+    if sorted(index.shape) != sorted(shape) or not index.size:
+        return None
+    # An axis of the result steps through one of the source, whose step is the elements inside it.
+    steps = [int(np.diff(index, axis=i).flat[0]) if n > 1 else 0 for i, n in enumerate(index.shape)]
+    inside = [math.prod(shape[i + 1 :]) if n > 1 else 0 for i, n in enumerate(shape)]
+    axes: list[int] = []
+    for step in steps:
+        found = [i for i, n in enumerate(inside) if n == step and i not in axes]
+        axes += found[:1]
+    if len(axes) != len(shape):
+        return None
+    same = np.arange(index.size).reshape(shape).transpose(axes)
+    return tuple(axes) if np.array_equal(same, index) else None
 
 
 def _rows_picked(index: NDArray[np.int64], source: Value) -> NDArray[np.int64] | None:
