@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
 from clockstep_compiler import Options, compile_model
+from clockstep_isa import Machine, load_machine
 from clockstep_isa.diagnostics import UnsupportedModel
 from tests.support.endtoend import expected, run_checked
 from tests.support.machines import MACHINES
 from tests.support.models import build
 
 TINY = MACHINES["tiny"]
+LPU = load_machine("lpu-v1")
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 
@@ -44,9 +46,11 @@ def sample(shape: Shape, seed: int = 0) -> Array:
     return (rng.normal(size=shape) * 2 + 1).astype(np.float16)
 
 
-def check(model: ModelProto, inputs: dict[str, Array], rtol: float = 2e-6) -> None:
+def check(
+    model: ModelProto, inputs: dict[str, Array], rtol: float = 2e-6, machine: Machine = TINY
+) -> None:
     """Every element within `rtol` of the largest, or of fp16 where the result is that."""
-    have = run_checked(model, TINY, inputs).outputs["y"]
+    have = run_checked(model, machine, inputs).outputs["y"]
     want = expected(model, inputs)["y"]
     assert (have.shape, have.dtype) == (want.shape, want.dtype)
     rtol = 2**-9 if have.dtype == np.float16 else rtol
@@ -81,6 +85,14 @@ def test_softmax_of_other_types(dtype: str) -> None:
 def test_softmax_flattened(axis: int) -> None:
     """Before opset 13 all axes from `axis` on are one."""
     check(*model_of("Softmax", (2, 3, 5), opset=11, axis=axis), 2**-10)
+
+
+def test_on_lpu_v1() -> None:
+    model, inputs = model_of("Softmax", (2, 40, 330))
+    check(model, inputs, machine=LPU)
+    parameters = (sample((330,), 1), sample((330,), 2))
+    model, inputs = model_of("LayerNormalization", (50, 330), parameters)
+    check(model, inputs, machine=LPU)
 
 
 def test_softmax_far_apart() -> None:

@@ -18,6 +18,7 @@ from clockstep_compiler.lowering.elementwise_quotient import square_root
 from clockstep_compiler.lowering.lower import Lowering, lowers, matrix_shape
 from clockstep_compiler.lowering.reduce import (
     Stored,
+    along,
     hold,
     kept,
     over,
@@ -111,18 +112,48 @@ def _layer(state: Lowering, node: Node) -> None:
     if _empty(state, node):
         return
     shape = state.shape(out)
-    axes = range(int(node.attributes.get("axis", -1)) % len(shape), len(shape))
-    x, statistics = source(state, node.inputs[0]), []
-    if node.op == "LayerNormalization":
-        x, mean = _deviations(state, x, axes)
-        statistics.append(mean)
-    factor = _factors(state, x, axes, attribute(node, "epsilon", 1e-5))
-    for name, known in zip(node.outputs[1:], (*statistics, factor), strict=False):
+    axis, epsilon = (
+        int(node.attributes.get("axis", -1)) % len(shape),
+        attribute(node, "epsilon", 1e-5),
+    )
+    x, centred = source(state, node.inputs[0]), node.op == "LayerNormalization"
+    normal = _over_last if axis == len(shape) - 1 else _over_many
+    result, statistics = normal(state, x, range(axis, len(shape)), epsilon, centred)
+    for name, value in zip(node.outputs[1:], statistics, strict=False):
         if name:
-            state.define(name, Leaf(known.value, None))
-    result = _product(state, x, factor)
+            column = relaid(state, value, *matrix_shape(state.shape(name)))
+            state.define(name, Leaf(column, None))
     scale, shift = (_parameter(state, node, position) for position in (1, 2))
     state.define(out, _affine(result, scale, shift))
+
+
+def _over_many(
+    state: Lowering, x: Stored, axes: Sequence[int], epsilon: float, centred: bool
+) -> tuple[Expr, list[Value]]:
+    """The elements normalised; the means, if they are taken away, and the factors."""
+    statistics = []
+    if centred:
+        x, mean = _deviations(state, x, axes)
+        statistics.append(mean.value)
+    factor = _factors(state, x, axes, epsilon)
+    return _product(state, x, factor), [*statistics, factor.value]
+
+
+def _over_last(
+    state: Lowering, x: Stored, axes: Sequence[int], epsilon: float, centred: bool
+) -> tuple[Expr, list[Value]]:
+    """As `_over_many`, with the last axis over rows all the way: it is turned once and back."""
+    rows = along(state, x, axes[0])
+    count, value, statistics = rows.view[1], rows.value, []
+    if centred:
+        mean = rows.fold(state, value, "add", _wide, lambda a: mul(a, 1 / count))
+        value = rows.hold(state, binary("sub", _wide(Leaf(value, None)), rows.spread(mean)))
+        statistics.append(mean)
+    factor = rows.fold(
+        state, value, "add", _square, lambda a: unary("rsqrt", add(mul(a, 1 / count), epsilon))
+    )
+    product = rows.hold(state, binary("mul", _wide(Leaf(value, None)), rows.spread(factor)))
+    return Leaf(rows.back(state, product), None), [*statistics, factor]
 
 
 @lowers("MeanVarianceNormalization")
@@ -154,16 +185,15 @@ def _norm(state: Lowering, node: Node) -> None:
     if p not in (1, 2):
         raise UnsupportedModel("unsupported-form", f"p is {p}: only 1 and 2 are supported")
     axis = int(node.attributes.get("axis", -1)) % max(1, len(shape))
-    x = source(state, node.inputs[0])
+    x = along(state, source(state, node.inputs[0]), axis)
 
     def inverse(total: Expr) -> Expr:
         bounded = binary("max", total, Const(np.asarray(_LEAST), Type.F32))
         return reciprocal(bounded) if p == 1 else unary("rsqrt", bounded)
 
     before = _square if p == 2 else lambda a: unary("abs", _wide(a))
-    found = reduced(state, x, (axis,), "add", before=before, after=inverse)
-    factor = hold(state, found, kept(shape, (axis,)))
-    state.define(out, _product(state, x, factor))
+    factor = x.fold(state, x.value, "add", before, inverse)
+    x.define(state, out, binary("mul", _wide(Leaf(x.value, None)), x.spread(factor)))
 
 
 # -- channel by channel ----------------------------------------------------------------------------

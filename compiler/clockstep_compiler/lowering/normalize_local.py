@@ -29,8 +29,7 @@ def _local_response(state: Lowering, node: Node) -> None:
     base = add(mul(total, attribute(node, "alpha", 1e-4) / size), attribute(node, "bias", 1.0))
     element = state.widen(Leaf(x.value, None), state.dtype(name))
     result = binary("mul", element, _inverse_power(base, attribute(node, "beta", 0.75)))
-    value = hold(state, result, (x.value.rows, x.value.columns)).value
-    state.define(out, Leaf(x.back(state, value), None))
+    x.define(state, out, result)
 
 
 def _inverse_power(base: Expr, beta: float) -> Expr:

@@ -53,6 +53,10 @@ class Stored:
     shape: Shape
 
 
+def _same(expr: Expr) -> Expr:
+    return expr
+
+
 # -- tensors of their own --------------------------------------------------------------------------
 
 
@@ -100,6 +104,8 @@ def relaid(state: Lowering, value: Value, rows: int, columns: int) -> Value:
     """The elements of a matrix in row-major order, in rows of another length."""
     if (value.rows, value.columns) == (rows, columns):
         return value
+    if 1 in (value.rows, value.columns) and (value.columns, value.rows) == (rows, columns):
+        return transposed(state, value)
     out = state.new_value(value.name, rows, columns, value.type)
     state.steps.append(Relayout(out, value, (state.node,)))
     return out
@@ -127,15 +133,51 @@ def transposed(state: Lowering, value: Value) -> Value:
 
 @dataclass(frozen=True, slots=True)
 class Along:
-    """A matrix in which an axis runs over rows [outer, n, inner]; `turned` if it is a transpose."""
+    """A matrix in which an axis runs over rows [outer, n, inner]; `turned` if it is a transpose.
+
+    As a tensor it is of `shape`, with that axis at `axis`.
+    """
 
     value: Value
     view: tuple[int, int, int]
+    shape: Shape
+    axis: int
     turned: bool
 
+    @property
+    def short(self) -> Shape:
+        """Rows and columns of what is left when the axis is reduced."""
+        return self.view[0] * self.view[2], self.value.columns
+
+    def fold(
+        self, state: Lowering, value: Value, name: str, before: Map = _same, after: Map = _same
+    ) -> Value:
+        """A matrix of the same rows combined along the axis."""
+        expr = after(fold_rows(state, value, name, self.view, before))
+        return hold(state, expr, self.short).value
+
+    def spread(self, value: Value) -> Leaf:
+        """What is left of a reduction, for every element along the axis."""
+        outer, _, inner = self.view
+        rows = np.broadcast_to(np.arange(outer * inner).reshape(outer, 1, inner), self.view)
+        return Leaf(value, np.ascontiguousarray(rows.ravel()))
+
+    def hold(self, state: Lowering, expr: Expr) -> Value:
+        """An expression over the rows, stored."""
+        return hold(state, expr, self.shape).value
+
     def back(self, state: Lowering, value: Value) -> Value:
-        """A matrix of the same rows as one of the tensor's own."""
+        """A matrix of the same rows as one of the tensor's own shape."""
         return transposed(state, value) if self.turned else value
+
+    def define(self, state: Lowering, name: str, expr: Expr) -> None:
+        """A tensor is the expression over the rows; turned back as narrow as it is stored."""
+        if not self.turned:
+            state.define(name, expr)
+            return
+        kind = state.stored_type(name)
+        value = hold(state, state.narrow(expr, state.dtype(name), kind), self.shape).value
+        state.define_value(name, transposed(state, value))
 
 
 def along(state: Lowering, stored: Stored, axis: int) -> Along:
@@ -143,10 +185,11 @@ def along(state: Lowering, stored: Stored, axis: int) -> Along:
     shape, value = stored.shape, stored.value
     if axis < len(shape) - 1:
         view = (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 : -1]))
-        return Along(value, view, False)
+        return Along(value, view, shape, axis, False)
     if value.columns == 1:
-        return Along(value, (value.rows, 1, 1), False)
-    return Along(transposed(state, value), (1, value.columns, 1), True)
+        return Along(value, (value.rows, 1, 1), shape, axis, False)
+    view = (1, value.columns, 1)
+    return Along(transposed(state, value), view, (value.columns, value.rows), 0, True)
 
 
 # -- the primitive ---------------------------------------------------------------------------------
@@ -203,10 +246,6 @@ class _Part:
         rows = np.arange(outer * self.n * inner).reshape(outer, self.n, inner)
         start = self.first + first
         return Leaf(self.value, np.ascontiguousarray(rows[:, start : start + count].ravel()))
-
-
-def _same(expr: Expr) -> Expr:
-    return expr
 
 
 def reduced(

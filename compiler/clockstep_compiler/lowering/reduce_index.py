@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from clockstep_compiler.expr import Const, Expr
+from clockstep_compiler.expr import Const, Expr, Leaf
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_bits import f32, i32, invert, one_where, select
-from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
+from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers, matrix_shape
 from clockstep_compiler.lowering.reduce import (
     INTEGERS,
-    hold,
-    kept,
-    over,
-    reduced,
+    Along,
+    along,
     refuse_types,
+    relaid,
     source,
 )
+from clockstep_compiler.steps import Value
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
@@ -33,29 +33,23 @@ def _places(shape: Shape, axis: int) -> Const:
     return Const(np.arange(shape[axis]).reshape(ones), Type.I32)
 
 
-def _index(
-    state: Lowering, name: str, axis: int, row: str, last: bool, target: Shape | None
-) -> Expr:
+def _index(state: Lowering, x: Along, dtype: str, row: str, last: bool) -> Value:
     """The first or last index of the greatest ("max") or least element along an axis.
 
-    A NaN is greatest and least, as in numpy. The result has 1 in place of the axis, or `target`.
+    A NaN is greatest and least, as in numpy.
     """
-    x, dtype = source(state, name), state.dtype(name)
-    shape = x.shape
-    count = shape[axis] if shape else 1
 
     def widen(a: Expr) -> Expr:
         return state.widen(a, dtype)
 
-    best = hold(state, reduced(state, x, (axis,), row, before=widen), kept(shape, (axis,)))
-    element = widen(over(state, x, shape))
-    same = f32 if dtype in FLOATS else i32
-    found = same("eq", element, over(state, best, shape))
+    best = x.spread(x.fold(state, x.value, row, widen))
+    element = widen(Leaf(x.value, None))
+    found = (f32 if dtype in FLOATS else i32)("eq", element, best)
     if dtype in FLOATS:
         found = i32("or", found, invert(f32("eq", element, element)))
-    none = Const(np.asarray(-1 if last else count), Type.I32)
-    candidates = hold(state, select(found, _places(shape, axis), none), shape)
-    return reduced(state, candidates, (axis,), "max" if last else "min", shape=target)
+    none = Const(np.asarray(-1 if last else x.view[1]), Type.I32)
+    candidates = x.hold(state, select(found, _places(x.shape, x.axis), none))
+    return x.fold(state, candidates, "max" if last else "min")
 
 
 @lowers("ArgMax", "ArgMin")
@@ -71,7 +65,8 @@ def _arg(state: Lowering, node: Node) -> None:
         raise UnsupportedModel("unsupported-form", f"{node.op} of no elements")
     last = bool(node.attributes.get("select_last_index", 0))
     row = "max" if node.op == "ArgMax" else "min"
-    state.define(out, _index(state, name, axis, row, last, target))
+    found = _index(state, along(state, source(state, name), axis), state.dtype(name), row, last)
+    state.define(out, Leaf(relaid(state, found, *matrix_shape(target)), None))
 
 
 @lowers("Hardmax")
@@ -83,6 +78,6 @@ def _hardmax(state: Lowering, node: Node) -> None:
         state.define(out, Const(np.zeros(()), Type.F32))
         return
     axis = int(node.attributes.get("axis", -1)) % max(1, len(shape))
-    index = _index(state, name, axis, "max", False, None)
-    where = over(state, hold(state, index, kept(shape, (axis,))), shape)
-    state.define(out, one_where(i32("eq", where, _places(shape, axis))))
+    x = along(state, source(state, name), axis)
+    found = x.spread(_index(state, x, state.dtype(name), "max", False))
+    x.define(state, out, one_where(i32("eq", found, _places(x.shape, x.axis))))

@@ -6,7 +6,7 @@ bits, those below the sign inverted where it is negative.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,8 +19,6 @@ from clockstep_compiler.lowering.reduce import (
     INTEGERS,
     Along,
     along,
-    fold_rows,
-    hold,
     refuse_types,
     source,
 )
@@ -85,43 +83,34 @@ def _top(state: Lowering, node: Node) -> None:
         joined = _joined(state, x, [pair[position] for pair in found])
         expr: Expr = Leaf(joined, None)
         expr = expr if position else _element(expr, dtype, largest)
-        rows = hold(state, expr, (joined.rows, joined.columns)).value
-        state.define(out, Leaf(x.back(state, rows), None))
+        replace(x, shape=(joined.rows, joined.columns)).define(state, out, expr)
 
 
 def _start(state: Lowering, x: Along, dtype: str, largest: bool) -> _Rest:
-    value, (outer, n, inner) = x.value, x.view
-    shape = (value.rows, value.columns)
-    keys = hold(state, _key(state, Leaf(value, None), dtype, largest), shape).value
-    places = np.broadcast_to(np.arange(n)[:, None], (outer, n, inner)).reshape(-1, 1)
-    full = np.broadcast_to(places, shape).astype(np.int32)
-    return _Rest(keys, state.constant_value("places", np.ascontiguousarray(full)))
+    keys = x.hold(state, _key(state, Leaf(x.value, None), dtype, largest))
+    places = np.arange(x.view[1], dtype=np.int32)[:, None]
+    full = np.broadcast_to(places, x.view).reshape(-1, 1)
+    matrix = np.broadcast_to(full, (x.value.rows, x.value.columns))
+    return _Rest(keys, state.constant_value("places", np.ascontiguousarray(matrix)))
 
 
 def _found(state: Lowering, x: Along, rest: _Rest, k: int) -> list[tuple[Value, Value]]:
     """Key and place of the k greatest, one after the other."""
-    outer, n, inner = x.view
-    shape, short = (x.value.rows, x.value.columns), (outer * inner, x.value.columns)
-    own = np.arange(outer * inner).reshape(outer, 1, inner)
-    own = np.ascontiguousarray(np.broadcast_to(own, x.view).ravel())
     found: list[tuple[Value, Value]] = []
+    absent = Const(np.asarray(x.view[1]), Type.I32)
     while True:
-        best = hold(state, fold_rows(state, rest.keys, "max", x.view, _same), short).value
-        equal = i32("eq", Leaf(rest.keys, None), Leaf(best, own))
-        absent = Const(np.asarray(n), Type.I32)
-        candidates = hold(state, select(equal, Leaf(rest.places, None), absent), shape).value
-        first = hold(state, fold_rows(state, candidates, "min", x.view, _same), short).value
+        keys, places = Leaf(rest.keys, None), Leaf(rest.places, None)
+        best = x.fold(state, rest.keys, "max")
+        candidates = x.hold(state, select(i32("eq", keys, x.spread(best)), places, absent))
+        first = x.fold(state, candidates, "min")
         found.append((best, first))
         if len(found) == k:
             return found
-        gone = i32("eq", Leaf(rest.places, None), Leaf(first, own))
-        keys = select(gone, Const(np.asarray(_LEAST), Type.I32), Leaf(rest.keys, None))
-        places = select(gone, absent, Leaf(rest.places, None))
-        rest = _Rest(hold(state, keys, shape).value, hold(state, places, shape).value)
-
-
-def _same(a: Expr) -> Expr:
-    return a
+        gone = i32("eq", places, x.spread(first))
+        least = Const(np.asarray(_LEAST), Type.I32)
+        rest = _Rest(
+            x.hold(state, select(gone, least, keys)), x.hold(state, select(gone, absent, places))
+        )
 
 
 def _joined(state: Lowering, x: Along, parts: list[Value]) -> Value:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from clockstep_compiler.expr import Const, Expr, binary, mul, unary
+from clockstep_compiler.expr import Const, Expr, Leaf, binary, mul, unary
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_bits import f32
 from clockstep_compiler.lowering.elementwise_exponential import logarithm
 from clockstep_compiler.lowering.lower import Lowering, lowers
 from clockstep_compiler.lowering.reduce import (
-    Stored,
+    along,
     axes_of,
     hold,
     kept,
@@ -37,73 +35,60 @@ def reciprocal(a: Expr) -> Expr:
     return binary("mul", inverse, inverse)
 
 
-@dataclass(frozen=True, slots=True)
-class _Exponentials:
-    """The greatest over the axes, every element less that, and e to that power."""
-
-    greatest: Stored
-    shifted: Stored
-    powers: Stored
-
-
-def _exponentials(
-    state: Lowering, name: str, axes: Sequence[int], finite: bool = False
-) -> _Exponentials:
-    """`finite`: an infinite greatest is replaced by the largest number.
-
-    Powers have a relative error of |x - max| 2**-24 + 2**-23.
-    """
-    x, dtype = source(state, name), state.dtype(name)
-
-    def widen(a: Expr) -> Expr:
-        return state.widen(a, dtype)
-
-    def bound(a: Expr) -> Expr:
-        return f32("max", f32("min", a, _LARGEST), -_LARGEST) if finite else a
-
-    found = reduced(state, x, axes, "max", before=widen, after=bound)
-    greatest = hold(state, found, kept(x.shape, axes))
-    element = widen(over(state, x, x.shape))
-    shifted = hold(state, binary("sub", element, over(state, greatest, x.shape)), x.shape)
-    powers = unary("exp2", mul(over(state, shifted, x.shape), 1 / math.log(2)))
-    return _Exponentials(greatest, shifted, hold(state, powers, x.shape))
+def _power(a: Expr) -> Expr:
+    """e**a as a power of two, with a relative error of |a| 2**-24 + 2**-23."""
+    return unary("exp2", mul(a, 1 / math.log(2)))
 
 
 @lowers("Softmax", "LogSoftmax")
 def _softmax(state: Lowering, node: Node) -> None:
     """exp(x - max) / sum; a row of nothing but -inf gives NaN, as in onnxruntime."""
     name, out = node.inputs[0], node.outputs[0]
-    shape = state.shape(out)
+    shape, dtype = state.shape(out), state.dtype(name)
     if 0 in shape:
         state.define(out, Const(np.zeros(()), Type.F32))
         return
-    axes = (int(node.attributes.get("axis", -1)) % max(1, len(shape)),)
-    parts = _exponentials(state, name, axes)
-    log = node.op == "LogSoftmax"
-    after = logarithm if log else reciprocal
-    found = reduced(state, parts.powers, axes, "add", after=after)
-    factor = over(state, hold(state, found, kept(shape, axes)), shape)
-    if log:
-        state.define(out, binary("sub", over(state, parts.shifted, shape), factor))
+
+    def widen(a: Expr) -> Expr:
+        return state.widen(a, dtype)
+
+    axis = int(node.attributes.get("axis", -1)) % max(1, len(shape))
+    x = along(state, source(state, name), axis)
+    greatest = x.fold(state, x.value, "max", widen)
+    shifted = binary("sub", widen(Leaf(x.value, None)), x.spread(greatest))
+    if node.op == "LogSoftmax":
+        below = x.hold(state, shifted)
+        powers = x.hold(state, _power(Leaf(below, None)))
+        total = x.fold(state, powers, "add", after=logarithm)
+        x.define(state, out, binary("sub", Leaf(below, None), x.spread(total)))
     else:
-        state.define(out, binary("mul", over(state, parts.powers, shape), factor))
+        powers = x.hold(state, _power(shifted))
+        factor = x.fold(state, powers, "add", after=reciprocal)
+        x.define(state, out, binary("mul", Leaf(powers, None), x.spread(factor)))
 
 
 @lowers("ReduceLogSumExp")
 def _log_sum_exp(state: Lowering, node: Node) -> None:
-    """max + log(sum(exp(x - max))), max being finite."""
+    """max + log(sum(exp(x - max))); an infinite max is replaced by the largest number."""
     name, out = node.inputs[0], node.outputs[0]
-    refuse_types(node, state.dtype(name), ())
-    shape = state.shape(name)
+    dtype, shape = state.dtype(name), state.shape(name)
+    refuse_types(node, dtype, ())
     axes = axes_of(state, node, len(shape))
     if 0 in shape:
         state.define(out, Const(np.asarray(-np.inf), Type.F32))
         return
-    parts = _exponentials(state, name, axes, finite=True)
-    own = kept(shape, axes)
-    total = hold(state, reduced(state, parts.powers, axes, "add", after=logarithm), own)
-    result = binary("add", over(state, total, own), over(state, parts.greatest, own))
-    state.define(
-        out,
-        over(state, reshaped(state, hold(state, result, own), state.shape(out)), state.shape(out)),
-    )
+
+    def widen(a: Expr) -> Expr:
+        return state.widen(a, dtype)
+
+    def bound(a: Expr) -> Expr:
+        return f32("max", f32("min", a, _LARGEST), -_LARGEST)
+
+    x, own = source(state, name), kept(shape, axes)
+    greatest = hold(state, reduced(state, x, axes, "max", before=widen, after=bound), own)
+    shifted = binary("sub", widen(over(state, x, shape)), over(state, greatest, shape))
+    powers = hold(state, _power(shifted), shape)
+    total = hold(state, reduced(state, powers, axes, "add", after=logarithm), own)
+    result = hold(state, binary("add", over(state, total, own), over(state, greatest, own)), own)
+    target = state.shape(out)
+    state.define(out, over(state, reshaped(state, result, target), target))
