@@ -20,7 +20,7 @@ from clockstep_isa import TABLE, ClockstepError, schema, tensor_file, value_rang
 from clockstep_isa.words import WORD_BYTES, field_positions
 from tests.support.hostile import RAW, paths, replaced
 
-__all__ = ["Mutator", "Plain", "blind", "lines", "program", "toml", "words"]
+__all__ = ["Mutator", "Plain", "blind", "lines", "numbered_words", "program", "toml", "words"]
 
 Plain = Callable[[bytes], bytes]
 Mutator = Callable[[bytes, random.Random, Plain], bytes]
@@ -134,6 +134,12 @@ def words(data: bytes, rng: random.Random, plain: Plain) -> bytes:
         value = rng.choice((0, 1, 2, rng.randrange(most + 1), most, (1 << bits) - 1))
         word = word & ~(((1 << bits) - 1) << low) | value << low
     return data[:at] + word.to_bytes(WORD_BYTES, "little") + data[at + WORD_BYTES :]
+
+
+def numbered_words(data: bytes, rng: random.Random, plain: Plain) -> bytes:
+    """A byte that says whose words follow, and those changed as `words` does."""
+    number = bytes([rng.randrange(256)]) if not rng.randrange(20) else data[:1]
+    return number + words(data[1:], rng, plain)
 
 
 _WORDS = r"""

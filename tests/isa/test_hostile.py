@@ -6,6 +6,7 @@ all of them.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clockstep_compiler import Options, compile_model
 from clockstep_isa import (
     MalformedFile,
     Program,
@@ -37,6 +39,7 @@ from tests.support.hostile import (
     replaced,
     split,
 )
+from tests.support.models import mlp
 
 Array = np.ndarray[Any, Any]
 
@@ -51,6 +54,22 @@ def some(text: str, each: int) -> Iterator[tuple[tuple[Any, ...], str]]:
     for number, at in enumerate(paths(json.loads(text))):
         for step in range(each):
             yield at, names[(number * each + step) % len(names)]
+
+
+def compiled() -> Program:
+    """A program with everything that a file can hold but facts, which are free: nodes, probes."""
+    model = mlp(np.random.default_rng(0), (3, 2, 2), 1)
+    program = compile_model(model, load_machine("tiny"), Options(effort="fast"))
+    return dataclasses.replace(program, info={})
+
+
+def test_members_that_only_models_have(tmp_path: Path) -> None:
+    text, arrays = split(compiled(), tmp_path)
+    parts = ("nodes", "notes", "probes", "inputs", "outputs")
+    places = [(at, name) for at, name in some(text, 1) if at[0] in parts]
+    for at, name in places:
+        judge(program_file(replaced(text, at, RAW[name]), arrays), tmp_path / "x.lpu")
+    assert {at[0] for at, _ in places} == set(parts)
 
 
 def test_every_member_of_the_metadata(tmp_path: Path) -> None:

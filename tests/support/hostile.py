@@ -24,7 +24,8 @@ from clockstep_isa import (
     program_bytes,
     tensor_file,
 )
-from clockstep_runtime import Session, random_inputs, verify
+from clockstep_runtime import Session, interpret, random_inputs, verify
+from tests.support.endtoend import assert_same_bits
 
 __all__ = ["RAW", "header_of", "judge", "paths", "program_file", "raw_file", "replaced", "split"]
 
@@ -160,8 +161,10 @@ def use(program: Program, path: Path, *, run: bool) -> None:
             "asm(disasm(p)) is not p"
         )
     if run and program.image.data is not None:
-        session = Session(program)
-        assert session.execute(random_inputs(program, 0)).cycles == program.cycles
+        inputs = random_inputs(program, 0)
+        fast, reference = Session(program).execute(inputs), interpret(program, inputs)
+        assert_same_bits(fast, reference)
+        assert reference.cycles == program.cycles
 
 
 def _in_range(program: Program) -> bool:
