@@ -156,6 +156,20 @@ def test_sums_so_far(shape: Shape, axis: int, reverse: int, exclusive: int) -> N
         assert_equal(run_checked(model, TINY, {"x": x}).outputs, expected(model, {"x": x}))
 
 
+def test_positions() -> None:
+    """Sums of 64-bit integers whose range is known: a mask as positions and as a length."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["m"], to=7),
+        helper.make_node("CumSum", ["m", "a"], ["y"], exclusive=1),
+        helper.make_node("ReduceSum", ["m", "a"], ["n"], keepdims=0),
+    ]
+    kinds = {"y": ("int64", (2, 19)), "n": ("int64", (2,))}
+    constants = {"a": np.array([1])}
+    model = build(nodes, {"x": ("bool", (2, 19))}, kinds, constants)
+    inputs = {"x": np.random.default_rng(0).integers(0, 2, (2, 19)).astype(bool)}
+    assert_equal(run_checked(model, TINY, inputs).outputs, expected(model, inputs))
+
+
 @pytest.mark.parametrize(
     "attributes", [{}, {"beta": 0.5, "bias": 2.0}, {"beta": 0.75, "alpha": 0.1}]
 )

@@ -321,6 +321,7 @@ _TRANSPARENT = frozenset(
     [
         *("Add", "Sub", "Mul", "Max", "Min", "Neg", "Abs", "Relu", "LeakyRelu", "Clip", "Cast"),
         *("Sigmoid", "Tanh", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Move"),
+        *("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"),
     ]
 )
 

@@ -17,6 +17,7 @@ import numpy as np
 from clockstep_compiler.expr import Const, Expr, Leaf, binary, mul, unary
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_exponential import logarithm
+from clockstep_compiler.lowering.elementwise_operands import bounds, record_bounds
 from clockstep_compiler.lowering.elementwise_quotient import square_root
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers, matrix_shape
 from clockstep_compiler.steps import Compute, Relayout, Transpose, Value
@@ -348,7 +349,7 @@ class _Reduction:
 
 
 _REDUCTIONS = {
-    "ReduceSum": _Reduction("add", 0.0),
+    "ReduceSum": _Reduction("add", 0.0, integers=(*INTEGERS, "int64")),
     "ReduceMean": _Reduction("add", math.nan, integers=()),
     "ReduceProd": _Reduction("mul", 1.0),
     "ReduceMax": _Reduction("max", -math.inf, integers=(*INTEGERS, "bool", "int64")),
@@ -368,6 +369,9 @@ def _reduce(state: Lowering, node: Node) -> None:
     shape = state.shape(name)
     axes = axes_of(state, node, len(shape))
     count = math.prod(shape[axis] for axis in axes)
+    low, high = bounds(state, name) if dtype == "int64" else (0, 0)
+    times = count if row.row == "add" else 1
+    record_bounds(state, out, low * times, high * times)
     if not count or 0 in state.shape(out):
         state.define(out, _of_nothing(row.empty, dtype))
         return

@@ -7,6 +7,7 @@ import numpy as np
 from clockstep_compiler.expr import Const, Expr, Leaf
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_bits import f32, i32, invert, one_where, select
+from clockstep_compiler.lowering.elementwise_operands import record_bounds
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers, matrix_shape
 from clockstep_compiler.lowering.reduce import (
     INTEGERS,
@@ -66,6 +67,7 @@ def _arg(state: Lowering, node: Node) -> None:
     last = bool(node.attributes.get("select_last_index", 0))
     row = "max" if node.op == "ArgMax" else "min"
     found = _index(state, along(state, source(state, name), axis), state.dtype(name), row, last)
+    record_bounds(state, out, 0, shape[axis] - 1 if shape else 0)
     state.define(out, Leaf(relaid(state, found, *matrix_shape(target)), None))
 
 

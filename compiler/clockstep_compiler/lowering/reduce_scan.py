@@ -6,6 +6,7 @@ import numpy as np
 
 from clockstep_compiler.expr import Const, Expr, Leaf, binary
 from clockstep_compiler.graph import Node
+from clockstep_compiler.lowering.elementwise_operands import bounds, record_bounds
 from clockstep_compiler.lowering.lower import Lowering, lowers
 from clockstep_compiler.lowering.quantized import constant_of
 from clockstep_compiler.lowering.reduce import (
@@ -24,11 +25,15 @@ __all__: list[str] = []
 def _cumulative(state: Lowering, node: Node) -> None:
     """The sums so far along an axis, with log n roundings; `exclusive` leaves out the element."""
     name, out = node.inputs[0], node.outputs[0]
-    refuse_types(node, state.dtype(name), ("int32",))
+    refuse_types(node, state.dtype(name), ("int32", "int64"))
     shape = state.shape(out)
     axis = int(constant_of(state, node, 1, "axis").reshape(()).item()) % max(1, len(shape))
+    if state.dtype(name) == "int64":
+        low, high = bounds(state, name)
+        count = shape[axis] if shape else 1
+        record_bounds(state, out, min(0, low * count), max(0, high * count))
     if 0 in shape:
-        kind = Type.I32 if state.dtype(name) == "int32" else Type.F32
+        kind = Type.I32 if state.dtype(name).startswith("int") else Type.F32
         state.define(out, Const(np.zeros(()), kind))
         return
     x = along(state, source(state, name), axis)

@@ -13,6 +13,7 @@ import numpy as np
 from clockstep_compiler.expr import Const, Expr, Leaf
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_bits import f32, i32, select
+from clockstep_compiler.lowering.elementwise_operands import bounds, record_bounds
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
 from clockstep_compiler.lowering.quantized import constant_of
 from clockstep_compiler.lowering.reduce import (
@@ -77,9 +78,11 @@ def _top(state: Lowering, node: Node) -> None:
     largest = bool(node.attributes.get("largest", 1))
     x = along(state, source(state, name), int(node.attributes.get("axis", -1)) % len(shape))
     found = _found(state, x, _start(state, x, dtype, largest), k)
+    limits = bounds(state, name) if dtype == "int64" else (0, 0)
     for position, out in enumerate(outputs):
         if not out:
             continue
+        record_bounds(state, out, *((0, x.view[1] - 1) if position else limits))
         joined = _joined(state, x, [pair[position] for pair in found])
         expr: Expr = Leaf(joined, None)
         expr = expr if position else _element(expr, dtype, largest)
