@@ -52,7 +52,7 @@ def as_bytes(value: Array) -> Array:
 def as_value(raw: Array) -> Array:
     """uint8 [vectors, batch, lanes, streams] as a value."""
     whole = UNSIGNED.get(raw.shape[-1])
-    return raw if whole is None else raw.view(whole)[..., 0]
+    return raw if whole is None else np.ascontiguousarray(raw).view(whole)[..., 0]
 
 
 @dataclass(frozen=True, slots=True)
