@@ -16,7 +16,7 @@ from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise import attribute, combine
 from clockstep_compiler.lowering.elementwise_quotient import square_root
 from clockstep_compiler.lowering.lower import Lowering, lowers, matrix_shape
-from clockstep_compiler.lowering.reduce import (
+from clockstep_compiler.lowering.reduce_rows import (
     Stored,
     along,
     hold,

@@ -9,7 +9,12 @@ from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise import attribute
 from clockstep_compiler.lowering.elementwise_exponential import power
 from clockstep_compiler.lowering.lower import Lowering, lowers
-from clockstep_compiler.lowering.reduce import Along, along, hold, source
+from clockstep_compiler.lowering.reduce_rows import (
+    Along,
+    along,
+    hold,
+    source,
+)
 from clockstep_compiler.steps import Move, Value
 from clockstep_isa.table import Type
 

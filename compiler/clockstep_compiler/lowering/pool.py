@@ -16,7 +16,9 @@ from clockstep_compiler.expr import Expr, Leaf, Op, binary, cast, mul, unary
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_quotient import square_root
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
-from clockstep_compiler.lowering.reduce import source
+from clockstep_compiler.lowering.reduce_rows import (
+    source,
+)
 from clockstep_compiler.lowering.windows import Grid, Window, bordered, window_of
 from clockstep_compiler.steps import Compute, Value
 from clockstep_isa.diagnostics import UnsupportedModel

@@ -1,303 +1,29 @@
-"""Reductions over any axes: a tree over rows, after a transposition where lanes are reduced.
-
-`reduced` is the primitive; the operators of this file are rows of `_REDUCTIONS`. What is computed
-on the way is kept in f32 or i32, whatever type the tensors are stored in, and a tree of n elements
-rounds log n times.
-"""
+"""The Reduce operators: rows of `_REDUCTIONS` over the primitive of `reduce_rows`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 
-from clockstep_compiler.expr import Const, Expr, Leaf, binary, mul, unary
+from clockstep_compiler.expr import Const, Expr, binary, mul, unary
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_exponential import logarithm
 from clockstep_compiler.lowering.elementwise_operands import bounds, record_bounds
 from clockstep_compiler.lowering.elementwise_quotient import square_root
-from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers, matrix_shape
-from clockstep_compiler.steps import Compute, Relayout, Transpose, Value
+from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
+from clockstep_compiler.lowering.reduce_rows import reduced, source
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
-__all__ = [
-    "INTEGERS",
-    "Along",
-    "Stored",
-    "along",
-    "axes_of",
-    "fold_rows",
-    "hold",
-    "kept",
-    "over",
-    "reduced",
-    "refuse_types",
-    "relaid",
-    "reshaped",
-    "source",
-    "transposed",
-]
+__all__ = ["INTEGERS", "axes_of", "refuse_types"]
 
-Shape = tuple[int, ...]
 Map = Callable[[Expr], Expr]
 
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A matrix in SRAM and the shape of the tensor in it."""
-
-    value: Value
-    shape: Shape
-
-
-def _same(expr: Expr) -> Expr:
-    return expr
-
-
-# -- tensors of their own --------------------------------------------------------------------------
-
-
-def source(state: Lowering, name: str) -> Stored:
-    """A tensor stored as exactly as it is known: floats in f32 unless they are in fp16 already."""
-    tensor = state.tensors.get(name)
-    shape, dtype = state.shape(name), state.dtype(name)
-    if dtype not in FLOATS:
-        return Stored(state.store(name), shape)
-    if tensor is None or isinstance(tensor.expr, Const):
-        return Stored(state.store(name, Type.F32), shape)
-    if not tensor.values:
-        if tensor.quant is not None:
-            expr = state.dequantized(tensor.quant, shape)
-        else:
-            expr = state.widen(tensor.expr, dtype)
-        tensor.values[Type.F32] = state.compute(tensor, expr)
-    made = next(iter(tensor.values.values()))
-    if made.origin == "step":
-        return Stored(tensor.values.get(Type.F32, made), shape)
-    return Stored(state.store(name, Type.F32), shape)
-
-
-def hold(state: Lowering, expr: Expr, shape: Shape) -> Stored:
-    """An expression over `shape` as a matrix of its type."""
-    if isinstance(expr, Leaf) and expr.index is None:
-        return Stored(expr.value, shape)
-    name = state.graph.nodes[state.node].outputs[0]
-    value = state.new_value(name, *matrix_shape(shape), expr.out)
-    state.steps.append(Compute(value, expr, (state.node,), shape))
-    return Stored(value, shape)
-
-
-def kept(shape: Shape, axes: Sequence[int]) -> Shape:
-    """A shape with 1 in place of each axis."""
-    return tuple(1 if i in axes else d for i, d in enumerate(shape))
-
-
-def over(state: Lowering, stored: Stored, shape: Shape) -> Leaf:
-    """A stored tensor broadcast to `shape`."""
-    return state.broadcast(stored.value, stored.shape, shape)
-
-
-def relaid(state: Lowering, value: Value, rows: int, columns: int) -> Value:
-    """The elements of a matrix in row-major order, in rows of another length."""
-    if (value.rows, value.columns) == (rows, columns):
-        return value
-    if 1 in (value.rows, value.columns) and (value.columns, value.rows) == (rows, columns):
-        return transposed(state, value)
-    out = state.new_value(value.name, rows, columns, value.type)
-    state.steps.append(Relayout(out, value, (state.node,)))
-    return out
-
-
-def reshaped(state: Lowering, stored: Stored, shape: Shape) -> Stored:
-    """The same elements under another shape."""
-    return Stored(relaid(state, stored.value, *matrix_shape(shape)), shape)
-
-
-def transposed(state: Lowering, value: Value) -> Value:
-    """The columns of a matrix as rows; what the host loads, it loads that way."""
-    key = ("transposed", value.number, 1)
-    if key not in state.views:
-        known = state.graph.tensors[value.source].shape if value.origin == "input" else ()
-        ordered = tuple(known[axis] for axis in value.axes)
-        if known and matrix_shape(ordered) == (value.rows, value.columns):
-            axes = (value.axes[-1], *value.axes[:-1])
-            return state.input_view(value.source, axes, value.columns, value.rows, value.type)
-        out = state.new_value(value.name, value.columns, value.rows, value.type)
-        state.steps.append(Transpose(out, value, 1, (state.node,)))
-        state.views[key] = out
-    return state.views[key]
-
-
-@dataclass(frozen=True, slots=True)
-class Along:
-    """A matrix in which an axis runs over rows [outer, n, inner]; `turned` if it is a transpose.
-
-    As a tensor it is of `shape`, with that axis at `axis`.
-    """
-
-    value: Value
-    view: tuple[int, int, int]
-    shape: Shape
-    axis: int
-    turned: bool
-
-    @property
-    def short(self) -> Shape:
-        """Rows and columns of what is left when the axis is reduced."""
-        return self.view[0] * self.view[2], self.value.columns
-
-    def fold(
-        self, state: Lowering, value: Value, name: str, before: Map = _same, after: Map = _same
-    ) -> Value:
-        """A matrix of the same rows combined along the axis."""
-        expr = after(fold_rows(state, value, name, self.view, before))
-        return hold(state, expr, self.short).value
-
-    def spread(self, value: Value) -> Leaf:
-        """What is left of a reduction, for every element along the axis."""
-        outer, _, inner = self.view
-        rows = np.broadcast_to(np.arange(outer * inner).reshape(outer, 1, inner), self.view)
-        return Leaf(value, np.ascontiguousarray(rows.ravel()))
-
-    def hold(self, state: Lowering, expr: Expr) -> Value:
-        """An expression over the rows, stored."""
-        return hold(state, expr, self.shape).value
-
-    def back(self, state: Lowering, value: Value) -> Value:
-        """A matrix of the same rows as one of the tensor's own shape."""
-        return transposed(state, value) if self.turned else value
-
-    def define(self, state: Lowering, name: str, expr: Expr) -> None:
-        """A tensor is the expression over the rows; turned back as narrow as it is stored."""
-        if not self.turned:
-            state.define(name, expr)
-            return
-        kind = state.stored_type(name)
-        value = hold(state, state.narrow(expr, state.dtype(name), kind), self.shape).value
-        state.define_value(name, transposed(state, value))
-
-
-def along(state: Lowering, stored: Stored, axis: int) -> Along:
-    """A tensor with one axis over rows."""
-    shape, value = stored.shape, stored.value
-    if axis < len(shape) - 1:
-        view = (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 : -1]))
-        return Along(value, view, shape, axis, False)
-    if value.columns == 1:
-        return Along(value, (value.rows, 1, 1), shape, axis, False)
-    view = (1, value.columns, 1)
-    return Along(transposed(state, value), view, (value.columns, value.rows), 0, True)
-
-
-# -- the primitive ---------------------------------------------------------------------------------
-
-
-def _tree(name: str, parts: Sequence[Expr]) -> Expr:
-    """All parts combined, neighbours first."""
-    while len(parts) > 1:
-        pairs = [binary(name, a, b) for a, b in zip(parts[::2], parts[1::2], strict=False)]
-        parts = [*pairs, *parts[len(pairs) * 2 :]]
-    return parts[0]
-
-
-def fold_rows(
-    state: Lowering, value: Value, name: str, view: tuple[int, int, int], before: Map
-) -> Expr:
-    """Rows [outer, n, inner] of a matrix combined over n by a row of the VXM, n at least 1.
-
-    `before` is applied to every element. The result has outer * inner rows. The rows yet to be
-    combined are kept in two matrices, one for either operand: none can be read twice at once.
-    """
-    outer, n, inner = view
-    half = (n + 1) // 2
-    parts = [_Part(value, n, 0, half), _Part(value, n, half, n - half)]
-    rest: list[Expr] = []
-    while True:
-        pairs = parts[1].count
-        if parts[0].count > pairs:
-            rest.append(before(parts[0].leaf(outer, inner, pairs, 1)))
-        if pairs <= 1:
-            rest += [before(part.leaf(outer, inner, 0, 1)) for part in parts if pairs]
-            return _tree(name, rest[::-1])
-        half, first, made = (pairs + 1) // 2, 0, []
-        for count in (half, pairs - half):
-            expr = _tree(name, [before(p.leaf(outer, inner, first, count)) for p in parts])
-            out = state.new_value(value.name, outer * count * inner, value.columns, expr.out)
-            state.steps.append(Compute(out, expr, (state.node,), (out.rows, out.columns)))
-            made.append(_Part(out, count, 0, count))
-            first += count
-        parts, before = made, _same
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """`count` of the `n` rows in a matrix of rows [outer, n, inner], from row `first` on."""
-
-    value: Value
-    n: int
-    first: int
-    count: int
-
-    def leaf(self, outer: int, inner: int, first: int, count: int) -> Leaf:
-        """`count` of the part's rows, from its row `first` on."""
-        rows = np.arange(outer * self.n * inner).reshape(outer, self.n, inner)
-        start = self.first + first
-        return Leaf(self.value, np.ascontiguousarray(rows[:, start : start + count].ravel()))
-
-
-def reduced(
-    state: Lowering,
-    stored: Stored,
-    axes: Sequence[int],
-    name: str,
-    *,
-    before: Map = _same,
-    after: Map = _same,
-    shape: Shape | None = None,
-) -> Expr:
-    """A tensor combined over axes by "add", "mul", "max" or "min", as an expression.
-
-    `before` is applied to every element and gives f32 or i32, `after` to every result. The result
-    has 1 in place of each axis, or `shape`, which has as many elements. No axis has length 0.
-    """
-    own = kept(stored.shape, axes)
-    shape = own if shape is None else shape
-    value, views = stored.value, _row_views(stored.shape, axes)
-    turns = value.columns > 1 and len(stored.shape) - 1 in axes
-    expr = before(Leaf(value, None))
-    for k, view in enumerate(views):
-        expr, before = fold_rows(state, value, name, view, before), _same
-        if turns or k < len(views) - 1:
-            value = hold(state, expr, (view[0] * view[2], value.columns)).value
-    if turns:
-        value = transposed(state, value)
-        expr, own = fold_rows(state, value, name, (1, value.rows, 1), before), (1, value.columns)
-    expr = after(expr)
-    if matrix_shape(own) == matrix_shape(shape):
-        return expr
-    return Leaf(relaid(state, hold(state, expr, own).value, *matrix_shape(shape)), None)
-
-
-def _row_views(shape: Shape, axes: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Rows [outer, n, inner] for each stretch of neighbouring axes but the last to be reduced."""
-    views, dims = [], list(shape[:-1])
-    for wanted, stretch in groupby(range(len(dims)), lambda i: i in axes):
-        span = list(stretch)
-        n = math.prod(dims[i] for i in span)
-        if wanted and n > 1:
-            views.append((math.prod(dims[: span[0]]), n, math.prod(dims[span[-1] + 1 :])))
-            for i in span:
-                dims[i] = 1
-    return views
-
-
-# -- the operators ---------------------------------------------------------------------------------
-
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32")
+"""Integer types that all of these operators take."""
 
 
 def axes_of(state: Lowering, node: Node, rank: int) -> tuple[int, ...]:
@@ -316,6 +42,10 @@ def axes_of(state: Lowering, node: Node, rank: int) -> tuple[int, ...]:
     if not len(axes) and not node.attributes.get("noop_with_empty_axes", 0):
         return tuple(range(rank))
     return tuple(sorted({int(axis) % rank for axis in axes}))
+
+
+def _same(a: Expr) -> Expr:
+    return a
 
 
 def _square(a: Expr) -> Expr:

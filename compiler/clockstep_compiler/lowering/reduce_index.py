@@ -9,11 +9,10 @@ from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_bits import f32, i32, invert, one_where, select
 from clockstep_compiler.lowering.elementwise_operands import record_bounds
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers, matrix_shape
-from clockstep_compiler.lowering.reduce import (
-    INTEGERS,
+from clockstep_compiler.lowering.reduce import INTEGERS, refuse_types
+from clockstep_compiler.lowering.reduce_rows import (
     Along,
     along,
-    refuse_types,
     relaid,
     source,
 )

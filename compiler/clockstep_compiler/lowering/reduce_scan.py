@@ -9,10 +9,10 @@ from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_operands import bounds, record_bounds
 from clockstep_compiler.lowering.lower import Lowering, lowers
 from clockstep_compiler.lowering.quantized import constant_of
-from clockstep_compiler.lowering.reduce import (
+from clockstep_compiler.lowering.reduce import refuse_types
+from clockstep_compiler.lowering.reduce_rows import (
     along,
     hold,
-    refuse_types,
     source,
 )
 from clockstep_compiler.steps import Move

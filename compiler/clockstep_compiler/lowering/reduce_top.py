@@ -16,11 +16,10 @@ from clockstep_compiler.lowering.elementwise_bits import f32, i32, select
 from clockstep_compiler.lowering.elementwise_operands import bounds, record_bounds
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
 from clockstep_compiler.lowering.quantized import constant_of
-from clockstep_compiler.lowering.reduce import (
-    INTEGERS,
+from clockstep_compiler.lowering.reduce import INTEGERS, refuse_types
+from clockstep_compiler.lowering.reduce_rows import (
     Along,
     along,
-    refuse_types,
     source,
 )
 from clockstep_compiler.steps import Move, Value

@@ -11,14 +11,13 @@ from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_bits import f32
 from clockstep_compiler.lowering.elementwise_exponential import logarithm
 from clockstep_compiler.lowering.lower import Lowering, lowers
-from clockstep_compiler.lowering.reduce import (
+from clockstep_compiler.lowering.reduce import axes_of, refuse_types
+from clockstep_compiler.lowering.reduce_rows import (
     along,
-    axes_of,
     hold,
     kept,
     over,
     reduced,
-    refuse_types,
     reshaped,
     source,
 )
