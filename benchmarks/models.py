@@ -52,12 +52,15 @@ def matmul(n: int) -> onnx.ModelProto:
     return _model("matmul", [node], ((n, n), (n, n)), {"w": weight / np.float32(n**0.5)})
 
 
-def matmul_integer(n: int) -> onnx.ModelProto:
-    """x [n, n] @ constant [n, n], int8 to int32."""
+def matmul_integer(n: int, unsigned: bool = False) -> onnx.ModelProto:
+    """x [n, n] @ constant [n, n], int8 to int32; x may be uint8 with a zero point of 128."""
     weight = np.random.default_rng(0).integers(-128, 128, (n, n)).astype(np.int8)
-    node = helper.make_node("MatMulInteger", ["x", "w"], ["y"])
-    kinds = (TensorProto.INT8, TensorProto.INT32)
-    return _model("matmul_integer", [node], ((n, n), (n, n)), {"w": weight}, kinds)
+    constants: dict[str, NDArray[Any]] = {"w": weight}
+    if unsigned:
+        constants["zero"] = np.array(128, np.uint8)
+    node = helper.make_node("MatMulInteger", ["x", *constants], ["y"])
+    kinds = (TensorProto.UINT8 if unsigned else TensorProto.INT8, TensorProto.INT32)
+    return _model("matmul_integer", [node], ((n, n), (n, n)), constants, kinds)
 
 
 def chain(rows: int, columns: int) -> onnx.ModelProto:
