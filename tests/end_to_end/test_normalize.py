@@ -193,21 +193,30 @@ def test_statistics_are_results() -> None:
 OUTPUTS = {"y": (3, 4, 5), "m": (3, 1, 1), "v": (3, 1, 1)}
 
 
-@pytest.mark.parametrize(
-    ("op", "parameters", "outputs", "attributes"),
-    [
-        ("BatchNormalization", 4, {"y": (2, 3), "a": (3,), "b": (3,)}, {"training_mode": 1}),
-        ("LpNormalization", 0, {"y": (2, 3)}, {"p": 3}),
-    ],
-)
-def test_refusals(
-    op: str, parameters: int, outputs: dict[str, Shape], attributes: dict[str, int]
-) -> None:
-    names = [f"p{i}" for i in range(parameters)]
-    node = helper.make_node(op, ["x", *names], list(outputs), **attributes)
-    constants = {name: np.ones(3, np.float32) for name in names}
-    kinds = {name: ("float32", shape) for name, shape in outputs.items()}
-    model = build([node], {"x": ("float32", (2, 3))}, kinds, constants)
+@pytest.mark.parametrize("shape", [(4, 17), (2, 3, 4, 5)])
+def test_batches_in_training(shape: Shape) -> None:
+    """The batch's statistics, and the running ones."""
+    names = ["s", "b", "m", "v"]
+    node = helper.make_node(
+        "BatchNormalization", ["x", *names], ["y", "rm", "rv"], training_mode=1, momentum=0.8
+    )
+    kinds = {"y": ("float32", shape), "rm": ("float32", shape[1:2]), "rv": ("float32", shape[1:2])}
+    known = {n: np.abs(sample(shape[1:2], k)).astype("f4") for k, n in enumerate(names)}
+    model = build([node], {"x": ("float32", shape)}, kinds, known)
+    x = sample(shape).astype(np.float32)
+    have = run_checked(model, TINY, {"x": x}).outputs
+    axes = tuple(i for i in range(len(shape)) if i != 1)
+    wide, column = x.astype(np.float64), (-1, *(1,) * (len(shape) - 2))
+    mean, variance = wide.mean(axis=axes), wide.var(axis=axes)
+    factor = known["s"] / np.sqrt(variance + 1e-5)
+    want = (wide - mean.reshape(column)) * factor.reshape(column) + known["b"].reshape(column)
+    np.testing.assert_allclose(have["y"], want, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(have["rm"], known["m"] * 0.8 + mean * 0.2, rtol=1e-5)
+    np.testing.assert_allclose(have["rv"], known["v"] * 0.8 + variance * 0.2, rtol=1e-5)
+
+
+def test_refusals() -> None:
+    model, _ = model_of("LpNormalization", (2, 3), p=3)
     with pytest.raises(UnsupportedModel) as refusal:
         compile_model(model.SerializeToString(), TINY, Options())
     assert refusal.value.diagnostic.code == "unsupported-form"

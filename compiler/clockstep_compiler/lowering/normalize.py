@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Const, Expr, Leaf, add, binary, cast, mul, unary
 from clockstep_compiler.graph import Node
@@ -32,28 +31,30 @@ from clockstep_compiler.steps import Value
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
-__all__: list[str] = []
+__all__ = ["deviations", "product", "square", "wide"]
 
 Shape = tuple[int, ...]
 _LEAST = 2.0**-126
 """The least normal f32: what a norm of zero is taken for, so that 0 / 0 is 0."""
 
 
-def _wide(a: Expr) -> Expr:
+def wide(a: Expr) -> Expr:
+    """An f32 of an f16."""
     return cast(a, Type.F32)
 
 
-def _square(a: Expr) -> Expr:
-    wide = _wide(a)
-    return binary("mul", wide, wide)
+def square(a: Expr) -> Expr:
+    """The square in f32."""
+    element = wide(a)
+    return binary("mul", element, element)
 
 
-def _deviations(state: Lowering, x: Stored, axes: Sequence[int]) -> tuple[Stored, Stored]:
+def deviations(state: Lowering, x: Stored, axes: Sequence[int]) -> tuple[Stored, Stored]:
     """Every element less the mean over axes, in f32, and the means."""
     count = math.prod(x.shape[axis] for axis in axes)
-    total = reduced(state, x, axes, "add", before=_wide, after=lambda a: mul(a, 1 / count))
+    total = reduced(state, x, axes, "add", before=wide, after=lambda a: mul(a, 1 / count))
     mean = hold(state, total, kept(x.shape, axes))
-    element = _wide(over(state, x, x.shape))
+    element = wide(over(state, x, x.shape))
     difference = binary("sub", element, over(state, mean, x.shape))
     return hold(state, difference, x.shape), mean
 
@@ -65,12 +66,13 @@ def _factors(state: Lowering, x: Stored, axes: Sequence[int], epsilon: float) ->
     def inverse(total: Expr) -> Expr:
         return unary("rsqrt", add(mul(total, 1 / count), epsilon))
 
-    found = reduced(state, x, axes, "add", before=_square, after=inverse)
+    found = reduced(state, x, axes, "add", before=square, after=inverse)
     return hold(state, found, kept(x.shape, axes))
 
 
-def _product(state: Lowering, x: Stored, factor: Stored) -> Expr:
-    return binary("mul", _wide(over(state, x, x.shape)), over(state, factor, x.shape))
+def product(state: Lowering, x: Stored, factor: Stored) -> Expr:
+    """Every element times a factor that broadcasts to it."""
+    return binary("mul", wide(over(state, x, x.shape)), over(state, factor, x.shape))
 
 
 def _empty(state: Lowering, node: Node) -> bool:
@@ -95,7 +97,7 @@ def _parameter(state: Lowering, node: Node, position: int) -> Expr | None:
     shape = state.shape(node.outputs[0])
     if state.constant(name) is not None:
         return state.operand(name, shape)
-    return _wide(over(state, source(state, name), shape))
+    return wide(over(state, source(state, name), shape))
 
 
 # -- over the last axes ----------------------------------------------------------------------------
@@ -133,10 +135,10 @@ def _over_many(
     """The elements normalised; the means, if they are taken away, and the factors."""
     statistics = []
     if centred:
-        x, mean = _deviations(state, x, axes)
+        x, mean = deviations(state, x, axes)
         statistics.append(mean.value)
     factor = _factors(state, x, axes, epsilon)
-    return _product(state, x, factor), [*statistics, factor.value]
+    return product(state, x, factor), [*statistics, factor.value]
 
 
 def _over_last(
@@ -146,13 +148,13 @@ def _over_last(
     rows = along(state, x, axes[0])
     count, value, statistics = rows.view[1], rows.value, []
     if centred:
-        mean = rows.fold(state, value, "add", _wide, lambda a: mul(a, 1 / count))
-        value = rows.hold(state, binary("sub", _wide(Leaf(value, None)), rows.spread(mean)))
+        mean = rows.fold(state, value, "add", wide, lambda a: mul(a, 1 / count))
+        value = rows.hold(state, binary("sub", wide(Leaf(value, None)), rows.spread(mean)))
         statistics.append(mean)
     factor = rows.fold(
-        state, value, "add", _square, lambda a: unary("rsqrt", add(mul(a, 1 / count), epsilon))
+        state, value, "add", square, lambda a: unary("rsqrt", add(mul(a, 1 / count), epsilon))
     )
-    product = rows.hold(state, binary("mul", _wide(Leaf(value, None)), rows.spread(factor)))
+    product = rows.hold(state, binary("mul", wide(Leaf(value, None)), rows.spread(factor)))
     return Leaf(rows.back(state, product), None), [*statistics, factor]
 
 
@@ -165,14 +167,14 @@ def _mean_variance(state: Lowering, node: Node) -> None:
     shape = state.shape(out)
     axes = sorted({int(axis) % len(shape) for axis in node.attributes.get("axes", (0, 2, 3))})
     count = math.prod(shape[axis] for axis in axes)
-    x, _ = _deviations(state, source(state, node.inputs[0]), axes)
+    x, _ = deviations(state, source(state, node.inputs[0]), axes)
 
     def inverse(total: Expr) -> Expr:
         return reciprocal(add(square_root(mul(total, 1 / count)), 1e-9))
 
-    found = reduced(state, x, axes, "add", before=_square, after=inverse)
+    found = reduced(state, x, axes, "add", before=square, after=inverse)
     factor = hold(state, found, kept(shape, axes))
-    state.define(out, _product(state, x, factor))
+    state.define(out, product(state, x, factor))
 
 
 @lowers("LpNormalization")
@@ -191,9 +193,9 @@ def _norm(state: Lowering, node: Node) -> None:
         bounded = binary("max", total, Const(np.asarray(_LEAST), Type.F32))
         return reciprocal(bounded) if p == 1 else unary("rsqrt", bounded)
 
-    before = _square if p == 2 else lambda a: unary("abs", _wide(a))
+    before = square if p == 2 else lambda a: unary("abs", wide(a))
     factor = x.fold(state, x.value, "add", before, inverse)
-    x.define(state, out, binary("mul", _wide(Leaf(x.value, None)), x.spread(factor)))
+    x.define(state, out, binary("mul", wide(Leaf(x.value, None)), x.spread(factor)))
 
 
 # -- channel by channel ----------------------------------------------------------------------------
@@ -215,7 +217,7 @@ def _channels(state: Lowering, name: str, rank: int, repeat: int = 1) -> Expr | 
 
 
 def _spread(state: Lowering, factor: Expr | Stored, shape: Shape) -> Expr:
-    return _wide(over(state, factor, shape)) if isinstance(factor, Stored) else factor
+    return wide(over(state, factor, shape)) if isinstance(factor, Stored) else factor
 
 
 def _per_channel(state: Lowering, node: Node, a: Value, repeat: int) -> Expr:
@@ -242,49 +244,9 @@ def _groups(state: Lowering, node: Node) -> None:
     own = (batch, groups, channels // groups, *shape[2:])
     x = reshaped(state, source(state, node.inputs[0]), own)
     axes = range(2, len(own))
-    x, _ = _deviations(state, x, axes)
-    result = _product(state, x, _factors(state, x, axes, attribute(node, "epsilon", 1e-5)))
+    x, _ = deviations(state, x, axes)
+    result = product(state, x, _factors(state, x, axes, attribute(node, "epsilon", 1e-5)))
     # Stored before scale and shift: all operands at once would not fit the slices of a small chip.
     value = relaid(state, hold(state, result, own).value, *matrix_shape(shape))
     each = node.op == "GroupNormalization" and node.opset < 21
     state.define(out, _per_channel(state, node, value, channels // groups if each else 1))
-
-
-@lowers("BatchNormalization")
-def _batch(state: Lowering, node: Node) -> None:
-    """x * scale / sqrt(variance + epsilon) + (shift - mean * that), folded where constant."""
-    out, names = node.outputs[0], node.inputs[1:5]
-    if node.attributes.get("training_mode", 0) or any(node.outputs[1:]):
-        raise UnsupportedModel(
-            "unsupported-form",
-            "BatchNormalization in training mode changes its statistics",
-            help="export the model for inference",
-        )
-    shape, epsilon = state.shape(out), attribute(node, "epsilon", 1e-5)
-    arrays = [state.constant(name) for name in names]
-    known = [array.astype(np.float64) for array in arrays if array is not None]
-    if len(known) == len(names):
-        factor, term = _folded(known, epsilon)
-        ones = (1,) * (len(shape) - 2)
-        a = mul(state.operand(node.inputs[0], shape), factor.reshape(-1, *ones))
-        state.define(out, add(a, term.reshape(-1, *ones)))
-        return
-    own = state.shape(names[0])
-    scale, shift, mean, variance = (_wide(over(state, source(state, n), own)) for n in names)
-    inverse = unary("rsqrt", add(variance, epsilon))
-    factors = hold(state, binary("mul", scale, inverse), own)
-    product = binary("mul", mean, over(state, factors, own))
-    terms = hold(state, binary("sub", shift, product), own)
-    a = state.operand(node.inputs[0], shape)
-    column = (own[0], *(1,) * (len(shape) - 2))
-    scaled = binary("mul", a, over(state, reshaped(state, factors, column), shape))
-    state.define(out, binary("add", scaled, over(state, reshaped(state, terms, column), shape)))
-
-
-def _folded(
-    arrays: list[NDArray[np.float64]], epsilon: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Factor and term of every channel from scale, shift, mean and variance."""
-    scale, shift, mean, variance = arrays
-    factor = scale / np.sqrt(variance + epsilon)
-    return factor, shift - mean * factor
