@@ -15,8 +15,8 @@ import numpy as np
 
 from clockstep_compiler.expr import Const, Expr, Leaf
 from clockstep_compiler.graph import Node
-from clockstep_compiler.lowering.convolve import Taps, product_type, summed, tap_weights, with_bias
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
+from clockstep_compiler.lowering.taps import Taps, product_type, summed, tap_weights, with_bias
 from clockstep_compiler.lowering.windows import Grid, Ints, bordered, spatial_attribute
 from clockstep_compiler.steps import Compute, Move, Value
 from clockstep_isa.diagnostics import UnsupportedModel

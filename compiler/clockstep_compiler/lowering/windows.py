@@ -19,7 +19,7 @@ from clockstep_compiler.steps import Move, Value
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.layout import numpy_type
 
-__all__ = ["Grid", "Ints", "Window", "bordered", "spatial_attribute", "window_of"]
+__all__ = ["Grid", "Ints", "Window", "bordered", "gathered", "spatial_attribute", "window_of"]
 
 Ints = tuple[int, ...]
 
@@ -98,8 +98,13 @@ class Window:
         return Grid(self.batch, self.sizes, tuple(low), tuple(high))
 
     def under(self, grid: Grid, tap: Ints) -> NDArray[np.int64]:
-        """The row of `grid` under a tap, for every output pixel."""
-        return grid.under([self.coordinates(axis, k) for axis, k in enumerate(tap)])
+        """The row of `grid` under a tap, for every output pixel.
+
+        A tap of one number less is that of all taps along the last axis: see `gathered`.
+        """
+        at = [self.coordinates(axis, k) for axis, k in enumerate(tap)]
+        rest = [np.arange(n) for n in self.outputs[len(tap) :]]
+        return grid.under([*at, *rest])
 
 
 def spatial_attribute(node: Node, name: str, count: int, default: int) -> Ints:
@@ -166,3 +171,28 @@ def bordered(state: Lowering, image: Value, grid: Grid, fill: int = 0, groups: i
         state.steps.append(Move(out, sources, index.reshape(-1, width), (state.node,)))
         state.views[key] = out
     return state.views[key]
+
+
+def gathered(state: Lowering, image: Value, window: Window, fill: int) -> tuple[Value, Grid]:
+    """The image with the taps along its last axis side by side in the lanes, and its grid.
+
+    A row holds, for one output pixel along that axis, all that the kernel sees in one line.
+    """
+    grid = window.grid()
+    axis = len(grid.sizes) - 1
+    taps = range(window.kernel[axis])
+    at = np.stack([window.coordinates(axis, k) for k in taps], axis=1) + grid.low[axis]
+    rows = grid.inside().reshape(grid.batch, *grid.full)[..., at].reshape(-1, len(taps))
+    lanes = np.arange(image.columns)
+    index = rows[:, :, None] * image.columns + lanes
+    border = rows < 0
+    index[border] = -1
+    sources: tuple[Value, ...] = (image,)
+    if fill and border.any():
+        data = np.full((1, image.columns), fill, numpy_type(image.type))
+        sources = (image, state.constant_value("border", data))
+        index[border] = image.rows * image.columns + lanes
+    out = state.new_value(image.name, len(rows), len(taps) * image.columns, image.type)
+    state.steps.append(Move(out, sources, index.reshape(len(rows), -1), (state.node,)))
+    sizes = (*grid.sizes[:-1], window.outputs[axis])
+    return out, Grid(grid.batch, sizes, (*grid.low[:-1], 0), (*grid.high[:-1], 0))

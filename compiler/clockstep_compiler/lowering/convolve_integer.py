@@ -1,0 +1,146 @@
+"""Convolutions of integers: exact in i32, whatever the zero points.
+
+Groups share one matrix of weights for each tap, with zeros between channels of different groups,
+which is exact; of those tiles that are zero altogether nothing is computed. What the zero point of
+the image takes away is given back by a term for each output channel: its border is that zero point.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_compiler.expr import Acc, Const, Expr, cast, mul
+from clockstep_compiler.graph import Node
+from clockstep_compiler.lowering.elementwise import combine
+from clockstep_compiler.lowering.lower import Lowering, lowers, offset_of
+from clockstep_compiler.lowering.quantized import constant_of, requantize
+from clockstep_compiler.lowering.taps import (
+    convolution_window,
+    is_narrow,
+    line_taps,
+    side_by_side,
+)
+from clockstep_compiler.lowering.windows import bordered, gathered
+from clockstep_compiler.steps import Product, Term, Weights
+from clockstep_isa.diagnostics import UnsupportedModel
+from clockstep_isa.table import Type
+
+__all__ = ["integer_convolution"]
+
+Array = NDArray[Any]
+
+
+def _int8_parts(array: NDArray[np.int64]) -> list[NDArray[np.int8]]:
+    """Integers as a sum of int8 arrays, as few as it takes."""
+    parts = []
+    while np.any(array):
+        part = np.clip(array, -128, 127)
+        parts.append(part.astype(np.int8))
+        array = array - part
+    return parts
+
+
+def _dense(array: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
+    """Weights [taps, M, C] of all groups in one, zero between channels of different groups."""
+    m, c = array.shape[:2]
+    taps = array.reshape(m, c, -1).transpose(2, 0, 1)
+    full = np.zeros((len(taps), m, groups * c), np.int64)
+    for g in range(groups):
+        rows = slice(g * (m // groups), (g + 1) * (m // groups))
+        full[:, rows, g * c : (g + 1) * c] = taps[:, rows]
+    return full
+
+
+def integer_convolution(
+    state: Lowering,
+    node: Node,
+    x: str,
+    zero: int,
+    weights: tuple[str, NDArray[np.int64]],
+) -> Expr:
+    """sum of (x - zero) * w over the kernel, exact in i32; the weights have a name and a value."""
+    window = convolution_window(state, node, x, weights[0])
+    groups = int(node.attributes.get("group", 1))
+    offset = offset_of(state.dtype(x))
+    grid, taps = window.grid(), window.taps()
+    image = state.store(x, Type.I8)
+    dense = _dense(weights[1], groups)
+    if is_narrow(window, image.columns):
+        image, grid = gathered(state, image, window, zero + offset)
+        dense, taps = side_by_side(dense, window), line_taps(window)
+    else:
+        image = bordered(state, image, grid, zero + offset)
+    terms = []
+    for tap, matrix in zip(taps, dense, strict=True):
+        for part in _int8_parts(matrix):
+            state.weight_bytes += part.nbytes // groups
+            wanted = Weights(1, len(part), part.shape[1], data=part[None])
+            terms.append(Term(image, wanted, window.under(grid, tap)))
+    pixels = math.prod(state.shape(node.outputs[0])[:-1])
+    product: Expr = Const(np.zeros((), np.int64), Type.I32)
+    if terms:
+        product = Acc(Product(Type.I8, pixels, dense.shape[1], tuple(terms), None))
+    correction = (-offset - zero) * dense.sum(axis=(0, 2))
+    return combine("add", product, Const(correction, Type.I32))
+
+
+def _needs_int8(state: Lowering, *names: str) -> None:
+    for name in names:
+        if state.dtype(name) not in ("int8", "uint8"):
+            raise UnsupportedModel("element-type", f"operand of type {state.dtype(name)}")
+
+
+def _per_channel(array: Array, channels: int, what: str) -> Array:
+    """A parameter of the weights: a scalar, or one for each output channel."""
+    if array.size == 1:
+        return array.reshape(())
+    if array.ndim != 1 or array.size != channels:
+        raise UnsupportedModel("unsupported-form", f"{what} of shape {list(array.shape)}")
+    return array
+
+
+def _scalar(array: Array, what: str) -> Array:
+    if array.size != 1:
+        raise UnsupportedModel("unsupported-form", f"{what} of shape {list(array.shape)}")
+    return array.reshape(())
+
+
+def _shifted(array: Array, zero: Array) -> NDArray[np.int64]:
+    """Weights less their zero point, which is a scalar or one for each output channel."""
+    shape = (-1, *[1] * (array.ndim - 1)) if zero.ndim else ()
+    return array.astype(np.int64) - zero.astype(np.int64).reshape(shape)
+
+
+@lowers("ConvInteger")
+def _lower_integer(state: Lowering, node: Node) -> None:
+    x, w = node.inputs[:2]
+    _needs_int8(state, x, w)
+    array = constant_of(state, node, 1, "kernel")
+    zero = int(_scalar(constant_of(state, node, 2, "zero point"), "zero point"))
+    own = _per_channel(constant_of(state, node, 3, "zero point"), array.shape[0], "zero point")
+    product = integer_convolution(state, node, x, zero, (w, _shifted(array, own)))
+    state.define(node.outputs[0], product)
+
+
+@lowers("QLinearConv")
+def _lower_qlinear(state: Lowering, node: Node) -> None:
+    """Inputs x, scale, zero, w, scale, zero, the result's scale and zero, then an int32 bias."""
+    x, w, out = node.inputs[0], node.inputs[3], node.outputs[0]
+    _needs_int8(state, x, w, out)
+    array = constant_of(state, node, 3, "kernel")
+    channels = array.shape[0]
+    scales = [constant_of(state, node, i, "scale").astype(np.float64) for i in (1, 4, 6)]
+    zeros = [constant_of(state, node, i, "zero point").astype(np.int64) for i in (2, 5, 7)]
+    own = _per_channel(zeros[1], channels, "zero point")
+    zero = int(_scalar(zeros[0], "zero point"))
+    product = integer_convolution(state, node, x, zero, (w, _shifted(array, own)))
+    if len(node.inputs) > 8 and node.inputs[8]:
+        product = combine("add", product, state.operand(node.inputs[8], state.shape(out)))
+    scale = _scalar(scales[0], "scale") * _per_channel(scales[1], channels, "scale")
+    real = mul(cast(product, Type.F32), scale)
+    result = (_scalar(scales[2], "scale"), _scalar(zeros[2], "zero point"))
+    state.define(out, requantize(real, *result, state.dtype(out)), narrow=True)
