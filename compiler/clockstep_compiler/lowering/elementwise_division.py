@@ -164,7 +164,12 @@ def _powered(state: Lowering, node: Node) -> None:
         number = float(exponent.reshape(()).item())
     base, y = operands(state, node.inputs[:2], state.shape(out))
     if state.dtype(node.inputs[0]) in FLOATS:
-        state.define(out, _float_power(base, cast(y, Type.F32), number))
+        state.define(
+            out,
+            _float_power(
+                base, y if y.out == Type.F32 else to_float(y, state.dtype(node.inputs[1])), number
+            ),
+        )
     elif number is not None and number >= 0 and number.is_integer():
         state.define(out, _repeated(base, int(number)))
     else:

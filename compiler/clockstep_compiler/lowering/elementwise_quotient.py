@@ -5,10 +5,13 @@ Errors in units in the last place, measured by `tests/compiler/test_elementwise_
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Const, Expr, cast
-from clockstep_compiler.lowering.elementwise_bits import SIGN, f32, i32, whole
+from clockstep_compiler.lowering.elementwise_bits import SIGN, cut, f32, i32, whole
 from clockstep_isa.table import Type
 
 __all__ = ["divide", "reciprocal_near_one", "square_root"]
@@ -23,11 +26,20 @@ def reciprocal_near_one(x: Expr) -> Expr:
 
 
 def divide(x: Expr, y: Expr) -> Expr:
-    """x / y over the whole range of f32: within 1 unit, within 2 where the result is denormal."""
+    """x / y over the whole range of f32: within 0.51 units, so exact where the quotient is an f32.
+
+    Quotients below 2**-100 lose some of the bits that are added up: within 2 units.
+    """
+    # The sign is the last to come: 0 and infinity have theirs whatever the parts add up to.
+    bits = i32("xor", y, x) if isinstance(x, Const) else i32("xor", x, y)
+    sign = i32("and", bits, SIGN)
     if isinstance(y, Const) and _is_tame(y):
-        return _divide_by_constant(x, y)
-    sign = i32("and", i32("xor", x, y) if not isinstance(x, Const) else i32("xor", y, x), SIGN)
-    quotient = _magnitude(f32("abs", x), f32("abs", y))
+        if (np.abs(np.frexp(y.array)[0]) == 0.5).all():
+            return f32("mul", x, Const(1 / y.array.astype(np.float64), Type.F32))
+        high, low = _constant_reciprocal(np.abs(y.array))
+        quotient = _product(f32("abs", x), high, low)
+    else:
+        quotient = _magnitude(f32("abs", x), f32("abs", y))
     return f32("mov", i32("xor", quotient, sign))
 
 
@@ -37,20 +49,24 @@ def _is_tame(y: Const) -> bool:
     return bool(np.all((size > 2.0**-100) & (size < 2.0**100)))
 
 
-def _divide_by_constant(x: Expr, y: Const) -> Expr:
-    """x (r + t), where r is 1 / y rounded toward zero and t the rest, which has the sign of r.
+def _constant_reciprocal(y: NDArray[Any]) -> tuple[Expr, Expr]:
+    """1 / y as 12 bits and the rest."""
+    exact = 1 / y.astype(np.float32).astype(np.float64)
+    bits = exact.astype(np.float32).view(np.uint32) & np.uint32(0xFFFFF000)
+    high = bits.view(np.float32).astype(np.float64)
+    return Const(high, Type.F32), Const(exact - high, Type.F32)
 
-    So an infinite x stays infinite. Where nothing is left t is too small to matter, but not 0.
+
+def _product(x: Expr, high: Expr, low: Expr) -> Expr:
+    """x (high + low) rounded nearly once, x from 0 to infinity, high of 12 bits, low small.
+
+    The upper half of x times high is exact; what is added to it is small, and finite.
     """
-    exact = 1 / y.array.astype(np.float32).astype(np.float64)
-    near = exact.astype(np.float32)
-    near = np.where(np.abs(near) > np.abs(exact), np.nextafter(near, np.float32(0)), near)
-    high = near.astype(np.float64)
-    powers = np.abs(np.frexp(exact)[0]) == 0.5
-    if powers.all():
-        return f32("mul", x, Const(exact, Type.F32))
-    low = np.where(powers, high * 2.0**-60, exact - high)
-    return f32("add", f32("mul", x, Const(high, Type.F32)), f32("mul", x, Const(low, Type.F32)))
+    upper = cut(x)
+    finite = f32("min", x, _LARGEST)
+    lower = f32("sub", finite, f32("min", upper, _LARGEST))
+    rest = f32("add", f32("mul", lower, high), f32("mul", finite, low))
+    return f32("add", f32("mul", upper, high), rest)
 
 
 def _magnitude(x: Expr, y: Expr) -> Expr:
@@ -75,8 +91,9 @@ def _magnitude(x: Expr, y: Expr) -> Expr:
     relative = f32("mul", cast(error, Type.F32), 2.0**-48)
     scaled = f32("mul", f32("mul", f32("max", h, 1.0), x), h)
     r = f32("mul", f32("min", f32("min", h, 1.0), s), r)  # NaN if y is
-    rest = f32("mul", f32("mul", r, relative), f32("min", scaled, _LARGEST))
-    return f32("add", f32("mul", scaled, r), rest)
+    high = cut(r)
+    low = f32("add", f32("sub", r, high), f32("mul", r, relative))
+    return _product(scaled, high, low)
 
 
 def square_root(x: Expr) -> Expr:
