@@ -70,7 +70,7 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("Concat", "any", moved=True),
     Operator("Constant", "any", "folded"),
     Operator("Conv", _FLOAT),
-    Operator("ConvInteger", "int8, uint8", "weights and zero points constant"),
+    Operator("ConvInteger", "int8, uint8", "zero points constant"),
     Operator("ConvTranspose", _FLOAT),
     Operator("Cos", _FLOAT, _within("2**-23") + "; NaN beyond 131072"),
     Operator("Cosh", _FLOAT, _within("2 units")),
@@ -133,9 +133,7 @@ OPERATORS: tuple[Operator, ...] = (
         f"{_FLOAT}, int32; exponents: {_ARITHMETIC}",
         _within("3 + |exponent| / 8 units") + "; integers to constants",
     ),
-    Operator(
-        "QLinearConv", "int8, uint8", "weights, scales and zero points constant, one for the image"
-    ),
+    Operator("QLinearConv", "int8, uint8", "scales and zero points constant"),
     Operator("QLinearMatMul", "int8, uint8", "scales and zero points constant"),
     Operator("QuantizeLinear", "float to int8, uint8", "scale and zero point constant"),
     Operator("RMSNormalization", _FLOAT),

@@ -140,11 +140,28 @@ def test_integers(
     assert np.count_nonzero(step) <= step.size // 100
 
 
-def test_zero_points_of_unsigned_weights() -> None:
+def test_computed_weights_in_groups() -> None:
+    rng = np.random.default_rng(6)
+    model, inputs = integer_convolution(
+        rng, (2, 10, 4, 3), (4, 5, 2, 3), group=2, constant=False, strides=(1, 2), pads=(0, 1, 1, 0)
+    )
+    outputs = run_checked(model, TINY, inputs).outputs
+    wanted = expected(model, inputs)
+    assert_equal({"sums": outputs["sums"]}, {"sums": wanted["sums"]})
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_zero_points_of_unsigned_weights(constant: bool) -> None:
     rng = np.random.default_rng(3)
     types = ("uint8", "uint8", "uint8")
     model, inputs = integer_convolution(
-        rng, (1, 3, 5, 5), (4, 3, 3, 3), types, per_channel=False, pads=(1, 1, 1, 1)
+        rng,
+        (1, 3, 5, 5),
+        (4, 3, 3, 3),
+        types,
+        per_channel=False,
+        constant=constant,
+        pads=(1, 1, 1, 1),
     )
     outputs = run_checked(model, TINY, inputs).outputs
     assert_equal(outputs, expected(model, inputs))

@@ -84,9 +84,13 @@ def integer_convolution(
     types: tuple[str, str, str] = ("uint8", "int8", "uint8"),
     *,
     per_channel: bool = True,
+    constant: bool = True,
     **attributes: Any,
 ) -> tuple[ModelProto, dict[str, Array]]:
-    """ConvInteger "x" -> "sums" and QLinearConv with a bias -> "y" of the same operands."""
+    """ConvInteger "x" -> "sums" and QLinearConv with a bias -> "y" of the same operands.
+
+    The weights "w" are a constant or an input.
+    """
     channels = (weights[0],) if per_channel else ()
     constants = {
         "x_zero": full_range(rng, (), types[0]),
@@ -104,8 +108,12 @@ def integer_convolution(
         helper.make_node("ConvInteger", ["x", "w", "x_zero", "w_zero"], ["sums"], **attributes),
         helper.make_node("QLinearConv", names, ["y"], **attributes),
     ]
-    model = inferred(nodes, {"x": (types[0], image)}, constants, ("sums", "y"))
-    return model, {"x": full_range(rng, image, types[0])}
+    inputs = {"x": (types[0], image)}
+    feeds = {"x": full_range(rng, image, types[0])}
+    if not constant:
+        inputs["w"] = (types[1], weights)
+        feeds["w"] = np.asarray(constants.pop("w"))
+    return inferred(nodes, inputs, constants, ("sums", "y")), feeds
 
 
 def pooling(

@@ -25,7 +25,7 @@ from clockstep_compiler.lowering.taps import (
     side_by_side,
 )
 from clockstep_compiler.lowering.windows import bordered, gathered
-from clockstep_compiler.steps import Product, Term, Weights
+from clockstep_compiler.steps import Move, Product, Term, Weights
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
@@ -88,6 +88,53 @@ def integer_convolution(
     return combine("add", product, Const(correction, Type.I32))
 
 
+def _computed_convolution(
+    state: Lowering, node: Node, x: str, zero: int, w: str, own: NDArray[np.int64]
+) -> Expr:
+    """The same with weights that are computed, less their zero points `own`.
+
+    (x + s)(w + t) = xw + xt + sw + st, for elements as stored: the middle terms are products with
+    constants. Places between channels of different groups hold zero.
+    """
+    window, (m, c, *_) = convolution_window(state, node, x, w), state.shape(w)
+    groups = int(node.attributes.get("group", 1))
+    s, t = -offset_of(state.dtype(x)) - zero, -offset_of(state.dtype(w)) - own
+    count = math.prod(state.shape(w))
+    places = _dense(np.arange(count).reshape(m, c, -1) + 1, groups) - 1
+    shifts = _dense(np.broadcast_to(t.reshape(-1, 1, 1), (m, c, count // (m * c))), groups)
+    constant = s * shifts.sum(axis=(0, 2))
+    grid, taps = window.grid(), window.taps()
+    image, source = state.store(x, Type.I8), state.store(w, Type.I8)
+    if is_narrow(window, image.columns):
+        image, grid = gathered(state, image, window, -s)
+        places, shifts = side_by_side(places, window), side_by_side(shifts, window)
+        taps = line_taps(window)
+    else:
+        image = bordered(state, image, grid, -s)
+    pixels, terms = math.prod(state.shape(node.outputs[0])[:-1]), []
+    for tap, index, shift in zip(taps, places, shifts, strict=True):
+        value = state.new_value(w, m, image.columns, Type.I8)
+        state.steps.append(Move(value, (source,), np.ascontiguousarray(index), (state.node,)))
+        weights = Weights(1, m, image.columns, value=value)
+        under = window.under(grid, tap)
+        terms.append(Term(image, weights, under))
+        for part in _int8_parts(shift):
+            terms.append(Term(image, Weights(1, m, image.columns, data=part[None]), under))
+        for part in _int8_parts(np.full((1, image.columns), s)):
+            row = state.constant_value("zero point", part)
+            terms.append(Term(row, weights, np.zeros(pixels, np.int64)))
+    product = Acc(Product(Type.I8, pixels, m, tuple(terms), None))
+    return combine("add", product, Const(constant, Type.I32))
+
+
+def _sums(state: Lowering, node: Node, x: str, zero: int, w: str, zeros: NDArray[np.int64]) -> Expr:
+    """sum of (x - zero) * (w - zeros), `zeros` a scalar or one for each output channel."""
+    array = state.constant(w)
+    if array is None:
+        return _computed_convolution(state, node, x, zero, w, zeros)
+    return integer_convolution(state, node, x, zero, (w, _shifted(array, zeros)))
+
+
 def _needs_int8(state: Lowering, *names: str) -> None:
     for name in names:
         if state.dtype(name) not in ("int8", "uint8"):
@@ -119,11 +166,10 @@ def _shifted(array: Array, zero: Array) -> NDArray[np.int64]:
 def _lower_integer(state: Lowering, node: Node) -> None:
     x, w = node.inputs[:2]
     _needs_int8(state, x, w)
-    array = constant_of(state, node, 1, "kernel")
-    zero = int(_scalar(constant_of(state, node, 2, "zero point"), "zero point"))
-    own = _per_channel(constant_of(state, node, 3, "zero point"), array.shape[0], "zero point")
-    product = integer_convolution(state, node, x, zero, (w, _shifted(array, own)))
-    state.define(node.outputs[0], product)
+    zero, zeros = (constant_of(state, node, i, "zero point").astype(np.int64) for i in (2, 3))
+    own = _per_channel(zeros, state.shape(w)[0], "zero point")
+    sums = _sums(state, node, x, int(_scalar(zero, "zero point")), w, own)
+    state.define(node.outputs[0], sums)
 
 
 @lowers("QLinearConv")
@@ -131,13 +177,12 @@ def _lower_qlinear(state: Lowering, node: Node) -> None:
     """Inputs x, scale, zero, w, scale, zero, the result's scale and zero, then an int32 bias."""
     x, w, out = node.inputs[0], node.inputs[3], node.outputs[0]
     _needs_int8(state, x, w, out)
-    array = constant_of(state, node, 3, "kernel")
-    channels = array.shape[0]
+    channels = state.shape(w)[0]
     scales = [constant_of(state, node, i, "scale").astype(np.float64) for i in (1, 4, 6)]
     zeros = [constant_of(state, node, i, "zero point").astype(np.int64) for i in (2, 5, 7)]
     own = _per_channel(zeros[1], channels, "zero point")
     zero = int(_scalar(zeros[0], "zero point"))
-    product = integer_convolution(state, node, x, zero, (w, _shifted(array, own)))
+    product = _sums(state, node, x, zero, w, own)
     if len(node.inputs) > 8 and node.inputs[8]:
         product = combine("add", product, state.operand(node.inputs[8], state.shape(out)))
     scale = _scalar(scales[0], "scale") * _per_channel(scales[1], channels, "scale")
