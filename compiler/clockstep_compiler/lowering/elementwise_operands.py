@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clockstep_compiler.expr import Acc, Const, Expr, Op
+from clockstep_compiler.expr import Acc, Const, Expr, Leaf, Op, size
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_bits import SIGN, i32
 from clockstep_compiler.lowering.lower import FLOATS, STORED, Lowering
@@ -27,30 +27,43 @@ WORDS = ("int64", "uint64")
 
 _NARROW = ("int8", "uint8", "int16", "uint16")
 _INT32 = (-(2**31), 2**31 - 1)
+_RING = ("add", "sub", "mul", "neg", "abs")
+_SEVERAL_WAVES = 24
+"""Operations."""
 
 
 def has_product(expr: Expr) -> bool:
     """Whether an expression holds a product; a wave can hold one."""
-    if isinstance(expr, Op):
-        return any(has_product(arg) for arg in expr.args)
-    return isinstance(expr, Acc)
+    seen: set[int] = set()
+    waiting = [expr]
+    while waiting:
+        e = waiting.pop()
+        if isinstance(e, Acc):
+            return True
+        if isinstance(e, Op) and id(e) not in seen:
+            seen.add(id(e))
+            waiting += e.args
+    return False
 
 
 def in_range(state: Lowering, name: str, shape: tuple[int, ...]) -> Expr:
     """An operand whose value matters, not only its low bits: a narrow integer wrapped around.
 
     Sums, differences, products and negations of narrow integers may be computed in 32 bits and
-    wrapped at the end; nothing else may.
+    wrapped at the end; nothing else may. What takes several waves already is stored as it is: more
+    of it in one expression would only make it hard to cut.
     """
     expr, dtype = state.operand(name, shape), state.dtype(name)
     if dtype in WORDS and state.constant(name) is not None:
         record_bounds(state, name, *bounds(state, name))
     tensor = state.tensors.get(name)
-    if dtype not in _NARROW or tensor is None or tensor.narrow or not isinstance(expr, Op):
+    if tensor is None or not isinstance(expr, Op):
         return expr
-    if expr.name not in ("add", "sub", "mul", "neg", "abs"):
-        return expr
-    return state.widen(state.narrow(expr, dtype, STORED[dtype]), dtype)
+    if dtype in _NARROW and not tensor.narrow and expr.name in _RING:
+        expr = state.widen(state.narrow(expr, dtype, STORED[dtype]), dtype)
+    if size(expr) > _SEVERAL_WAVES:
+        return Leaf(state.compute(tensor, expr), None)
+    return expr
 
 
 def operands(state: Lowering, names: tuple[str, ...], shape: tuple[int, ...]) -> list[Expr]:

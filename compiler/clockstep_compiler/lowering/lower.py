@@ -321,7 +321,9 @@ _TRANSPARENT = frozenset(
     [
         *("Add", "Sub", "Mul", "Max", "Min", "Neg", "Abs", "Relu", "LeakyRelu", "Clip", "Cast"),
         *("Sigmoid", "Tanh", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Move"),
-        *("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"),
+        *("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Ceil", "Div", "Elu", "Erf", "Exp"),
+        *("Floor", "Gelu", "HardSigmoid", "HardSwish", "Log", "Mean", "Mish", "Pow", "PRelu"),
+        *("Reciprocal", "Round", "Softplus", "Sqrt", "Sum", "Swish", "Where"),
     ]
 )
 
