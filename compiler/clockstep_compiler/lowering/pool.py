@@ -13,9 +13,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_compiler.expr import Const, Expr, Leaf, Op, binary, cast, mul, unary
+from clockstep_compiler.expr import Expr, Leaf, Op, binary, cast, mul, unary
 from clockstep_compiler.graph import Node
-from clockstep_compiler.lowering.elementwise_exponential import power
 from clockstep_compiler.lowering.elementwise_quotient import square_root
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
 from clockstep_compiler.lowering.reduce_rows import (
@@ -33,9 +32,6 @@ _FAN = 4
 
 _FAN_WIDE = 2
 """The same for matrices of four bytes an element, which a small machine has fewer slices for."""
-
-_HIGHEST = 4
-"""The largest p of an LpPool: higher powers leave float32's range too soon."""
 
 Places = NDArray[np.int64]
 Map = Callable[[Expr], Expr]
@@ -197,15 +193,11 @@ def _lower_lp(state: Lowering, node: Node) -> None:
     """(sum |x|**p) ** (1 / p)."""
     _needs_floats(state, node)
     p = float(node.attributes.get("p", 2))
-    if p not in range(1, _HIGHEST + 1):
-        raise UnsupportedModel(
-            "unsupported-form", f"LpPool of p = {p:g}", help=f"p may be 1 to {_HIGHEST}"
-        )
+    if p not in (1, 2, 4):
+        raise UnsupportedModel("unsupported-form", f"LpPool of p = {p:g}", help="p may be 1, 2, 4")
     total = _slid(state, node, _window(state, node), "add", partial(_magnitude, int(p)))
-    if p == 2:
+    for _ in range(int(p) // 2):  # the fourth root is the root of the root
         total = square_root(total)
-    elif p > 2:
-        total = power(total, Const(np.asarray(1 / p), Type.F32))
     state.define(node.outputs[0], total)
 
 
