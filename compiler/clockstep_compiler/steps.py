@@ -178,11 +178,18 @@ def sources_of(step: Step) -> list[Value]:
         return list(step.sources)
     if isinstance(step, Outer):
         return [step.a, step.b]
-    if not isinstance(step, Compute):
-        return [step.source]
+    return _read(step.expr) if isinstance(step, Compute) else [step.source]
+
+
+def _read(expr: Expr) -> list[Value]:
+    """The matrices that an expression reads, operand by operand, shared parts once."""
     found: list[Value] = []
+    seen: set[int] = set()
 
     def visit(e: Expr) -> None:
+        if id(e) in seen:
+            return
+        seen.add(id(e))
         if isinstance(e, Leaf):
             found.append(e.value)
         elif isinstance(e, Op):
@@ -190,9 +197,8 @@ def sources_of(step: Step) -> list[Value]:
                 visit(arg)
         elif isinstance(e, Acc):
             for term in e.product.terms:
-                found.append(term.a)
-                if term.weights.value is not None:
-                    found.append(term.weights.value)
+                computed = term.weights.value
+                found.extend([term.a] if computed is None else [term.a, computed])
 
-    visit(step.expr)
+    visit(expr)
     return found
