@@ -34,7 +34,7 @@ fuzz-bytes: $(STAMP)  ## T (60) seconds each of hostile programs, words, listing
 	$(BIN)/python -m fuzz hostile
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m fuzz bytes -t $(or $(T),60)
 
-bench: $(STAMP)  ## Time the engine against its peers, some five minutes; the tables go to benchmarks/README.md.
+bench: $(STAMP)  ## Time the engine against its peers, two minutes; the tables go to benchmarks/README.md.
 	$(BIN)/python -m benchmarks.engine --write
 
 $(STAMP): pyproject.toml

@@ -1,7 +1,7 @@
 """Time the engine against its peers, and the toolchain by the instruction; print Markdown tables.
 
-    .venv/bin/python -m benchmarks.engine               # everything: some five minutes
-    .venv/bin/python -m benchmarks.engine --quick       # at smaller sizes: less than one
+    .venv/bin/python -m benchmarks.engine               # everything: two minutes, if alone
+    .venv/bin/python -m benchmarks.engine --quick       # at smaller sizes: half a minute
     .venv/bin/python -m benchmarks.engine --write       # and put the tables into README.md
     .venv/bin/python -m benchmarks.engine int8 batch    # some sections
 
@@ -76,9 +76,8 @@ def _head(names: Sequence[str]) -> Iterator[str]:
 def _contest(row: Row) -> str:
     ratio = row.ours / row.theirs
     required = "" if row.limit is None else _judged(f"≤ {row.limit:g}", ratio <= row.limit)
-    return _line(
-        row.what, _time(row.ours), row.against, _time(row.theirs), f"{ratio:.3g}", required
-    )
+    text = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
+    return _line(row.what, _time(row.ours), row.against, _time(row.theirs), text, required)
 
 
 def _cost(cost: Cost) -> str:
