@@ -311,7 +311,6 @@ class Mover:
     def _turn(self, step: Move, turn: Turn, chip: int, out: Place) -> None:
         """One-hot rows pick lanes of source rows that are loaded as columns, byte for byte."""
         s, source = self.s, step.sources[turn.source]
-        lanes = s.plan.machine.vector
         depth = s.storage.lanes_of(source, turn.tile)
         identity = self._identity()
         for byte in range(step.out.type.bytes):
@@ -325,7 +324,6 @@ class Mover:
                 place = Place(out.copy, int(turn.into[start]), stride, byte, 1, out.since)
                 origin = FromMxm(rows, Type.I8, depth, Array(side, plane, columns))
                 s.run(chip, _TRUNCATE, [origin], count, 1, place)
-        assert depth <= lanes
 
     def _columns(self, source: Value, turn: Turn, byte: int, chip: int) -> tuple[Run, ...]:
         """Source rows as the columns of an array, in runs that advance regularly."""

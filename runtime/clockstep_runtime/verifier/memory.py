@@ -8,7 +8,7 @@ not at all, and the last writer before a reader is the one whose words it finds.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,23 +98,10 @@ def check_memory(program: Program, columns: Columns, findings: Findings, end: in
     _check_times(columns.take(of_mem), accesses, found, findings)
     _check_written(columns.take(of_mem), accesses, found, outputs, findings, end)
     # Blocks go by numbers past the last instruction, in `initial` and in `outputs` alike.
-    total, first = len(columns), len(of_mem)
+    total = len(columns)
     ids = np.concatenate([of_mem, total + np.arange(len(initial)), total + np.arange(len(outputs))])
-    assert len(ids) == first + len(initial) + len(outputs)
-    segments = Segments.joined([_renumbered(found, ids)])
-    return Words(tuple(initial), tuple(outputs), segments)
-
-
-def _renumbered(found: Segments, ids: Ints) -> Segments:
-    return Segments(
-        ids[found.consumer],
-        ids[found.producer],
-        found.first,
-        found.step,
-        found.count,
-        found.source,
-        found.source_step,
-    )
+    named = replace(found, consumer=ids[found.consumer], producer=ids[found.producer])
+    return Words(tuple(initial), tuple(outputs), Segments.joined([named]))
 
 
 def _accesses(mem: Columns, initial: list[Block], outputs: list[Block], end: int) -> _Accesses:
