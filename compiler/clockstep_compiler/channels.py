@@ -128,7 +128,7 @@ class Layout:
         """A node whose inputs and outputs are names as they are to be."""
         self.nodes.append(node)
         self._plain.update(n for n in node.outputs if n in self.graph.tensors)
-        if node.domain == CLOCKSTEP:
+        if (node.domain, node.op) == (CLOCKSTEP, "Move"):
             self._moves[node.outputs[0]] = node
 
     def keep(self, node: Node) -> None:

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 __all__ = ["CLOCKSTEP", "Graph", "Node", "Tensor"]
 
 CLOCKSTEP = "clockstep"
-"""The domain of operators that are our own: `Move`.
+"""The domain of operators that are our own: `Move`, and what bodies of composed operators use.
 
+Each has the ONNX node that it was, or is a part of, in the attributes `op` and `opset`.
 Move: element i of the output is element `index[i]` of the inputs' elements one after another, each
 in row-major order; -1 is `fill`. `index` is an int64 array of the output's shape, `fill` a Python
-number, `op` and `opset` are those of the ONNX node that it was.
+number.
 """
 
 

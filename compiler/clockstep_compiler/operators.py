@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BY_NAME", "OPERATORS", "Operator"]
+__all__ = ["BY_NAME", "OPERATORS", "Operator", "full_name"]
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One ONNX operator: its element types, and within which limits it is supported.
+    """One ONNX operator, by its `full_name`: element types and limits.
 
     `moved`: it is supported only where it but moves elements, to places known on import, and so
     becomes a `Move`.
@@ -186,3 +186,8 @@ OPERATORS: tuple[Operator, ...] = (
 )
 
 BY_NAME = {row.name: row for row in OPERATORS}
+
+
+def full_name(domain: str, op: str) -> str:
+    """An operator's name, with its domain where that is not ONNX's own."""
+    return f"{domain}.{op}" if domain else op

@@ -15,6 +15,7 @@ from clockstep_compiler.frontend.infer import schema_of
 from clockstep_compiler.frontend.load import attributes_of
 from clockstep_compiler.frontend.order import live
 from clockstep_compiler.frontend.structure import edges, node_name
+from clockstep_compiler.graph import CLOCKSTEP
 
 __all__ = [
     "Move",
@@ -62,6 +63,9 @@ class Step:
         """Domain, operator and opset of the ONNX node that it was."""
         if self.move is not None:
             return "", self.move.op, self.move.opset
+        if self.node.domain == CLOCKSTEP:
+            was = attributes_of(self.node)
+            return "", was["op"].s.decode(), was["opset"].i
         return self.node.domain, self.node.op_type, self.opset
 
 

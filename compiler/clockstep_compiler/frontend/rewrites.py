@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from clockstep_compiler.frontend.einsum import einsum
+from clockstep_compiler.frontend.bodies import BODIES
 from clockstep_compiler.frontend.infer import Mismatch
 from clockstep_compiler.frontend.inline import Step, branch_steps
 from clockstep_compiler.frontend.load import attributes_of
@@ -116,10 +116,10 @@ def _range(walk: Walk, step: Step) -> bool:
 REWRITES: Mapping[str, Rewrite] = {
     "Constant": _constant,
     "Dropout": _dropout,
-    "Einsum": einsum,
     "Identity": _identity,
     "If": _if,
     "Range": _range,
     "Shape": _shape,
     "Size": _size,
+    **BODIES,
 }

@@ -6,7 +6,7 @@ import difflib
 
 from clockstep_compiler.frontend.messages import place, shown
 from clockstep_compiler.graph import Graph
-from clockstep_compiler.operators import BY_NAME
+from clockstep_compiler.operators import BY_NAME, full_name
 from clockstep_isa.diagnostics import Diagnostic
 
 __all__ = ["is_supported", "unsupported_nodes", "unsupported_operator"]
@@ -14,20 +14,21 @@ __all__ = ["is_supported", "unsupported_nodes", "unsupported_operator"]
 
 def is_supported(domain: str, op: str, moved: bool) -> bool:
     """Whether a node of the ONNX operator has a lowering; `moved` if it has become a Move."""
-    return not domain and op in BY_NAME and (moved or not BY_NAME[op].moved)
+    row = BY_NAME.get(full_name(domain, op))
+    return row is not None and (moved or not row.moved)
 
 
 def unsupported_operator(name: str, op: str, domain: str, opset: int) -> Diagnostic:
     """The diagnostic for a node whose operator has no lowering."""
     where = place(name, op)
-    if not domain and op in BY_NAME and BY_NAME[op].moved:
-        return Diagnostic("unsupported-form", BY_NAME[op].problem, where, "", name, op, opset)
-    full = shown(f"{domain}.{op}" if domain else op)
+    full = full_name(domain, op)
+    if full in BY_NAME and BY_NAME[full].moved:
+        return Diagnostic("unsupported-form", BY_NAME[full].problem, where, "", name, op, opset)
     close = difflib.get_close_matches(op, list(BY_NAME), 1, cutoff=0.8)
     also = f"; the nearest is {close[0]}" if close else ""
     return Diagnostic(
         "unsupported-operator",
-        f"operator {full} (opset {opset}) is not supported",
+        f"operator {shown(full)} (opset {opset}) is not supported",
         where,
         f"see `clockstep ops` for those that are{also}",
         node=name,

@@ -31,7 +31,7 @@ from clockstep_compiler.frontend.structure import edges, subgraphs
 from clockstep_compiler.frontend.tensors import TENSOR_BYTES_LIMIT, Array, bytes_needed
 from clockstep_compiler.frontend.unsupported import is_supported, unsupported_operator
 from clockstep_compiler.graph import CLOCKSTEP, Tensor
-from clockstep_compiler.operators import BY_NAME
+from clockstep_compiler.operators import BY_NAME, full_name
 from clockstep_isa.diagnostics import Diagnostic
 
 __all__ = ["Rewrite", "Walk"]
@@ -143,7 +143,7 @@ class Walk:
             self.steps.append(step)
 
     def _rewritten(self, step: Step) -> bool:
-        rewrite = None if step.node.domain else self._rewrites.get(step.node.op_type)
+        rewrite = self._rewrites.get(full_name(step.node.domain, step.node.op_type))
         try:
             return rewrite is not None and rewrite(self, step)
         except Mismatch as error:
@@ -175,7 +175,8 @@ class Walk:
 
     def _certainly_unsupported(self, step: Step) -> Diagnostic | None:
         node, schema = step.node, schema_of(step.node, step.opset)
-        lowered = not node.domain and (node.op_type in BY_NAME or node.op_type in self._rewrites)
+        name = full_name(node.domain, node.op_type)
+        lowered = name in BY_NAME or name in self._rewrites
         if lowered or (schema and has_body(schema)):
             return None
         return unsupported_operator(step.name, node.op_type, node.domain, step.opset)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Const, Expr, Leaf, add, binary, cast, mul
 from clockstep_compiler.graph import Graph, Node
-from clockstep_compiler.operators import BY_NAME
+from clockstep_compiler.operators import BY_NAME, full_name
 from clockstep_compiler.options import Options
 from clockstep_compiler.steps import Broadcast, Compute, Lowered, Step, Value
 from clockstep_isa.diagnostics import Diagnostic, UnsupportedModel
@@ -415,7 +415,7 @@ def _stored(state: Lowering) -> tuple[tuple[str, Value], ...]:
 def _check_operator(node: Node) -> None:
     """Refuse a node without a lowering, whatever became of those before it."""
     if node.domain not in ("", "ai.onnx", "clockstep") or node.op not in HANDLERS:
-        name = f"{node.domain}::{node.op}" if node.domain else node.op
+        name = full_name(node.domain, node.op)
         if name in BY_NAME:
             raise UnsupportedModel("unsupported-form", BY_NAME[name].problem)
         raise UnsupportedModel(

@@ -8,16 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
-from onnx import helper
-
+from clockstep_compiler.frontend.body import Body, composes
 from clockstep_compiler.frontend.infer import Mismatch
-from clockstep_compiler.frontend.inline import Step
-from clockstep_compiler.frontend.load import attributes_of
-from clockstep_compiler.frontend.walk import Walk
 
 __all__ = ["einsum"]
 
@@ -32,25 +26,15 @@ class _Term:
     labels: Labels
 
 
-class _Unknown(Exception):
-    """An operator in between was refused; that is noted already."""
-
-
-def einsum(walk: Walk, step: Step) -> bool:
+@composes("Einsum")
+def einsum(body: Body) -> None:
     """Replace an Einsum by other operators."""
-    equation = attributes_of(step.node)["equation"].s.decode("utf-8", "replace")
-    given = [(name, walk.types[name].shape) for name in step.node.input]
+    equation = body.attribute("equation")
+    given = [(name, body.shape(name)) for name in body.step.node.input]
     labels, result = _parsed(equation, [shape for _, shape in given])
     sizes = _sizes(labels, [shape for _, shape in given])
     terms = [_Term(name, term) for (name, _), term in zip(given, labels, strict=True)]
-    maker = _Maker(walk, step, sizes)
-    try:
-        made = maker.evaluate(terms, result)
-    except _Unknown:
-        walk.poison(step.node.output)
-        return True
-    walk.forward(made, step.node.output[0])
-    return True
+    body.give(0, _Maker(body, sizes).evaluate(terms, result))
 
 
 # -- the equation ----------------------------------------------------------------------------------
@@ -109,8 +93,7 @@ def _sizes(terms: Sequence[Labels], shapes: Sequence[tuple[int, ...]]) -> dict[s
 class _Maker:
     """Adds the operators that one Einsum becomes; `sizes` are those of the labels."""
 
-    walk: Walk
-    step: Step
+    body: Body
     sizes: dict[str, int]
 
     def evaluate(self, terms: list[_Term], result: Labels) -> str:
@@ -122,27 +105,6 @@ class _Maker:
             first = self._product(first, self._summed(other, [first, *rest], result), rest, result)
         return self._ordered(first, result)
 
-    def _op(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
-        walk, step = self.walk, self.step
-        name = walk.fresh(f"{step.name}/{op}")
-        node = helper.make_node(op, inputs, [name], name, **attributes)
-        walk.run([replace(step, node=node, name=name)])
-        made = walk.resolve(name)
-        if made not in walk.types:
-            raise _Unknown
-        return made
-
-    def _constant(self, values: Sequence[int]) -> str:
-        name = self.walk.fresh(f"{self.step.name}/places")
-        self.walk.add_constant(name, np.array(values, np.int64))
-        return name
-
-    def _shape(self, name: str) -> tuple[int, ...]:
-        return self.walk.types[name].shape
-
-    def _reshaped(self, name: str, shape: Sequence[int]) -> str:
-        return self._op("Reshape", [name, self._constant(shape)], allowzero=1)
-
     def _diagonal(self, term: _Term) -> _Term:
         """A label that stands twice takes the elements at which both indices are equal."""
         twice = next((n for n in term.labels if term.labels.count(n) > 1), None)
@@ -150,23 +112,23 @@ class _Maker:
             return term
         first, second = [i for i, n in enumerate(term.labels) if n == twice][:2]
         rest = [i for i in range(len(term.labels)) if i not in (first, second)]
-        shape = self._shape(term.name)
+        shape = self.body.shape(term.name)
         if shape[first] != shape[second]:
             raise Mismatch(f"label {twice!r} is {shape[first]} and {shape[second]} long")
-        turned = self._op("Transpose", [term.name], perm=[*rest, first, second])
+        turned = self.body.op("Transpose", term.name, perm=[*rest, first, second])
         count = shape[first]
-        flat = self._reshaped(turned, [*(shape[i] for i in rest), count * count])
-        places = self._constant([i * (count + 1) for i in range(count)])
-        taken = self._op("Gather", [flat, places], axis=len(rest))
+        flat = self.body.reshape(turned, [*(shape[i] for i in rest), count * count])
+        places = self.body.constant([i * (count + 1) for i in range(count)])
+        taken = self.body.op("Gather", flat, places, axis=len(rest))
         return self._diagonal(_Term(taken, (*(term.labels[i] for i in rest), twice)))
 
     def _narrowed(self, term: _Term, result: Labels) -> _Term:
         """Without the axes of length 1 that stand for longer ones of other operands."""
-        shape = self._shape(term.name)
+        shape = self.body.shape(term.name)
         kept = [i for i, n in enumerate(term.labels) if shape[i] == self.sizes[n]]
         if len(kept) == len(shape):
             return term
-        name = self._reshaped(term.name, [shape[i] for i in kept])
+        name = self.body.reshape(term.name, [shape[i] for i in kept])
         return _Term(name, tuple(term.labels[i] for i in kept))
 
     def _summed(self, term: _Term, others: Sequence[_Term], result: Labels) -> _Term:
@@ -175,13 +137,13 @@ class _Maker:
         axes = [i for i, n in enumerate(term.labels) if n not in needed]
         if not axes:
             return term
-        name = self._op("ReduceSum", [term.name, self._constant(axes)], keepdims=0)
+        name = self.body.op("ReduceSum", term.name, self.body.constant(axes), keepdims=0)
         return _Term(name, tuple(n for n in term.labels if n in needed))
 
     def _ordered(self, term: _Term, labels: Labels) -> str:
         if term.labels == labels:
             return term.name
-        return self._op("Transpose", [term.name], perm=[term.labels.index(n) for n in labels])
+        return self.body.op("Transpose", term.name, perm=[term.labels.index(n) for n in labels])
 
     def _product(self, a: _Term, b: _Term, rest: Sequence[_Term], result: Labels) -> _Term:
         """Both multiplied, and summed over what neither the result nor the rest needs."""
@@ -191,7 +153,7 @@ class _Maker:
         inner = tuple(n for n in both if n not in needed)
         left = tuple(n for n in a.labels if n not in both)
         right = tuple(n for n in b.labels if n not in both)
-        if inner and self.walk.types[a.name].dtype.startswith(("float", "bfloat")):
+        if inner and self.body.dtype(a.name).startswith(("float", "bfloat")):
             return self._matrices(a, b, (batch, left, inner, right))
         return self._elements(a, b, (batch, left, inner, right))
 
@@ -202,22 +164,26 @@ class _Maker:
         batch, left, inner, right = parts
         stack = self._long(batch)
         rows, depth, columns = (math.prod(self._long(n)) for n in (left, inner, right))
-        one = self._reshaped(self._ordered(a, (*batch, *left, *inner)), [*stack, rows, depth])
-        two = self._reshaped(self._ordered(b, (*batch, *inner, *right)), [*stack, depth, columns])
+        one = self.body.reshape(self._ordered(a, (*batch, *left, *inner)), [*stack, rows, depth])
+        two = self.body.reshape(
+            self._ordered(b, (*batch, *inner, *right)), [*stack, depth, columns]
+        )
         labels = (*batch, *left, *right)
-        return _Term(self._reshaped(self._op("MatMul", [one, two]), self._long(labels)), labels)
+        return _Term(
+            self.body.reshape(self.body.op("MatMul", one, two), self._long(labels)), labels
+        )
 
     def _elements(self, a: _Term, b: _Term, parts: tuple[Labels, ...]) -> _Term:
         batch, left, inner, right = parts
         stack, ones = self._long(batch), [1] * len(left)
         outer, depth = [1] * len(right), self._long(inner)
         one = self._ordered(a, (*batch, *left, *inner))
-        one = self._reshaped(one, [*stack, *self._long(left), *outer, *depth])
+        one = self.body.reshape(one, [*stack, *self._long(left), *outer, *depth])
         two = self._ordered(b, (*batch, *right, *inner))
-        two = self._reshaped(two, [*stack, *ones, *self._long(right), *depth])
+        two = self.body.reshape(two, [*stack, *ones, *self._long(right), *depth])
         labels = (*batch, *left, *right)
-        name = self._op("Mul", [one, two])
+        name = self.body.op("Mul", one, two)
         if inner:
             axes = [len(labels) + i for i in range(len(inner))]
-            name = self._op("ReduceSum", [name, self._constant(axes)], keepdims=0)
+            name = self.body.op("ReduceSum", name, self.body.constant(axes), keepdims=0)
         return _Term(name, labels)

@@ -1,0 +1,11 @@
+"""The operators composed of others, a module a family; importing them registers them.
+
+To add a family, write a module with functions marked `@composes` and name it here.
+"""
+
+from __future__ import annotations
+
+from clockstep_compiler.frontend.bodies import einsum
+from clockstep_compiler.frontend.body import BODIES
+
+__all__ = ["BODIES", "einsum"]

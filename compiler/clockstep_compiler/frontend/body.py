@@ -1,0 +1,188 @@
+"""Operators written as other operators: what ONNX's function bodies do not do for us.
+
+A body is a function that writes the operators taking the place of one node, with `Body.op`. Every
+operator is walked at once, so a body knows the shape, the type and, of constants, the value of
+whatever it has made so far, and constants fold on the way. To compose one more operator, write a
+function in a module of `bodies`, register it with `@composes`, and add its row to `OPERATORS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+from onnx import helper
+
+from clockstep_compiler.frontend.inline import Step
+from clockstep_compiler.frontend.load import attributes_of
+from clockstep_compiler.frontend.tensors import Array, numpy_dtype
+from clockstep_compiler.frontend.walk import Rewrite, Walk
+from clockstep_compiler.graph import CLOCKSTEP, Tensor
+
+__all__ = ["BODIES", "Body", "Refused", "composes"]
+
+OPSET = 23
+"""The opset in which bodies are written."""
+
+BODIES: dict[str, Rewrite] = {}
+"""The registered bodies, by operator; those of other domains as `domain.operator`."""
+
+
+class Refused(Exception):
+    """Raised by a body for a node that it cannot compose: a code of `refusals`, why, a remedy."""
+
+    def __init__(self, code: str, problem: str, remedy: str = "") -> None:
+        super().__init__(code, problem, remedy)
+        self.code, self.problem, self.remedy = code, problem, remedy
+
+
+class _Unknown(Exception):
+    """An operator in between was refused; that is noted already."""
+
+
+class Body:
+    """Writes the operators that take the place of `step`, and reads what is known of values."""
+
+    def __init__(self, walk: Walk, step: Step) -> None:
+        self.walk, self.step = walk, step
+        self._attributes = attributes_of(step.node)
+
+    # -- the node ---------------------------------------------------------------------------------
+
+    def inputs(self, count: int) -> tuple[str, ...]:
+        """The first `count` operands; "" for those that are absent."""
+        return (*self.step.node.input, *[""] * count)[:count]
+
+    def wants(self, index: int) -> bool:
+        """Whether the node has an output of that index."""
+        return index < len(self.step.node.output) and bool(self.step.node.output[index])
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute as a Python value, strings decoded; `default` if it is absent."""
+        if name not in self._attributes:
+            return default
+        value = helper.get_attribute_value(self._attributes[name])
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "replace")
+        if isinstance(value, (list, tuple)):
+            return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in value]
+        return value
+
+    def give(self, index: int, name: str) -> None:
+        """Let the value `name` be the node's output of that index, if it has one."""
+        if self.wants(index):
+            self.walk.forward(self.walk.resolve(name), self.step.node.output[index])
+
+    # -- values -----------------------------------------------------------------------------------
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a value; all are known."""
+        return self.walk.types[name].shape
+
+    def dtype(self, name: str) -> str:
+        """The element type of a value, by numpy's name."""
+        return self.walk.types[name].dtype
+
+    def value(self, name: str) -> Array | None:
+        """The array behind a value, None if it is computed when the model runs, or absent."""
+        return self.walk.constants.get(self.walk.resolve(name)) if name else None
+
+    def constant(self, array: ArrayLike, dtype: DTypeLike = np.int64) -> str:
+        """A new constant; axes, shapes and indices are int64."""
+        name = self.walk.fresh(f"{self.step.name}/constant")
+        self.walk.add_constant(name, np.asarray(array, dtype))
+        return name
+
+    # -- operators --------------------------------------------------------------------------------
+
+    def op(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """Add an operator with one output; returns the name of that value."""
+        return self.ops(op, inputs, 1, domain=domain, **attributes)[0]
+
+    def ops(
+        self, op: str, inputs: Sequence[str], outputs: int, *, domain: str = "", **attributes: Any
+    ) -> tuple[str, ...]:
+        """Add an operator with several outputs. Attributes that are None are left out."""
+        walk, step = self.walk, self.step
+        name = walk.fresh(f"{step.name}/{op}")
+        made = [name, *(walk.fresh(f"{name}/{k}") for k in range(1, outputs))]
+        given = {key: value for key, value in attributes.items() if value is not None}
+        node = helper.make_node(op, inputs, made, name, domain=domain, **given)
+        walk.run([Step(node, name, {**step.opsets, "": OPSET})])
+        found = tuple(walk.resolve(n) for n in made)
+        if not all(n in walk.types for n in found):
+            raise _Unknown
+        return found
+
+    def own(self, op: str, inputs: Sequence[str], like: Tensor, **attributes: Any) -> str:
+        """Add an operator of our own (domain `CLOCKSTEP`), whose result has the type of `like`.
+
+        It needs a lowering; ONNX knows nothing of it, so it is neither inferred nor folded.
+        """
+        walk, step = self.walk, self.step
+        name = walk.fresh(f"{step.name}/{op}")
+        given = {**attributes, "op": step.node.op_type, "opset": step.opset}
+        node = helper.make_node(op, inputs, [name], name, domain=CLOCKSTEP, **given)
+        walk.types[name] = Tensor(name, like.shape, like.dtype)
+        walk.steps.append(Step(node, name, {**step.opsets, CLOCKSTEP: 1}))
+        return name
+
+    def reshape(self, name: str, shape: Sequence[int]) -> str:
+        """The elements in another shape, every axis given."""
+        if self.shape(name) == tuple(shape):
+            return name
+        return self.op("Reshape", name, self.constant(shape), allowzero=1)
+
+    def transpose(self, name: str, order: Sequence[int]) -> str:
+        """The axes in another order."""
+        if list(order) == sorted(order):
+            return name
+        return self.op("Transpose", name, perm=list(order))
+
+    def slice(self, name: str, axis: int, start: int, end: int) -> str:
+        """Elements `start` up to `end` along one axis."""
+        if (start, end) == (0, self.shape(name)[axis]):
+            return name
+        return self.op("Slice", name, *(self.constant([n]) for n in (start, end, axis)))
+
+    def take(self, name: str, axis: int, index: int) -> str:
+        """One element along an axis, which goes."""
+        return self.op("Gather", name, self.constant(index), axis=axis)
+
+    def cast(self, name: str, dtype: str) -> str:
+        """The value in another element type, by numpy's name."""
+        if self.dtype(name) == dtype:
+            return name
+        return self.op("Cast", name, to=helper.np_dtype_to_tensor_dtype(numpy_dtype(dtype)))
+
+    def like(self, number: float, name: str) -> str:
+        """A scalar constant in the element type of a value."""
+        scalar = self.constant(number, np.float32 if isinstance(number, float) else np.int64)
+        return self.cast(scalar, self.dtype(name))
+
+
+def composes(*names: str) -> Callable[[Callable[[Body], None]], Callable[[Body], None]]:
+    """Register a body for operators, those of other domains as `domain.operator`.
+
+    The body gives every output of the node, or raises `Refused`, or `Mismatch` for a node that
+    ONNX does not allow.
+    """
+
+    def register(body: Callable[[Body], None]) -> Callable[[Body], None]:
+        def rewrite(walk: Walk, step: Step) -> bool:
+            try:
+                body(Body(walk, step))
+            except Refused as error:
+                return walk.refuse(step, error.code, error.problem, error.remedy)
+            except _Unknown:
+                walk.poison(step.node.output)
+            return True
+
+        for name in names:
+            assert name not in BODIES, f"{name} is composed twice"
+            BODIES[name] = rewrite
+        return body
+
+    return register
