@@ -163,22 +163,26 @@ class Body:
         return self.cast(scalar, self.dtype(name))
 
 
-def composes(*names: str) -> Callable[[Callable[[Body], None]], Callable[[Body], None]]:
+Compose = Callable[[Body], bool | None]
+
+
+def composes(*names: str) -> Callable[[Compose], Compose]:
     """Register a body for operators, those of other domains as `domain.operator`.
 
-    The body gives every output of the node, or raises `Refused`, or `Mismatch` for a node that
-    ONNX does not allow.
+    The body gives every output of the node, or returns False before it writes anything: the node
+    is then treated as any other, folded, moved or lowered. It raises `Refused`, or `Mismatch` for a
+    node that ONNX does not allow.
     """
 
-    def register(body: Callable[[Body], None]) -> Callable[[Body], None]:
+    def register(body: Compose) -> Compose:
         def rewrite(walk: Walk, step: Step) -> bool:
             try:
-                body(Body(walk, step))
+                return body(Body(walk, step)) is not False
             except Refused as error:
                 return walk.refuse(step, error.code, error.problem, error.remedy)
             except _Unknown:
                 walk.poison(step.node.output)
-            return True
+                return True
 
         for name in names:
             assert name not in BODIES, f"{name} is composed twice"
