@@ -183,6 +183,20 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("Unsqueeze", "any", "axes constant"),
     Operator("Where", _ANY),
     Operator("Xor", "bool"),
+    Operator("com.microsoft.BiasGelu", _FLOAT),
+    Operator("com.microsoft.BiasSplitGelu", _FLOAT),
+    Operator("com.microsoft.EmbedLayerNormalization", _FLOAT),
+    Operator("com.microsoft.FastGelu", _FLOAT),
+    Operator("com.microsoft.FusedConv", _FLOAT, "activations Clip, HardSigmoid, LeakyRelu, Relu, Sigmoid, Tanh"),
+    Operator("com.microsoft.FusedGemm", _FLOAT, "activations as of FusedConv"),
+    Operator("com.microsoft.FusedMatMul", _FLOAT),
+    Operator("com.microsoft.Gelu", _FLOAT),
+    Operator("com.microsoft.LayerNormalization", _FLOAT),
+    Operator("com.microsoft.QuickGelu", _FLOAT),
+    Operator("com.microsoft.SimplifiedLayerNormalization", _FLOAT),
+    Operator("com.microsoft.SkipLayerNormalization", _FLOAT),
+    Operator("com.microsoft.SkipSimplifiedLayerNormalization", _FLOAT),
+    Operator("com.microsoft.TransposeMatMul", _FLOAT),
 )
 
 BY_NAME = {row.name: row for row in OPERATORS}
