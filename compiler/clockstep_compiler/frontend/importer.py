@@ -1,9 +1,9 @@
 """Import a model: the frontend's stages, in order.
 
-load -> arrange -> check -> bind -> convert -> walk -> compose -> assemble. Loading takes the
-weights out, so that nothing after it copies them; arranging comes first of the rest, so that
-nothing depends on the order of the file; binding precedes conversion, as both onnx's tools and ours
-like numbers.
+load -> adopt -> arrange -> check -> bind -> convert -> walk -> compose -> assemble. Loading takes
+the weights out, so that nothing after it copies them; arranging comes before what asks for
+operators, so that nothing depends on the order of the file; binding precedes conversion, as both
+onnx's tools and ours like numbers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from onnx import ModelProto
 
+from clockstep_compiler.frontend.adopt import adopt
 from clockstep_compiler.frontend.assemble import assemble
 from clockstep_compiler.frontend.compose import compose
 from clockstep_compiler.frontend.convert import convert, unknown_operators
@@ -44,6 +45,7 @@ def import_model(model: Model, options: Options) -> Graph:
     """
     loaded = load(model, frozenset(options.shapes))
     proto = loaded.model
+    adopt(proto)
     arrange(proto)
     unknown = unknown_operators(proto)
     check(proto)
