@@ -240,6 +240,7 @@ class BlockMaker:
             rows = self._rows(member.term.a, index, span, member.k_tile, group.chip, taken)
             taken |= rows.copy.slices
             depth = min(lanes, member.term.weights.depth - member.k_tile * lanes)
+            rows = replace(rows, byte=member.term.byte)
             origins.append(FromMxm(rows, product.type, depth, array))
         return origins, taken
 
@@ -254,6 +255,8 @@ class BlockMaker:
             assert weights.value is not None
             start = w_set * product.columns + tile * lanes
             runs = dynamic_runs(self.s, weights.value, start, columns, member.k_tile, chip)
+            if weights.byte is not None:
+                runs = tuple(run.byte(weights.byte) for run in runs)
         return Array(member.side, member.plane, runs)
 
     # -- products -----------------------------------------------------------------------------

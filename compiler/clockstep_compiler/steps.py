@@ -54,7 +54,8 @@ class Value:
 class Weights:
     """The right operand of a product, lanes along the inner dimension.
 
-    Constant: `data` [sets, columns, depth]. Otherwise `value` has rows set * columns + column.
+    Constant: `data` [sets, columns, depth]. Otherwise `value` has rows set * columns + column; of
+    its elements only the byte of number `byte`, as int8, if that is given.
     """
 
     sets: int
@@ -62,15 +63,20 @@ class Weights:
     depth: int
     data: NDArray[np.generic] | None = None
     value: Value | None = None
+    byte: int | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Term:
-    """One product of the sum: row `index[r]` of `a` [any, depth] with `weights`."""
+    """One product of the sum: row `index[r]` of `a` [any, depth] with `weights`.
+
+    `byte`: only that byte of the elements of `a`, as int8.
+    """
 
     a: Value
     weights: Weights
     index: NDArray[np.int64] | None
+    byte: int | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
