@@ -150,7 +150,9 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("ReduceSumSquare", _REDUCED, "axes constant"),
     Operator("Relu", _ARITHMETIC),
     Operator("Reshape", "any", "shape constant"),
-    Operator("Resize", "any", "mode nearest; roi, scales and sizes constant", moved=True),
+    Operator(
+        "Resize", f"any; interpolated: {_FLOAT}", "roi, scales and sizes constant", moved=True
+    ),
     Operator("ReverseSequence", "any", "sequence lengths constant", moved=True),
     Operator("Round", _FLOAT),
     Operator("ScatterElements", "any", "indices constant, no reduction", moved=True),

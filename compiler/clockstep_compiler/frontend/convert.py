@@ -11,10 +11,17 @@ from clockstep_compiler.frontend.messages import place, sentence, shown
 from clockstep_compiler.frontend.structure import exists, node_name, opset_of, subgraphs
 from clockstep_isa.diagnostics import Diagnostic, UnsupportedModel
 
-__all__ = ["TARGET_OPSET", "convert", "unknown_operator", "unknown_operators"]
+__all__ = ["OLD_NEAREST", "TARGET_OPSET", "convert", "unknown_operator", "unknown_operators"]
 
 TARGET_OPSET = 21
 """Older models are lifted to this opset; newer ones keep theirs, as no operator of ours changed."""
+
+_RESIZE_OPSET = 11
+"""From here on Resize says how coordinates are mapped; before, there was one way."""
+
+OLD_NEAREST = "simple"
+"""The `nearest_mode` that Resize had then, which ONNX has no name for: rounded down, or up where
+the image shrinks."""
 
 
 def unknown_operators(model: ModelProto) -> list[Diagnostic]:
@@ -73,7 +80,8 @@ def convert(model: ModelProto) -> ModelProto:
     if opset >= TARGET_OPSET or not standard:
         return model
     try:
-        return onnx.version_converter.convert_version(model, TARGET_OPSET)
+        lifted = onnx.version_converter.convert_version(model, TARGET_OPSET)
+        return _as_it_was(lifted) if opset < _RESIZE_OPSET else lifted
     except Exception as error:  # the converter's binding raises several undocumented classes
         if opset >= 13:
             return model
@@ -82,6 +90,15 @@ def convert(model: ModelProto) -> ModelProto:
             f"cannot lift opset {opset} to {TARGET_OPSET}: {sentence(error)}",
             help=f"export the model at opset {TARGET_OPSET}",
         ) from None
+
+
+def _as_it_was(model: ModelProto) -> ModelProto:
+    """Images resized as before opset 11; the converter takes the defaults of today's Resize."""
+    for node in model.graph.node:
+        if node.op_type == "Resize" and not node.domain:
+            old = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": OLD_NEAREST}
+            node.attribute.extend(onnx.helper.make_attribute(k, v) for k, v in old.items())
+    return model
 
 
 def _inlined(model: ModelProto) -> ModelProto:
