@@ -24,7 +24,7 @@ from clockstep_compiler.lowering.taps import (
     line_taps,
     side_by_side,
 )
-from clockstep_compiler.lowering.windows import bordered, gathered
+from clockstep_compiler.lowering.windows import Fill, bordered, gathered
 from clockstep_compiler.steps import Move, Product, Term, Weights
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
@@ -59,33 +59,52 @@ def integer_convolution(
     state: Lowering,
     node: Node,
     x: str,
-    zero: int,
+    zero: int | str,
     weights: tuple[str, NDArray[np.int64]],
 ) -> Expr:
-    """sum of (x - zero) * w over the kernel, exact in i32; the weights have a name and a value."""
+    """sum of (x - zero) * w over the kernel, exact in i32; the weights have a name and a value.
+
+    `zero` is a number, or the tensor that holds it, of the type of the image.
+    """
     window = convolution_window(state, node, x, weights[0])
     groups = int(node.attributes.get("group", 1))
-    offset = offset_of(state.dtype(x))
     grid, taps = window.grid(), window.taps()
     image = state.store(x, Type.I8)
     dense = _dense(weights[1], groups)
+    fill = _fill(state, zero, state.dtype(x), image.columns)
     if is_narrow(window, image.columns):
-        image, grid = gathered(state, image, window, zero + offset)
+        image, grid = gathered(state, image, window, fill)
         dense, taps = side_by_side(dense, window), line_taps(window)
     else:
-        image = bordered(state, image, grid, zero + offset)
+        image = bordered(state, image, grid, fill)
     terms = []
     for tap, matrix in zip(taps, dense, strict=True):
         for part in _int8_parts(matrix):
             state.weight_bytes += part.nbytes // groups
             wanted = Weights(1, len(part), part.shape[1], data=part[None])
             terms.append(Term(image, wanted, window.under(grid, tap)))
-    pixels = math.prod(state.shape(node.outputs[0])[:-1])
+    shape = state.shape(node.outputs[0])
     product: Expr = Const(np.zeros((), np.int64), Type.I32)
     if terms:
-        product = Acc(Product(Type.I8, pixels, dense.shape[1], tuple(terms), None))
-    correction = (-offset - zero) * dense.sum(axis=(0, 2))
-    return combine("add", product, Const(correction, Type.I32))
+        product = Acc(
+            Product(Type.I8, math.prod(shape[:-1]), dense.shape[1], tuple(terms), None)
+        )
+    sums = Const(dense.sum(axis=(0, 2)), Type.I32)
+    if isinstance(fill, int):
+        return combine("add", product, Const(-fill * sums.array, Type.I32))
+    assert isinstance(zero, str)
+    stored = cast(state.leaf(zero, shape), Type.I32)
+    return combine("sub", product, combine("mul", stored, sums))
+
+
+def _fill(state: Lowering, zero: int | str, dtype: str, columns: int) -> Fill:
+    """Zero points as they are stored, for a border of so many columns."""
+    if isinstance(zero, int):
+        return zero + offset_of(dtype)
+    single = state.store(zero, Type.I8)
+    row = state.new_value(zero, 1, columns, Type.I8)
+    state.steps.append(Move(row, (single,), np.zeros((1, columns), np.int64), (state.node,)))
+    return row
 
 
 def _computed_convolution(
@@ -127,10 +146,13 @@ def _computed_convolution(
     return combine("add", product, Const(constant, Type.I32))
 
 
-def _sums(state: Lowering, node: Node, x: str, zero: int, w: str, zeros: NDArray[np.int64]) -> Expr:
+def _sums(
+    state: Lowering, node: Node, x: str, zero: int | str, w: str, zeros: NDArray[np.int64]
+) -> Expr:
     """sum of (x - zero) * (w - zeros), `zeros` a scalar or one for each output channel."""
     array = state.constant(w)
     if array is None:
+        assert isinstance(zero, int), f"{zero!r} is computed, and so are the weights"
         return _computed_convolution(state, node, x, zero, w, zeros)
     return integer_convolution(state, node, x, zero, (w, _shifted(array, zeros)))
 
@@ -166,10 +188,14 @@ def _shifted(array: Array, zero: Array) -> NDArray[np.int64]:
 def _lower_integer(state: Lowering, node: Node) -> None:
     x, w = node.inputs[:2]
     _needs_int8(state, x, w)
-    zero, zeros = (constant_of(state, node, i, "zero point").astype(np.int64) for i in (2, 3))
+    zeros = constant_of(state, node, 3, "zero point").astype(np.int64)
     own = _per_channel(zeros, state.shape(w)[0], "zero point")
-    sums = _sums(state, node, x, int(_scalar(zero, "zero point")), w, own)
-    state.define(node.outputs[0], sums)
+    zero: int | str = node.inputs[2] if len(node.inputs) > 2 else ""
+    if not zero or state.constant(zero) is not None:
+        zero = int(_scalar(constant_of(state, node, 2, "zero point"), "zero point"))
+    elif math.prod(state.shape(zero)) != 1:
+        raise UnsupportedModel("unsupported-form", f"zero point of shape {state.shape(zero)}")
+    state.define(node.outputs[0], _sums(state, node, x, zero, w, own))
 
 
 @lowers("QLinearConv")

@@ -5,6 +5,7 @@ Errors in units in the last place, measured by `tests/compiler/test_elementwise_
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from clockstep_compiler.expr import Const, Expr, cast
 from clockstep_compiler.lowering.elementwise_bits import SIGN, cut, f32, i32, whole
 from clockstep_isa.table import Type
 
-__all__ = ["divide", "reciprocal_near_one", "square_root"]
+__all__ = ["Reciprocal", "divide", "reciprocal", "reciprocal_near_one", "square_root"]
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -69,8 +70,46 @@ def _product(x: Expr, high: Expr, low: Expr) -> Expr:
     return f32("add", f32("mul", upper, high), rest)
 
 
+@dataclass(frozen=True, slots=True)
+class Reciprocal:
+    """1 / y as outer * inner * (high + low); `outer` has the sign, `inner` is a power of two."""
+
+    outer: Expr
+    inner: Expr
+    high: Expr
+    low: Expr
+
+    def scaled(self, x: Expr) -> Expr:
+        """x without the last factor of the quotient."""
+        return f32("mul", f32("mul", self.outer, x), self.inner)
+
+    def times(self, x: Expr) -> Expr:
+        """x / y, as exact as `divide`, which has fewer operations if many x have one y.
+
+        Quotients from 2**126 on may be too small or too large, but never below 2**126.
+        """
+        scaled = f32("max", f32("min", self.scaled(x), _LARGEST), -_LARGEST)
+        upper = cut(scaled)
+        lower = f32("sub", scaled, upper)
+        rest = f32("add", f32("mul", lower, self.high), f32("mul", scaled, self.low))
+        return f32("add", f32("mul", upper, self.high), rest)
+
+
+def reciprocal(y: Expr) -> Reciprocal:
+    """1 / y to be multiplied with, for any y."""
+    found = _reciprocal(f32("abs", y))
+    outer = f32("mov", i32("or", found.outer, i32("and", y, SIGN)))
+    return Reciprocal(outer, found.inner, found.high, found.low)
+
+
 def _magnitude(x: Expr, y: Expr) -> Expr:
-    """x / y of operands without sign.
+    """x / y of operands without sign."""
+    found = _reciprocal(y)
+    return _product(found.scaled(x), found.high, found.low)
+
+
+def _reciprocal(y: Expr) -> Reciprocal:
+    """1 / y, y without sign.
 
     With s = rsqrt(y), and h the power of two below s: y h h is in (1/4, 1], and r = (s / h)**2
     nearly its reciprocal. The exact error of r is (y h h) r - 1; as integers of 25 bits each the
@@ -89,11 +128,10 @@ def _magnitude(x: Expr, y: Expr) -> Expr:
         whole(f32("mul", r, -(2.0**23)), nearest=True),
     )
     relative = f32("mul", cast(error, Type.F32), 2.0**-48)
-    scaled = f32("mul", f32("mul", f32("max", h, 1.0), x), h)
     r = f32("mul", f32("min", f32("min", h, 1.0), s), r)  # NaN if y is
     high = cut(r)
     low = f32("add", f32("sub", r, high), f32("mul", r, relative))
-    return _product(scaled, high, low)
+    return Reciprocal(f32("max", h, 1.0), h, high, low)
 
 
 def square_root(x: Expr) -> Expr:

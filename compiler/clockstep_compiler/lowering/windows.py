@@ -19,7 +19,7 @@ from clockstep_compiler.steps import Move, Value
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.layout import numpy_type
 
-__all__ = ["Grid", "Ints", "Window", "bordered", "gathered", "spatial_attribute", "window_of"]
+__all__ = ["Fill", "Grid", "Ints", "Window", "bordered", "gathered", "spatial_attribute", "window_of"]
 
 Ints = tuple[int, ...]
 
@@ -147,8 +147,20 @@ def _automatic(
     return tuple(large + small if mode == "SAME_LOWER" else small + large)
 
 
-def bordered(state: Lowering, image: Value, grid: Grid, fill: int = 0, groups: int = 1) -> Value:
-    """The image with its border, whose elements are `fill` as stored.
+Fill = int | Value
+"""What a border is made of: elements as stored, or a matrix of one row."""
+
+
+def _border(state: Lowering, image: Value, columns: int, fill: Fill) -> Value:
+    """A row of border of so many columns."""
+    if isinstance(fill, Value):
+        assert (fill.rows, fill.columns, fill.type) == (1, columns, image.type), fill.name
+        return fill
+    return state.constant_value("border", np.full((1, columns), fill, numpy_type(image.type)))
+
+
+def bordered(state: Lowering, image: Value, grid: Grid, fill: Fill = 0, groups: int = 1) -> Value:
+    """The image with its border, whose elements are `fill`.
 
     With `groups` the channels of each group are rows of their own, one group after the other.
     """
@@ -164,8 +176,7 @@ def bordered(state: Lowering, image: Value, grid: Grid, fill: int = 0, groups: i
         index[:, border] = -1
         sources: tuple[Value, ...] = (image,)
         if fill and border.any():
-            data = np.full((1, width), fill, numpy_type(image.type))
-            sources = (image, state.constant_value("border", data))
+            sources = (image, _border(state, image, width, fill))
             index[:, border] = image.rows * image.columns + np.arange(width)
         out = state.new_value(image.name, groups * len(rows), width, image.type)
         state.steps.append(Move(out, sources, index.reshape(-1, width), (state.node,)))
@@ -173,7 +184,7 @@ def bordered(state: Lowering, image: Value, grid: Grid, fill: int = 0, groups: i
     return state.views[key]
 
 
-def gathered(state: Lowering, image: Value, window: Window, fill: int) -> tuple[Value, Grid]:
+def gathered(state: Lowering, image: Value, window: Window, fill: Fill) -> tuple[Value, Grid]:
     """The image with the taps along its last axis side by side in the lanes, and its grid.
 
     A row holds, for one output pixel along that axis, all that the kernel sees in one line.
@@ -189,8 +200,7 @@ def gathered(state: Lowering, image: Value, window: Window, fill: int) -> tuple[
     index[border] = -1
     sources: tuple[Value, ...] = (image,)
     if fill and border.any():
-        data = np.full((1, image.columns), fill, numpy_type(image.type))
-        sources = (image, state.constant_value("border", data))
+        sources = (image, _border(state, image, image.columns, fill))
         index[border] = image.rows * image.columns + lanes
     out = state.new_value(image.name, len(rows), len(taps) * image.columns, image.type)
     state.steps.append(Move(out, sources, index.reshape(len(rows), -1), (state.node,)))
