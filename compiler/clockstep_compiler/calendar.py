@@ -25,18 +25,22 @@ class Calendars:
 
     def earliest(self, reservations: list[Reservation], not_before: int) -> int:
         """The smallest `t >= not_before` at which every `t + [offset, offset + length)` is free."""
-        time = not_before
-        pending = len(reservations)
-        while pending:
-            for resource, offset, length in reservations:
-                start = self._first_free(resource, time + offset, length)
-                if start != time + offset:
-                    time = start - offset
-                    pending = len(reservations)
-                    continue
-                pending -= 1
-                if not pending:
-                    break
+        waiting = []
+        for resource, offset, length in reservations:
+            ends = self._ends.get(resource)
+            if ends and ends[-1] > not_before + offset:
+                waiting.append((self._starts[resource], ends, offset, length))
+        time, checked = not_before, 0
+        while checked < len(waiting):
+            starts, ends, offset, length = waiting[checked]
+            start = _first_free(starts, ends, time + offset, length)
+            if start == time + offset:
+                checked += 1
+                continue
+            # Whatever was in the way is in the way again, more likely than others: ask it first.
+            time = start - offset
+            waiting.insert(0, waiting.pop(checked))
+            checked = 1
         return time
 
     def reserve(self, reservations: Iterable[Reservation], time: int) -> None:
@@ -65,13 +69,11 @@ class Calendars:
         ends = self._ends.get(resource)
         return ends[-1] if ends else 0
 
-    def _first_free(self, resource: int, start: int, length: int) -> int:
-        ends = self._ends.get(resource)
-        if not ends or ends[-1] <= start:
-            return start
-        starts = self._starts[resource]
-        i = bisect_right(ends, start)
-        while i < len(starts) and starts[i] < start + length:
-            start = ends[i]
-            i += 1
-        return start
+
+def _first_free(starts: list[int], ends: list[int], start: int, length: int) -> int:
+    """The first time from `start` on with `length` free cycles."""
+    i = bisect_right(ends, start)
+    while i < len(starts) and starts[i] < start + length:
+        start = ends[i]
+        i += 1
+    return start
