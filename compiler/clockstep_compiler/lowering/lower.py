@@ -328,19 +328,44 @@ _TRANSPARENT = frozenset(
 )
 
 
+_CARRYING = frozenset(
+    [
+        *("Add", "Sub", "Max", "Min", "Neg", "Abs", "Relu", "Identity", "Where", "Move"),
+        *("Reshape", "Flatten", "Squeeze", "Unsqueeze"),
+    ]
+)
+"""Operators whose results are as large as their operands."""
+
+_LONG = ("uint16", "int32", "uint32", "int64", "uint64")
+
+
 def _wide_tensors(graph: Graph) -> frozenset[str]:
     """Floats to keep as f32 where they must be stored.
 
-    Those are the graph's float32 outputs, and what reaches a QuantizeLinear without a product in
-    between: fp16 would move one element in some hundred to the neighbouring integer.
+    Those are the graph's float32 outputs, single numbers, such as scales, and what is rounded to
+    integers without a product in between: fp16 would move one element in some hundred to the
+    neighbouring integer. Integers as floats, too, until they are scaled: fp16 ends at 65504.
     """
-    wide = set(graph.outputs)
+    rounded: set[str] = set()
     for node in reversed(graph.nodes):
-        quantizes = node.op == "QuantizeLinear"
-        if quantizes or (node.op in _TRANSPARENT and node.outputs[0] in wide - set(graph.outputs)):
-            wide.update(name for name in node.inputs[: 1 if quantizes else None] if name)
+        if _rounds(graph, node) or (node.op in _TRANSPARENT and node.outputs[0] in rounded):
+            rounded.update(name for name in node.inputs if name)
+    large: set[str] = set()
+    for node in graph.nodes:
+        cast_up = node.op == "Cast" and graph.tensors[node.inputs[0]].dtype in _LONG
+        if cast_up or (node.op in _CARRYING and not large.isdisjoint(node.inputs)):
+            large.update(node.outputs)
+    single = {name for name, tensor in graph.tensors.items() if math.prod(tensor.shape) == 1}
     floats = ("float32", "float64")
+    wide = rounded.union(large, single, graph.outputs)
     return frozenset(n for n in wide if n in graph.tensors and graph.tensors[n].dtype in floats)
+
+
+def _rounds(graph: Graph, node: Node) -> bool:
+    """Whether a node rounds its operand to few values."""
+    kind = graph.tensors[node.outputs[0]].dtype if node.outputs[0] else ""
+    cast_down = node.op == "Cast" and kind.startswith(("int", "uint"))
+    return cast_down or node.op in ("Quantize", "QuantizeLinear")
 
 
 def _problem(node: Node, error: UnsupportedModel) -> Diagnostic:
