@@ -67,7 +67,7 @@ def compare(
             where=f"output {name!r}",
             help="is this the model that the program was compiled from?",
         )
-    floating = ours.dtype.kind not in "iub"
+    floating = "float" in ours.dtype.name
     a, r = ours.astype(np.float64), reference.astype(np.float64)
     both = np.isfinite(a) & np.isfinite(r)
     distance = np.abs(np.where(both, a, 0.0) - np.where(both, r, 0.0))
@@ -106,10 +106,10 @@ def _ulps(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.uint64]:
 def _ranks(values: NDArray[Any]) -> NDArray[np.uint64]:
     """A number for each value, one apart for neighbours; -0 and +0 share theirs."""
     half = np.uint64(2**63)
-    if values.dtype.kind in "iub":
-        return values.astype(np.int64 if values.dtype.kind == "i" else np.uint64).astype(
-            np.uint64
-        ) + (half if values.dtype.kind == "i" else np.uint64(0))
+    if "float" not in values.dtype.name:
+        if not values.dtype.name.startswith("int"):
+            return values.astype(np.uint64)
+        return values.astype(np.int64).astype(np.uint64) + half
     bits = 8 * values.dtype.itemsize
     raw = np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}").astype(np.uint64)
     sign = np.uint64(1 << (bits - 1))

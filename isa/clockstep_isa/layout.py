@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from clockstep_isa.diagnostics import UsageError
 from clockstep_isa.table import Type
 
-__all__ = ["PIECE", "Binding", "Layout", "numpy_type", "tensor_dtype"]
+__all__ = [
+    "DTYPES",
+    "PIECE",
+    "Binding",
+    "Layout",
+    "integer_range",
+    "numpy_type",
+    "tensor_dtype",
+]
 
 PIECE = ("byte", "row", "rows", "column", "columns", "chip", "queue", "address")
 """Columns of `Layout.pieces`. Byte `byte` (little end first) of the elements in rows
@@ -32,6 +40,20 @@ _NUMPY: dict[Type, np.dtype[Any]] = {
     Type.F32: np.dtype("<f4"),
 }
 
+_FOREIGN = frozenset(
+    [
+        *("bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"),
+        *("float8_e8m0fnu", "float4_e2m1fn", "int4", "uint4", "int2", "uint2"),
+    ]
+)
+"""Types of tensors that ml_dtypes has, and numpy has not."""
+
+DTYPES = _FOREIGN | frozenset(
+    ["bool", "float16", "float32", "float64"]
+    + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+)
+"""Names of the types that a tensor can have; how its elements are stored is another matter."""
+
 
 def numpy_type(kind: Type) -> np.dtype[Any]:
     """The little-endian numpy dtype of an element type."""
@@ -39,8 +61,15 @@ def numpy_type(kind: Type) -> np.dtype[Any]:
 
 
 def tensor_dtype(name: str) -> np.dtype[Any]:
-    """The numpy dtype of a tensor's type name: "float32", "bfloat16", "uint8", "bool", ..."""
-    return np.dtype(getattr(ml_dtypes, name)) if name == "bfloat16" else np.dtype(name)
+    """The numpy dtype of a tensor's type name, one of `DTYPES`."""
+    return np.dtype(getattr(ml_dtypes, name)) if name in _FOREIGN else np.dtype(name)
+
+
+def integer_range(name: str) -> tuple[int, int]:
+    """The least and the greatest value of a type of integers, by the tensor's type name."""
+    sign, _, bits = name.partition("int")
+    values = 1 << int(bits)
+    return (0, values - 1) if sign else (-(values // 2), values // 2 - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +93,21 @@ class Binding:
     """One input or output of the program: its ONNX name, type and shape, and where it lies.
 
     A tensor with several layouts (an input that is read in two arrangements) is stored in all.
+    `limits` are the least and the greatest integer that the program takes, if it says so.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     layouts: tuple[Layout, ...]
+    limits: tuple[int, int] | None = None
 
     def encode(self, value: NDArray[np.generic], place: Callable[..., None]) -> None:
         """Call `place(chip, queue, address, words)` for every piece, in their order.
 
         `value` has the tensor's shape, or one leading axis more: independent values, and then
         words have that axis as well. Words are uint8 [..., rows, columns]. Raises `UsageError` if
-        `value` has another shape or dtype, or an integer that the stored type cannot hold.
+        `value` has another shape or dtype, or an integer that the program does not take.
         """
         leading = value.shape[: value.ndim - len(self.shape)]
         if (
@@ -93,7 +124,7 @@ class Binding:
         for layout in self.layouts:
             axes = [*range(len(leading)), *(len(leading) + axis for axis in layout.axes)]
             matrix = value.transpose(axes).reshape(*leading, layout.rows, layout.columns)
-            data = _to_stored(matrix, layout, self.name)
+            data = _to_stored(matrix, layout, self)
             raw = data.view(np.uint8).reshape(*data.shape, layout.stored.bytes)
             for byte, row, rows, column, columns, chip, queue, address in layout.pieces.tolist():
                 block = raw[..., row : row + rows, column : column + columns, byte]
@@ -127,17 +158,23 @@ class Binding:
         return values.reshape((*leading, *permuted)).transpose([*range(len(leading)), *back])
 
 
-def _to_stored(matrix: NDArray[np.generic], layout: Layout, name: str) -> NDArray[np.generic]:
+def _to_stored(
+    matrix: NDArray[np.generic], layout: Layout, binding: Binding
+) -> NDArray[np.generic]:
     target = numpy_type(layout.stored)
-    if target.kind == "f" or (matrix.dtype == target and not layout.offset):
+    if target.kind == "f" or (matrix.dtype == target and not layout.offset and not binding.limits):
         return np.ascontiguousarray(_converted(matrix, target))
+    if "int" in binding.dtype and binding.dtype in _FOREIGN:
+        matrix = matrix.astype(np.int8)
     info = np.iinfo(target)
     low, high = info.min - layout.offset, info.max - layout.offset
+    if binding.limits is not None:
+        low, high = max(low, binding.limits[0]), min(high, binding.limits[1])
     if matrix.size and not low <= int(matrix.min()) <= int(matrix.max()) <= high:
         raise UsageError(
             "input-range",
-            f"holds an integer outside {info.min} to {info.max}, which the program stores it in",
-            where=f"input {name!r}",
+            f"holds an integer outside {low} to {high}, which are all that the program takes",
+            where=f"input {binding.name!r}",
         )
     return np.ascontiguousarray((matrix.astype(np.int64) + layout.offset).astype(target))
 
@@ -151,6 +188,6 @@ def _converted(values: NDArray[np.generic], dtype: np.dtype[Any]) -> NDArray[np.
         return values
     with np.errstate(over="ignore", invalid="ignore"):
         converted = values.astype(dtype)
-    if dtype.kind not in "iub":
+    if "float" in dtype.name:
         converted[np.isnan(converted)] = np.nan
     return converted

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from clockstep_isa.diagnostics import MalformedFile, shown
 from clockstep_isa.geometry import Unit, geometry
-from clockstep_isa.layout import PIECE, Binding, Layout, numpy_type
+from clockstep_isa.layout import DTYPES, PIECE, Binding, Layout, numpy_type
 from clockstep_isa.machine import Machine
 from clockstep_isa.program import Node, Probe
 from clockstep_isa.table import TYPES
@@ -38,10 +38,6 @@ __all__ = [
 
 Pieces = NDArray[np.int64]
 _T = TypeVar("_T")
-_DTYPES = frozenset(
-    ["bool", "float16", "bfloat16", "float32", "float64"]
-    + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
-)
 _LIMIT = 2**48
 _RANK = 32
 """Most axes of a tensor; numpy has 64, of which a batch of runs takes one."""
@@ -123,7 +119,8 @@ def binding_to_json(binding: Binding, write_pieces: Callable[[Pieces], Any]) -> 
         for layout in binding.layouts
     ]
     shape = list(binding.shape)
-    return {"name": binding.name, "dtype": binding.dtype, "shape": shape, "layouts": layouts}
+    data = {"name": binding.name, "dtype": binding.dtype, "shape": shape, "layouts": layouts}
+    return data if binding.limits is None else {**data, "limits": list(binding.limits)}
 
 
 def binding_from_json(
@@ -137,7 +134,7 @@ def binding_from_json(
     name, dtype = (member(data, key, str, where) for key in ("name", "dtype"))
     where = f"{where} tensor {shown(name)}"
     shape = integers(data, "shape", where)
-    if dtype not in _DTYPES:
+    if dtype not in DTYPES:
         raise MalformedFile("binding", f"no tensor type {shown(dtype)}", where=where)
     if len(shape) > _RANK or (0 in shape and math.prod(max(1, n) for n in shape) >= _LIMIT):
         message = f"shape {shown(shape)} has more than {_RANK} axes, or sizes without sense"
@@ -154,7 +151,16 @@ def binding_from_json(
         if problem:
             raise MalformedFile("binding", problem, where=where)
         layouts.append(layout)
-    return Binding(name, dtype, shape, tuple(layouts))
+    return Binding(name, dtype, shape, tuple(layouts), _limits(data, where))
+
+
+def _limits(data: Mapping[str, Any], where: str) -> tuple[int, int] | None:
+    if "limits" not in data:
+        return None
+    values = member(data, "limits", list, where)
+    if len(values) != 2 or not all(type(v) is int and abs(v) < _LIMIT for v in values):
+        raise MalformedFile("json", "'limits' is wrong: want two integers", where=where)
+    return values[0], values[1]
 
 
 def probe_to_json(probe: Probe, write_pieces: Callable[[Pieces], Any]) -> dict[str, Any]:

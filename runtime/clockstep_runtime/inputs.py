@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clockstep_isa.diagnostics import UsageError
-from clockstep_isa.layout import Binding, numpy_type, tensor_dtype
+from clockstep_isa.layout import Binding, integer_range, numpy_type, tensor_dtype
 from clockstep_isa.program import Program
 
 __all__ = ["Execution", "check_inputs", "random_inputs"]
@@ -51,7 +51,7 @@ def random_inputs(program: Program, seed: int) -> dict[str, NDArray[Any]]:
     """One tensor per input, by name, with its binding's shape and type.
 
     Floats are standard normal; integers of 8 and 16 bits have their full range, wider ones -128
-    to 127, as far as the program can store them; booleans are even odds. The same program and
+    to 127, as far as the program takes them; booleans are even odds. The same program and
     seed give the same values everywhere: PCG64, drawn in the order of the inputs.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
@@ -60,7 +60,7 @@ def random_inputs(program: Program, seed: int) -> dict[str, NDArray[Any]]:
 
 def _draw(binding: Binding, generator: np.random.Generator) -> NDArray[Any]:
     dtype = tensor_dtype(binding.dtype)
-    if dtype.kind not in "iub":
+    if "float" in binding.dtype:
         return generator.standard_normal(binding.shape).astype(dtype)
     low, high = _range(binding, dtype)
     return generator.integers(low, high, binding.shape, np.int64, endpoint=True).astype(dtype)
@@ -70,9 +70,11 @@ def _range(binding: Binding, dtype: np.dtype[Any]) -> tuple[int, int]:
     """The integers that the type has, the draw allows and every layout can hold."""
     if dtype.kind == "b":
         return 0, 1
-    info = np.iinfo(dtype)
-    low, high = (info.min, info.max) if dtype.itemsize <= 2 else SMALL
-    low = max(low, info.min)
+    least, most = integer_range(binding.dtype)
+    low, high = (least, most) if dtype.itemsize <= 2 else SMALL
+    low = max(low, least)
+    if binding.limits is not None:
+        low, high = max(low, binding.limits[0]), min(high, binding.limits[1])
     for layout in binding.layouts:
         stored = numpy_type(layout.stored)
         if stored.kind == "i":

@@ -20,7 +20,7 @@ from clockstep_compiler.lowering import elementwise_exponential as exponential
 from clockstep_compiler.lowering import elementwise_quotient as quotient
 from clockstep_compiler.lowering import elementwise_trigonometric as circular
 from clockstep_compiler.lowering.elementwise_bits import f32
-from clockstep_compiler.lowering.elementwise_cast import round_to
+from clockstep_compiler.lowering.elementwise_formats import round_to
 from clockstep_isa.table import Type
 from tests.support.expressions import apply, ulps
 

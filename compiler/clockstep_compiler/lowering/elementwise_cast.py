@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from clockstep_compiler.expr import Const, Expr, Op, cast
+from clockstep_compiler.expr import Expr, cast
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_bits import f32, i32, invert, whole
+from clockstep_compiler.lowering.elementwise_formats import round_to
 from clockstep_compiler.lowering.elementwise_operands import (
     WORDS,
     bounds,
     in_range,
     record_bounds,
 )
-from clockstep_compiler.lowering.lower import FLOATS, STORED, Lowering, lowers
+from clockstep_compiler.lowering.lower import STORED, Lowering, is_float, lowers
 from clockstep_isa.table import Type
 
-__all__ = ["round_to", "to_float"]
+__all__ = ["to_float"]
 
 
 @lowers("Cast", "CastLike")
@@ -24,12 +25,18 @@ def _cast(state: Lowering, node: Node) -> None:
     Integers keep their low bits; what may not fit the words of a 64-bit type is refused.
     """
     source, out = node.inputs[0], node.outputs[0]
-    a = in_range(state, source, state.shape(out))
     origin, target = state.dtype(source), state.dtype(out)
+    if (origin, target) == ("float64", "float16") and source in state.graph.inputs:
+        state.define_value(out, state.store(source, Type.F16))  # the host rounds once
+        return
+    a = in_range(state, source, state.shape(out))
     if target == "bool":
         state.define(out, _truth(a))
-    elif target in FLOATS:
-        state.define(out, round_to(to_float(a, origin), target))
+    elif is_float(target):
+        saturate = bool(node.attributes.get("saturate", 1))
+        mode = str(node.attributes.get("round_mode", "up"))
+        result = round_to(to_float(a, origin), target, saturate=saturate, mode=mode)
+        state.define(out, result)
     elif a.out == Type.F32:
         _to_integer(state, out, a, target)
     else:
@@ -49,20 +56,6 @@ def to_float(a: Expr, dtype: str) -> Expr:
     upper = cast(i32("and", a, -(1 << 16)), Type.F32)
     upper = f32("add", upper, f32("mul", cast(i32("lt", a, 0), Type.F32), 2.0**32))
     return f32("add", upper, cast(i32("and", a, 0xFFFF), Type.F32))
-
-
-def round_to(a: Expr, dtype: str) -> Expr:
-    """An f32 rounded to the values of a narrower type of floats."""
-    if isinstance(a, Const) or dtype in ("float32", "float64"):
-        return a
-    if dtype == "float16":
-        return cast(cast(a, Type.F16), Type.F32)
-    # bfloat16: the upper half, one more if the lower is above a half, or is one and that is odd.
-    odd = i32("min", i32("and", a, 1 << 16), 1)
-    lower = i32("add", i32("and", a, 0xFFFF), odd)
-    up = i32("lt", i32("neg", lower), -0x8000)
-    upper = i32("and", a, -(1 << 16))
-    return Op("mov", Type.F32, (i32("add", upper, i32("mul", up, 1 << 16)),), Type.F32)
 
 
 def _to_integer(state: Lowering, out: str, a: Expr, target: str) -> None:

@@ -16,7 +16,7 @@ from clockstep_compiler.lowering.elementwise_operands import (
     record_bounds,
     reject,
 )
-from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
+from clockstep_compiler.lowering.lower import Lowering, is_float, lowers
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
@@ -126,7 +126,7 @@ def _halves(value: Expr) -> tuple[Expr, Expr]:
 def _where(state: Lowering, node: Node) -> None:
     out = node.outputs[0]
     condition, a, b = operands(state, node.inputs, state.shape(out))
-    if state.dtype(out) not in FLOATS:
+    if not is_float(state.dtype(out)):
         pairs = [bounds(state, name) for name in node.inputs[1:]]
         record_bounds(state, out, min(p[0] for p in pairs), max(p[1] for p in pairs))
     state.define(out, select(condition, a, b))

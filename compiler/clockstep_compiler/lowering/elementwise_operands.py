@@ -9,6 +9,7 @@ from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_bits import SIGN, i32
 from clockstep_compiler.lowering.lower import FLOATS, STORED, Lowering
 from clockstep_isa.diagnostics import UnsupportedModel
+from clockstep_isa.layout import integer_range
 
 __all__ = [
     "WORDS",
@@ -106,8 +107,7 @@ def bounds(state: Lowering, name: str) -> tuple[int, int]:
         return 0, 1
     if dtype in WORDS:
         return (0 if dtype == "uint64" else _INT32[0]), _INT32[1]
-    info = np.iinfo(dtype)
-    return int(info.min), int(info.max)
+    return integer_range(dtype)
 
 
 def record_bounds(state: Lowering, name: str, low: int, high: int) -> None:

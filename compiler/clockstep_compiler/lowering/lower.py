@@ -23,11 +23,34 @@ from clockstep_isa.diagnostics import Diagnostic, UnsupportedModel
 from clockstep_isa.layout import numpy_type
 from clockstep_isa.table import Type
 
-__all__ = ["HANDLERS", "Lowering", "Quant", "Tensor", "lower", "lowers", "stored_elements"]
+__all__ = [
+    "FLOATS",
+    "HANDLERS",
+    "SMALL_FLOATS",
+    "STORED",
+    "Lowering",
+    "Quant",
+    "Tensor",
+    "is_float",
+    "lower",
+    "lowers",
+    "stored_elements",
+]
 
 FLOATS = ("float16", "float32", "float64", "bfloat16")
+"""Floats that are computed with."""
+
+SMALL_FLOATS = (
+    *("float4_e2m1fn", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"),
+    "float8_e8m0fnu",
+)
+"""Floats that are only converted and moved; a wider type holds each of their values."""
+
 STORED = {
     **dict.fromkeys(FLOATS, Type.F16),
+    **dict.fromkeys(SMALL_FLOATS, Type.F16),
+    "float8_e8m0fnu": Type.F32,
+    **dict.fromkeys(("int4", "uint4", "int2", "uint2"), Type.I8),
     "int8": Type.I8,
     "uint8": Type.I8,
     "bool": Type.I8,
@@ -40,6 +63,9 @@ STORED = {
 }
 """How a tensor's elements are kept in SRAM: floats as fp16, uint8 as int8 less 128, uint32 as int32
 less 2**31. A program refuses inputs of 64 bits that do not fit 32."""
+
+_SUB_BYTE = {"int4": (15, 8), "uint4": (15, 0), "int2": (3, 2), "uint2": (3, 0)}
+"""Of integers under a byte: the bits, and the one that is the sign."""
 
 Handler = Callable[["Lowering", Node], None]
 HANDLERS: dict[str, Handler] = {}
@@ -57,6 +83,11 @@ def lowers(*names: str) -> Callable[[Handler], Handler]:
     return register
 
 
+def is_float(dtype: str) -> bool:
+    """Whether elements of a type are computed with as f32."""
+    return dtype in FLOATS or dtype in SMALL_FLOATS
+
+
 def offset_of(dtype: str) -> int:
     """What is added to an element before it is stored."""
     return {"uint8": -128, "uint32": -(2**31)}.get(dtype, 0)
@@ -65,7 +96,7 @@ def offset_of(dtype: str) -> int:
 def stored_elements(array: NDArray[np.generic], dtype: str, kind: Type) -> NDArray[np.generic]:
     """Elements of a tensor of type `dtype` as they are kept in SRAM."""
     target = numpy_type(kind)
-    if dtype in FLOATS:
+    if is_float(dtype):
         with np.errstate(over="ignore"):
             return array.astype(target)
     exact = array.astype(np.int64)
@@ -153,7 +184,7 @@ class Lowering:
         """A tensor as an expression over `shape`, in f32 or i32, ready to compute with."""
         constant = self.constant(name)
         if constant is not None:
-            kind = Type.F32 if self.dtype(name) in FLOATS else Type.I32
+            kind = Type.F32 if is_float(self.dtype(name)) else Type.I32
             exact = constant.astype(np.float64 if kind == Type.F32 else np.int64)
             return Const(exact, kind)
         tensor = self.tensors[name]
@@ -189,7 +220,7 @@ class Lowering:
 
     def widen(self, expr: Expr, dtype: str) -> Expr:
         """From the storage type to f32 or i32."""
-        if dtype in FLOATS:
+        if is_float(dtype):
             return cast(expr, Type.F32)
         return add(cast(expr, Type.I32), -offset_of(dtype))
 
@@ -197,6 +228,11 @@ class Lowering:
         """From f32 or i32 to the storage type of `dtype`; integers keep their low bits."""
         if dtype == "uint16":
             return binary("and", expr, Const(np.asarray(0xFFFF), Type.I32))
+        if dtype in _SUB_BYTE:
+            mask, sign = _SUB_BYTE[dtype]
+            low = binary("and", expr, Const(np.asarray(mask), Type.I32))
+            flipped = binary("xor", low, Const(np.asarray(sign), Type.I32)) if sign else low
+            expr = add(flipped, -sign)
         if expr.out == Type.I32:
             expr = add(expr, offset_of(dtype))
         return cast(expr, stored, saturate=False)
@@ -222,7 +258,7 @@ class Lowering:
     def stored_type(self, name: str) -> Type:
         """The type a tensor is stored in: by its dtype, and f32 where fp16 would not do."""
         dtype = self.dtype(name)
-        exact = self.options.precision == "exact" and dtype in ("float32", "bfloat16")
+        exact = self.options.precision == "exact" and dtype in ("float32", "float64", "bfloat16")
         return Type.F32 if exact or name in self._wide else STORED[dtype]
 
     def store(self, name: str, kind: Type | None = None) -> Value:
@@ -453,7 +489,7 @@ def _lower_node(state: Lowering, node: Node) -> None:
     for name in (*node.inputs, *node.outputs):
         if not name or state.constant(name) is not None:
             continue
-        if exact and state.dtype(name) == "float64":
+        if exact and state.dtype(name) == "float64" and not _converts_exactly(state, node):
             raise UnsupportedModel(
                 "element-type",
                 f"float64 of {name!r} would be computed in float32",
@@ -472,6 +508,17 @@ def _lower_node(state: Lowering, node: Node) -> None:
                 help="cast to int32",
             )
     HANDLERS[node.op](state, node)
+
+
+def _converts_exactly(state: Lowering, node: Node) -> bool:
+    """Whether a node reads or writes float64 only as what f32 holds, or the host has rounded."""
+    if node.op not in ("Cast", "CastLike"):
+        return False
+    source, target = state.dtype(node.inputs[0]), state.dtype(node.outputs[0])
+    if source != "float64":
+        return is_float(source) or source in ("bool", "int8", "uint8", "int16", "uint16")
+    rounded = ("float16", "float32", "float64")
+    return target in rounded or (node.inputs[0] not in state.graph.inputs and is_float(target))
 
 
 _UNSIGNED = ("uint32", "uint64")
