@@ -401,7 +401,7 @@ def _rounds(graph: Graph, node: Node) -> bool:
     """Whether a node rounds its operand to few values."""
     kind = graph.tensors[node.outputs[0]].dtype if node.outputs[0] else ""
     cast_down = node.op == "Cast" and kind.startswith(("int", "uint"))
-    return cast_down or node.op in ("Quantize", "QuantizeLinear")
+    return cast_down or node.op in ("Quantize", "QuantizeLinear") or kind in SMALL_FLOATS
 
 
 def _problem(node: Node, error: UnsupportedModel) -> Diagnostic:
