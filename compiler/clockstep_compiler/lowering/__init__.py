@@ -7,6 +7,7 @@ One file a family of operators; `@lowers("Add", ...)` registers a handler, and
 from __future__ import annotations
 
 from clockstep_compiler.lowering import (
+    address,
     convolve,
     deconvolve,
     elementwise,
@@ -31,6 +32,7 @@ from clockstep_compiler.lowering.lower import HANDLERS, lower
 
 __all__ = [
     "HANDLERS",
+    "address",
     "convolve",
     "deconvolve",
     "elementwise",

@@ -100,6 +100,9 @@ def relaid(state: Lowering, value: Value, rows: int, columns: int) -> Value:
     if 1 in (value.rows, value.columns) and (value.columns, value.rows) == (rows, columns):
         return transposed(state, value)
     out = state.new_value(value.name, rows, columns, value.type)
+    if columns == 1 and value.rows <= value.columns:  # every row by itself becomes a column
+        state.steps.append(Transpose(out, value, value.rows, (state.node,)))
+        return out
     state.steps.append(Relayout(out, value, (state.node,)))
     return out
 

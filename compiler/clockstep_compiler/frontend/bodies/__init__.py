@@ -5,7 +5,7 @@ To add a family, write a module with functions marked `@composes` and name it he
 
 from __future__ import annotations
 
-from clockstep_compiler.frontend.bodies import contrib, einsum, quantized, resize
+from clockstep_compiler.frontend.bodies import addressed, contrib, einsum, quantized, resize
 from clockstep_compiler.frontend.body import BODIES
 
-__all__ = ["BODIES", "contrib", "einsum", "quantized", "resize"]
+__all__ = ["BODIES", "addressed", "contrib", "einsum", "quantized", "resize"]

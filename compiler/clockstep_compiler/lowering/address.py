@@ -1,0 +1,293 @@
+"""Rows by computed index in static time: products of one-hot rows with the bytes of a table.
+
+Which row an index names is not known before the model runs, so every row takes part: a vector that
+is one where the index is and zero elsewhere picks the row as a product. The bytes of an element are
+products of their own and put together by the VXM, so every bit pattern passes exactly. Of a table
+of few rows each is masked instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_compiler.expr import Acc, Const, Expr, Leaf, Op, add, cast, mul
+from clockstep_compiler.graph import Node
+from clockstep_compiler.lowering.elementwise_bits import i32
+from clockstep_compiler.lowering.elementwise_operands import bounds, record_bounds
+from clockstep_compiler.lowering.lower import (
+    Lowering,
+    is_float,
+    lowers,
+    matrix_shape,
+    stored_elements,
+)
+from clockstep_compiler.lowering.reduce_rows import hold, relaid
+from clockstep_compiler.steps import Product, Term, Transpose, Value, Weights
+from clockstep_isa.table import Type
+
+__all__: list[str] = []
+
+_FEW = 8
+"""Rows of a table up to which each is masked and joined."""
+
+_UNSIGNED = {"uint8": 1, "uint16": 2, "uint32": 4}
+"""Types whose stored elements are not the values, or wider: taken as i32, of so many bytes."""
+
+_WORDS = {1: Type.I8, 2: Type.I16, 4: Type.I32}
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """`batch` tables [height, width], one below the other, of which `count` bytes matter.
+
+    With `last` they are one matrix [batch, height]. It is the constant `data`, or stored.
+    """
+
+    batch: int
+    height: int
+    width: int
+    last: bool
+    kind: Type
+    count: int
+    signed: bool
+    data: NDArray[Any] | None
+    value: Value | None
+
+    def plane(self, byte: int) -> NDArray[np.int8] | None:
+        """One byte of every element of a constant matrix."""
+        if self.data is None:
+            return None
+        raw = np.ascontiguousarray(self.data).view(np.int8)
+        return raw.reshape(*self.data.shape, self.kind.bytes)[..., byte]
+
+    def stored(self, state: Lowering) -> Value:
+        """The matrix in SRAM."""
+        if self.data is not None:
+            return state.constant_value("table", self.data)
+        assert self.value is not None
+        return self.value
+
+
+@lowers("Take")
+def _take(state: Lowering, node: Node) -> None:
+    """Row `index[m]` of a table [n, c], or of each of [b, n, c]; zeros where there is none.
+
+    The index has one element for each row of the result, or for each row that one table gives.
+    With `last`: elements `index[m]` of each row of [r, n].
+    """
+    name, out = node.inputs[0], node.outputs[0]
+    dtype = state.dtype(out)
+    if 0 in state.shape(out) or 0 in state.shape(name):
+        kind = Type.F32 if is_float(dtype) else Type.I32
+        state.define(out, Const(np.zeros((), np.float64 if is_float(dtype) else np.int64), kind))
+        return
+    tensor = state.tensors.get(name)
+    quant = tensor.quant if tensor is not None else None
+    if quant is not None and quant.scale.size == 1 and quant.zero.size == 1:
+        table = _table(state, node, quant.source, state.stored_type(quant.source))
+        integers = _wide(state, table, _picked(state, node, table), state.dtype(quant.source))
+        shifted = add(integers, -quant.zero.reshape(()))
+        state.define(out, mul(cast(shifted, Type.F32), quant.scale.reshape(())))
+        return
+    table = _table(state, node, name, state.stored_type(out))
+    _define(state, node, table, _picked(state, node, table))
+
+
+def _define(state: Lowering, node: Node, table: _Table, expr: Expr) -> None:
+    """The result is what was taken of the table, as that is stored."""
+    out = node.outputs[0]
+    dtype = state.dtype(out)
+    if not is_float(dtype):
+        low, high = bounds(state, node.inputs[0])
+        record_bounds(state, out, min(low, 0), max(high, 0))
+    if table.signed and expr.out == state.stored_type(out):
+        state.define(out, expr, narrow=True)
+    else:
+        state.define(out, _wide(state, table, expr, dtype))
+
+
+def _wide(state: Lowering, table: _Table, expr: Expr, dtype: str) -> Expr:
+    return state.widen(expr, dtype) if table.signed else expr
+
+
+def _table(state: Lowering, node: Node, name: str, kind: Type) -> _Table:
+    """The table as it is stored, or as i32 where a stored zero is no zero."""
+    shape, dtype, constant = state.shape(name), state.dtype(name), state.constant(name)
+    last = bool(node.attributes.get("last", 0))
+    sizes = (shape[0], shape[1], 1) if last else (*(1,) * (3 - len(shape)), *shape)
+    batch, height, width = sizes
+    matrix = matrix_shape(shape)
+    if dtype in _UNSIGNED:
+        count = _UNSIGNED[dtype]
+        if constant is not None:
+            data = constant.astype(np.int64).astype(np.int32).reshape(matrix)
+            return _Table(batch, height, width, last, Type.I32, count, False, data, None)
+        wide = hold(state, state.widen(Leaf(state.store(name), None), dtype), shape).value
+        return _Table(batch, height, width, last, Type.I32, count, False, None, wide)
+    if constant is not None:
+        data = stored_elements(constant, dtype, kind).reshape(matrix)
+        return _Table(batch, height, width, last, kind, kind.bytes, True, data, None)
+    value = state.store(name)
+    kind = value.type
+    return _Table(batch, height, width, last, kind, kind.bytes, True, value.data, value)
+
+
+def _picked(state: Lowering, node: Node, table: _Table) -> Expr:
+    """What is taken, as the table is stored."""
+    index = state.store(node.inputs[1])
+    rows = index.rows * index.columns
+    column = _column(state, index)
+    shape = state.shape(node.outputs[0])
+    if table.last:
+        hot = _one_hot(state, column, table.height)
+        return _joined(state, table, [_elements(state, table, hot, k) for k in range(table.count)])
+    per_table = shape[-2]
+    owned = rows == table.batch * per_table
+    if table.height <= _FEW:
+        own = (table.batch, per_table, 1) if owned else (per_table, 1)
+        shape = (table.batch, per_table, table.width)
+        return _masked(state, table, state.broadcast(column, own, shape), per_table, shape)
+    hot = _one_hot(state, column, table.height)
+    products = [_rows(state, table, hot, k, per_table, owned) for k in range(table.count)]
+    return _joined(state, table, products)
+
+
+# -- the index -------------------------------------------------------------------------------------
+
+
+def _column(state: Lowering, index: Value) -> Value:
+    """The elements of a matrix one below the other."""
+    return relaid(state, index, index.rows * index.columns, 1)
+
+
+def _one_hot(state: Lowering, column: Value, height: int) -> Value:
+    """A row for each index: one at its element, zero elsewhere."""
+    key = ("one-hot", column.number, height)
+    if key not in state.views:
+        shape = (column.rows, height)
+        places = Const(np.arange(height).reshape(1, -1), Type.I32)
+        here = i32("eq", state.broadcast(column, (column.rows, 1), shape), places)
+        state.views[key] = hold(state, cast(here, Type.I8, saturate=False), shape).value
+    return state.views[key]
+
+
+# -- by products -----------------------------------------------------------------------------------
+
+
+def _rows(
+    state: Lowering, table: _Table, hot: Value, byte: int, per_table: int, owned: bool
+) -> Expr | None:
+    """One byte of the rows that are taken, as i32 with a sign; None if a higher one is zero.
+
+    The tables' columns are the weights. `owned`: each table has one-hot rows of its own.
+    """
+    batch, height, width = table.batch, table.height, table.width
+    plane = table.plane(byte)
+    if byte and plane is not None and not plane.any():
+        return None
+    if plane is None:
+        assert table.value is not None
+        turned = _turned(state, table.value, batch)
+        weights = Weights(batch, width, height, value=turned, byte=byte)
+    else:
+        data = np.ascontiguousarray(plane.reshape(batch, height, width).transpose(0, 2, 1))
+        state.weight_bytes += data.nbytes
+        weights = Weights(batch, width, height, data=data)
+    index = None if owned else np.tile(np.arange(per_table), batch)
+    sets = np.repeat(np.arange(batch), per_table) if batch > 1 else None
+    term = Term(hot, weights, index)
+    return Acc(Product(Type.I8, batch * per_table, width, (term,), sets))
+
+
+def _elements(state: Lowering, table: _Table, hot: Value, byte: int) -> Expr | None:
+    """One byte of the elements that are taken of every row: the one-hot rows are the weights."""
+    plane = table.plane(byte)
+    if byte and plane is not None and not plane.any():
+        return None
+    weights = Weights(1, hot.rows, table.height, value=hot)
+    if plane is None:
+        assert table.value is not None
+        term = Term(table.value, weights, None, byte=byte)
+    else:
+        term = Term(state.constant_value("table", np.ascontiguousarray(plane)), weights, None)
+    return Acc(Product(Type.I8, table.batch, hot.rows, (term,), None))
+
+
+def _turned(state: Lowering, value: Value, batch: int) -> Value:
+    """Each of `batch` matrices transposed."""
+    key = ("transposed", value.number, batch)
+    if key not in state.views:
+        rows = value.rows // batch
+        out = state.new_value(value.name, batch * value.columns, rows, value.type)
+        state.steps.append(Transpose(out, value, batch, (state.node,)))
+        state.views[key] = out
+    return state.views[key]
+
+
+def _joined(state: Lowering, table: _Table, bytes_: list[Expr | None]) -> Expr:
+    """Elements out of their bytes, the first of which is the lowest."""
+    kind, out = table.kind, state.graph.nodes[state.node].outputs[0]
+    shape = state.shape(out)
+    if table.count == 1 and table.signed and bytes_[0] is not None:
+        return cast(bytes_[0], Type.I8, saturate=False)
+    word: Expr = Const(np.zeros((), np.int64), Type.I32)
+    for byte, part in reversed(list(enumerate(bytes_))):
+        if part is not None and byte:  # a wave has one product
+            held = hold(state, cast(part, Type.I8, saturate=False), shape).value
+            part = cast(Leaf(held, None), Type.I32)
+        if part is not None and (byte < table.count - 1 or not table.signed):
+            part = i32("and", part, 255)
+        word = _followed(word, part)
+    return _typed(word, kind)
+
+
+def _followed(word: Expr, part: Expr | None) -> Expr:
+    """A word and one more byte below it."""
+    if isinstance(word, Const):
+        return word if part is None else part
+    higher = i32("mul", word, 256)
+    return higher if part is None else i32("or", higher, part)
+
+
+def _typed(word: Expr, kind: Type) -> Expr:
+    """The low bits of an i32 as an element of a type."""
+    if kind.bytes == 4:
+        return word if kind == Type.I32 else Op("mov", Type.I32, (word,), kind)
+    narrow = cast(word, _WORDS[kind.bytes], saturate=False)
+    return narrow if kind == narrow.out else Op("mov", narrow.out, (narrow,), kind)
+
+
+# -- by masks --------------------------------------------------------------------------------------
+
+
+@lowers("Pick")
+def _pick(state: Lowering, node: Node) -> None:
+    """Of tables [b, n, c] element `index[b, m, c]` of each column; zero where there is none."""
+    out = node.outputs[0]
+    shape = state.shape(out)
+    table = _table(state, node, node.inputs[0], state.stored_type(out))
+    expr = _masked(state, table, Leaf(state.store(node.inputs[1]), None), shape[1], shape)
+    _define(state, node, table, expr)
+
+
+def _masked(
+    state: Lowering, table: _Table, index: Leaf, per_table: int, shape: tuple[int, ...]
+) -> Expr:
+    """Every row of the table where the index is its number, else zero, joined."""
+    value, width = table.stored(state), _WORDS[table.kind.bytes]
+    first = np.repeat(np.arange(table.batch) * table.height, per_table)
+    joined: Expr | None = None
+    for row in range(table.height):
+        here = cast(i32("eq", index, row), width, saturate=False)
+        mask = Op("neg", width, (here,), width)
+        part = Op("and", width, (mask, Leaf(value, first + row)), width)
+        if joined is not None:
+            before = Leaf(hold(state, joined, shape).value, None)
+            part = Op("or", width, (before, part), width)
+        joined = part
+    assert joined is not None
+    return joined if joined.out == table.kind else Op("mov", width, (joined,), table.kind)
