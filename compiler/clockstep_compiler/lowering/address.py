@@ -129,8 +129,8 @@ def _table(state: Lowering, node: Node, name: str, kind: Type) -> _Table:
         wide = hold(state, state.widen(Leaf(state.store(name), None), dtype), shape).value
         return _Table(batch, height, width, last, Type.I32, count, False, None, wide)
     if constant is not None:
-        data = stored_elements(constant, dtype, kind).reshape(matrix)
-        return _Table(batch, height, width, last, kind, kind.bytes, True, data, None)
+        stored = stored_elements(constant, dtype, kind).reshape(matrix)
+        return _Table(batch, height, width, last, kind, kind.bytes, True, stored, None)
     value = state.store(name)
     kind = value.type
     return _Table(batch, height, width, last, kind, kind.bytes, True, value.data, value)
