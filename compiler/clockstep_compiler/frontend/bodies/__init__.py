@@ -5,7 +5,14 @@ To add a family, write a module with functions marked `@composes` and name it he
 
 from __future__ import annotations
 
-from clockstep_compiler.frontend.bodies import addressed, contrib, einsum, quantized, resize
+from clockstep_compiler.frontend.bodies import (
+    addressed,
+    contrib,
+    einsum,
+    quantized,
+    recurrent,
+    resize,
+)
 from clockstep_compiler.frontend.body import BODIES
 
-__all__ = ["BODIES", "addressed", "contrib", "einsum", "quantized", "resize"]
+__all__ = ["BODIES", "addressed", "contrib", "einsum", "quantized", "recurrent", "resize"]
