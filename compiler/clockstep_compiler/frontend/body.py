@@ -111,8 +111,12 @@ class Body:
         given = {key: value for key, value in attributes.items() if value is not None}
         node = helper.make_node(op, inputs, made, name, domain=domain, **given)
         walk.run([Step(node, name, {**step.opsets, "": OPSET})])
-        found = tuple(walk.resolve(n) for n in made)
-        if not all(n in walk.types for n in found):
+        return tuple(map(self.known, made))
+
+    def known(self, name: str) -> str:
+        """The value behind a name that a step gives; the body ends if that step was refused."""
+        found = self.walk.resolve(name)
+        if found not in self.walk.types:
             raise _Unknown
         return found
 

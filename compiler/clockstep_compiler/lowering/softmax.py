@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from clockstep_compiler.expr import Const, Expr, Leaf, binary, mul, unary
+from clockstep_compiler.expr import Const, Expr, Leaf, binary, cast, mul, unary
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_bits import f32
 from clockstep_compiler.lowering.elementwise_exponential import logarithm
@@ -51,6 +51,11 @@ def _softmax(state: Lowering, node: Node) -> None:
     def widen(a: Expr) -> Expr:
         return state.widen(a, dtype)
 
+    def rounded(a: Expr) -> Expr:
+        """In exact precision every step has the type of the result, as in ONNX's own body."""
+        half = dtype == "float16" and state.options.precision == "exact"
+        return cast(cast(a, Type.F16), Type.F32) if half else a
+
     axis = int(node.attributes.get("axis", -1)) % max(1, len(shape))
     x = along(state, source(state, name), axis)
     greatest = x.fold(state, x.value, "max", widen)
@@ -61,8 +66,8 @@ def _softmax(state: Lowering, node: Node) -> None:
         total = x.fold(state, powers, "add", after=logarithm)
         x.define(state, out, binary("sub", Leaf(below, None), x.spread(total)))
     else:
-        powers = x.hold(state, _power(shifted))
-        factor = x.fold(state, powers, "add", after=reciprocal)
+        powers = x.hold(state, rounded(_power(shifted)))
+        factor = x.fold(state, powers, "add", after=lambda total: reciprocal(rounded(total)))
         x.define(state, out, binary("mul", Leaf(powers, None), x.spread(factor)))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from clockstep_compiler.frontend.bodies import (
     addressed,
+    attention,
     contrib,
     einsum,
     quantized,
@@ -15,4 +16,13 @@ from clockstep_compiler.frontend.bodies import (
 )
 from clockstep_compiler.frontend.body import BODIES
 
-__all__ = ["BODIES", "addressed", "contrib", "einsum", "quantized", "recurrent", "resize"]
+__all__ = [
+    "BODIES",
+    "addressed",
+    "attention",
+    "contrib",
+    "einsum",
+    "quantized",
+    "recurrent",
+    "resize",
+]
