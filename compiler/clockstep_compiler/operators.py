@@ -159,6 +159,7 @@ OPERATORS: tuple[Operator, ...] = (
         "Resize", f"any; interpolated: {_FLOAT}", "roi, scales and sizes constant", moved=True
     ),
     Operator("ReverseSequence", "any", "sequence lengths constant", moved=True),
+    Operator("RotaryEmbedding", _FLOAT),
     Operator("Round", _FLOAT),
     Operator("ScatterElements", "any", "indices constant, no reduction", moved=True),
     Operator("ScatterND", "any", "indices constant, no reduction", moved=True),
@@ -203,6 +204,7 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("com.microsoft.Gelu", _FLOAT),
     Operator("com.microsoft.LayerNormalization", _FLOAT),
     Operator("com.microsoft.QuickGelu", _FLOAT),
+    Operator("com.microsoft.RotaryEmbedding", _FLOAT, "scale 1, batches not packed"),
     Operator("com.microsoft.SimplifiedLayerNormalization", _FLOAT),
     Operator("com.microsoft.SkipLayerNormalization", _FLOAT),
     Operator("com.microsoft.SkipSimplifiedLayerNormalization", _FLOAT),

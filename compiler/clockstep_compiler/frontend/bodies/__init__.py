@@ -13,6 +13,7 @@ from clockstep_compiler.frontend.bodies import (
     quantized,
     recurrent,
     resize,
+    rotary,
 )
 from clockstep_compiler.frontend.body import BODIES
 
@@ -25,4 +26,5 @@ __all__ = [
     "quantized",
     "recurrent",
     "resize",
+    "rotary",
 ]
