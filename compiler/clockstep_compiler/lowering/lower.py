@@ -378,19 +378,23 @@ _LONG = ("uint16", "int32", "uint32", "int64", "uint64")
 def _wide_tensors(graph: Graph) -> frozenset[str]:
     """Floats to keep as f32 where they must be stored.
 
-    Those are the graph's float32 outputs, single numbers, such as scales, and what is rounded to
-    integers without a product in between: fp16 would move one element in some hundred to the
-    neighbouring integer. Integers as floats, too, until they are scaled: fp16 ends at 65504.
+    Those are the graph's float32 outputs, single numbers, scales, and what is rounded to integers
+    without a product in between: fp16 would move one element in some hundred to the neighbouring
+    integer. Integers as floats, too, until they are scaled: fp16 ends at 65504.
     """
     rounded: set[str] = set()
     for node in reversed(graph.nodes):
         if _rounds(graph, node) or (node.op in _TRANSPARENT and node.outputs[0] in rounded):
             rounded.update(name for name in node.inputs if name)
+        elif node.op == "Dequantize":
+            rounded.add(node.inputs[1])
     large: set[str] = set()
     for node in graph.nodes:
         cast_up = node.op == "Cast" and graph.tensors[node.inputs[0]].dtype in _LONG
         if cast_up or (node.op in _CARRYING and not large.isdisjoint(node.inputs)):
             large.update(node.outputs)
+        elif node.op in ("Mul", "Div") and not large.isdisjoint(node.inputs):
+            large.update(node.inputs)  # what they are scaled by
     single = {name for name, tensor in graph.tensors.items() if math.prod(tensor.shape) == 1}
     floats = ("float32", "float64")
     wide = rounded.union(large, single, graph.outputs)
