@@ -59,7 +59,8 @@ class Graph:
     """Nodes in a topological order that depends on names and edges alone, never on file order.
 
     `constants` maps names to arrays (initializers, Constant nodes, folded values), memory-mapped
-    where the file is external. A graph output may be an input or a constant.
+    where the file is external. A graph output may be an input or a constant. Of a model with
+    problems, `assumed` are inputs and outputs that stand for nodes that were refused.
     """
 
     name: str
@@ -70,3 +71,4 @@ class Graph:
     nodes: tuple[Node, ...]
     sha256: str
     views: Mapping[str, tuple[Tensor, tuple[int, ...]]] = field(default_factory=dict)
+    assumed: frozenset[str] = frozenset()

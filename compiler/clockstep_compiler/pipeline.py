@@ -15,11 +15,12 @@ from clockstep_compiler.driver import TALL, Schedule, schedule
 from clockstep_compiler.emit import emit
 from clockstep_compiler.facts import facts, instruction_bytes_of
 from clockstep_compiler.floorplan import Floorplan
-from clockstep_compiler.frontend import Model, import_model
+from clockstep_compiler.frontend import Model
 from clockstep_compiler.graph import Graph
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
 from clockstep_compiler.partition import total_words
+from clockstep_compiler.problems import lowered_model
 from clockstep_compiler.split import split
 from clockstep_compiler.steps import Lowered
 from clockstep_compiler.storage import NoRoom
@@ -67,14 +68,18 @@ def compile_model(model: Model, machine: Machine, options: Options) -> Program:
     do not hold it, `MalformedFile` or `UsageError` for what is wrong with the file or options.
     """
     _check_options(machine, options)
-    return compile_graph(import_model(model, options), machine, options)
+    return _scheduled(*lowered_model(model, options), machine, options)
 
 
 def compile_graph(graph: Graph, machine: Machine, options: Options) -> Program:
     """`compile_model` from where the frontend ends."""
-    plan = Floorplan(machine)
     graph = channels_last(graph, RULES, PULLED)
-    lowered = split(plan, lower(graph, options))
+    return _scheduled(graph, lower(graph, options), machine, options)
+
+
+def _scheduled(graph: Graph, lowered: Lowered, machine: Machine, options: Options) -> Program:
+    plan = Floorplan(machine)
+    lowered = split(plan, lowered)
     if options.chips is not None:
         done = _exactly(plan, lowered, options)
     else:
@@ -85,13 +90,12 @@ def compile_graph(graph: Graph, machine: Machine, options: Options) -> Program:
 def check_model(model: Model, machine: Machine, options: Options) -> Check:
     """Everything that keeps a model from compiling, without stopping at the first."""
     _check_options(machine, options)
+    plan = Floorplan(machine)
     try:
-        graph = channels_last(import_model(model, options), RULES, PULLED)
-        lowered = split(Floorplan(machine), lower(graph, options))
+        lowered = split(plan, lowered_model(model, options)[1])
     except UnsupportedModel as error:
         return Check(False, tuple(_problem(d) for d in error.diagnostics), None)
     try:
-        plan = Floorplan(machine)
         done = (
             _exactly(plan, lowered, options) if options.chips else _fewest(plan, lowered, options)
         )

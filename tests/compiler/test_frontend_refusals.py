@@ -185,13 +185,13 @@ def test_all_unknown_and_unsupported_operators_are_reported_at_once() -> None:
     )
     error = _refused(_model(*nodes, opset=13), UnsupportedModel, "unknown-operator")
     assert sorted(_diagnostics(error)) == [
+        ("random-values", "after (RandomNormalLike)"),
+        ("random-values", "beside (RandomNormalLike)"),
         ("unknown-operator", "first (Frob)"),
         ("unknown-operator", "new (Gelu)"),
-        ("unsupported-operator", "after (RandomNormalLike)"),
-        ("unsupported-operator", "beside (RandomNormalLike)"),
         ("unsupported-operator", "custom (Tri)"),
     ]
-    assert "opset 20" in str(error.diagnostics[1])
+    assert any("opset 20" in str(diagnostic) for diagnostic in error.diagnostics)
 
 
 def test_what_depends_on_an_unknown_shape_might_fold_and_is_not_reported() -> None:

@@ -7,9 +7,18 @@
 from __future__ import annotations
 
 from clockstep_compiler.frontend.cut import CUT, cut_model
-from clockstep_compiler.frontend.importer import import_model
+from clockstep_compiler.frontend.importer import Survey, import_model, survey
 from clockstep_compiler.frontend.load import Model
 from clockstep_compiler.frontend.parameters import parameters_of
 from clockstep_compiler.frontend.unsupported import unsupported_nodes
 
-__all__ = ["CUT", "Model", "cut_model", "import_model", "parameters_of", "unsupported_nodes"]
+__all__ = [
+    "CUT",
+    "Model",
+    "Survey",
+    "cut_model",
+    "import_model",
+    "parameters_of",
+    "survey",
+    "unsupported_nodes",
+]

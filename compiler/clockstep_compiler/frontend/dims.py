@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import NoReturn
 
 from onnx import GraphProto, TensorShapeProto, ValueInfoProto
@@ -13,7 +13,7 @@ from clockstep_compiler.frontend.tensors import TENSOR_BYTES_LIMIT, bytes_needed
 from clockstep_compiler.options import Options
 from clockstep_isa.diagnostics import Diagnostic, MalformedFile, UsageError
 
-__all__ = ["bind", "check_request"]
+__all__ = ["assume", "bind", "check_request"]
 
 Dimension = TensorShapeProto.Dimension
 
@@ -48,6 +48,24 @@ def bind(graph: GraphProto, weights: Container[str], options: Options) -> list[D
     for value in (*values, *graph.output, *graph.value_info):
         _write(value, sizes)
     return [problem for value in values for problem in _problems(value)]
+
+
+_ASSUMED = 16
+"""The size of a dimension of which nothing is known."""
+
+
+def assume(graph: GraphProto, weights: Container[str], problems: Iterable[Diagnostic]) -> bool:
+    """Give every unbound dimension a size, and say whether the inputs then have shapes."""
+    if any(problem.code != "unbound-dimension" for problem in problems):
+        return False
+    values = [value for value in graph.input if value.name not in weights]
+    if any(not value.type.tensor_type.HasField("shape") for value in values):
+        return False
+    for value in values:
+        for dim in _dims(value):
+            if not _fixed(dim):
+                dim.dim_value = _ASSUMED
+    return True
 
 
 def _learn(value: ValueInfoProto, shape: tuple[int, ...], sizes: dict[str, int]) -> None:

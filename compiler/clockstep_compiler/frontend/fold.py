@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from clockstep_compiler.frontend.infer import Inferred, type_proto
 from clockstep_compiler.frontend.inline import Step
 from clockstep_compiler.frontend.tensors import Array, bytes_needed
+from clockstep_compiler.frontend.unsupported import RANDOM
 from clockstep_compiler.graph import Tensor
 
 __all__ = ["evaluate", "may_fold"]
@@ -22,10 +23,6 @@ _GROWTH = 8
 _BOUNDED = frozenset(("Compress", "NonZero", "Unique", "NonMaxSuppression"))
 """Operators whose output sizes depend on values, but never exceed what their inputs allow."""
 
-_NORMAL = ("RandomNormal", "RandomNormalLike")
-_UNIFORM = ("RandomUniform", "RandomUniformLike")
-_RANDOM = frozenset(("Bernoulli", "Multinomial", *_NORMAL, *_UNIFORM))
-
 
 def may_fold(schema: OpSchema, outputs: tuple[Inferred, ...], input_bytes: int) -> bool:
     """Whether a node of constants should be computed now.
@@ -33,7 +30,7 @@ def may_fold(schema: OpSchema, outputs: tuple[Inferred, ...], input_bytes: int) 
     Not if its result is random, or so much larger than its inputs that it is better made where it
     is needed: a few bytes of model must not become gigabytes of ours.
     """
-    if schema.name in _RANDOM:
+    if schema.name in RANDOM:
         return False
     size = 0
     for output in outputs:

@@ -8,7 +8,8 @@ onnx's tools and ours like numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from onnx import ModelProto
@@ -17,20 +18,34 @@ from clockstep_compiler.frontend.adopt import adopt
 from clockstep_compiler.frontend.assemble import assemble
 from clockstep_compiler.frontend.compose import compose
 from clockstep_compiler.frontend.convert import convert, unknown_operators
-from clockstep_compiler.frontend.dims import bind, check_request
+from clockstep_compiler.frontend.dims import assume, bind, check_request
 from clockstep_compiler.frontend.infer import Inferred, static
 from clockstep_compiler.frontend.inline import Step
 from clockstep_compiler.frontend.load import Loaded, Model, load
 from clockstep_compiler.frontend.rewrites import REWRITES
-from clockstep_compiler.frontend.structure import arrange, check, node_name
+from clockstep_compiler.frontend.structure import arrange, check, node_name, opset_of
 from clockstep_compiler.frontend.tensors import to_array
 from clockstep_compiler.frontend.unsupported import unsupported_nodes
 from clockstep_compiler.frontend.walk import Walk
-from clockstep_compiler.graph import Graph, Node, Tensor
+from clockstep_compiler.graph import Graph, Tensor
 from clockstep_compiler.options import Options
 from clockstep_isa.diagnostics import Diagnostic, MalformedFile, UnsupportedModel, UsageError
 
-__all__ = ["import_model"]
+__all__ = ["Survey", "import_model", "survey"]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A model as far as it can be read, and what is wrong with it.
+
+    If `problems` is empty, `graph` is the whole model. Else it is what can be judged further: its
+    `assumed` inputs and outputs stand for nodes that are left out. `nodes` has the operator and
+    the opset of each node of the model, by its name.
+    """
+
+    graph: Graph
+    problems: tuple[Diagnostic, ...]
+    nodes: Mapping[str, tuple[str, int]]
 
 
 def import_model(model: Model, options: Options) -> Graph:
@@ -43,6 +58,17 @@ def import_model(model: Model, options: Options) -> Graph:
     `MalformedFile` for what is not a valid model, `UnsupportedModel` with all problems of the model
     in `diagnostics` for what cannot be made static.
     """
+    found = survey(model, options)
+    if found.problems:
+        _refuse([*found.problems, *unsupported_nodes(found.graph)])
+    return found.graph
+
+
+def survey(model: Model, options: Options) -> Survey:
+    """`import_model`, but problems do not end it if there is anything else to judge.
+
+    Raises `UnsupportedModel` if dimensions are unbound, with what is wrong for any size of them.
+    """
     loaded = load(model, frozenset(options.shapes))
     proto = loaded.model
     adopt(proto)
@@ -50,15 +76,60 @@ def import_model(model: Model, options: Options) -> Graph:
     unknown = unknown_operators(proto)
     check(proto)
     check_request(proto.graph, loaded.weights, options)
-    problems = [*bind(proto.graph, loaded.weights, options), *_sparse(proto)]
-    if problems:
-        _refuse([*problems, *unknown])
     inputs = tuple(v.name for v in proto.graph.input if v.name not in loaded.weights)
     outputs = tuple(value.name for value in proto.graph.output)
+    problems = [*bind(proto.graph, loaded.weights, options), *_sparse(proto)]
+    if problems:
+        further = _of_any_size(proto, loaded, problems) if not unknown else []
+        _refuse([*problems, *unknown, *further])
+    nodes = _nodes(proto)
     walk = _walk(proto if unknown else _converted(proto), loaded, _declared(proto))
     _judge(walk, bool(options.dims or options.shapes))
+    if walk.problems:
+        graph = _rest(walk, proto.graph.name, inputs, outputs)
+        return Survey(graph, _unique([*walk.problems, *walk.mismatches]), nodes)
     compose(walk, outputs)
-    return assemble(walk, proto.graph.name, inputs, outputs)
+    return Survey(assemble(walk, proto.graph.name, inputs, outputs), (), nodes)
+
+
+_SIZELESS = frozenset(["not-a-tensor", "random-values", "unknown-operator", "unsupported-operator"])
+"""Problems that a model has whatever the sizes of its inputs are."""
+
+
+def _of_any_size(
+    proto: ModelProto, loaded: Loaded, problems: Iterable[Diagnostic]
+) -> list[Diagnostic]:
+    """What else is wrong with a model whose dimensions are not all bound."""
+    if not assume(proto.graph, loaded.weights, problems):
+        return []
+    try:
+        walk = _walk(_converted(proto), loaded, _declared(proto))
+    except UnsupportedModel:
+        return []
+    inputs = tuple(v.name for v in proto.graph.input if v.name not in loaded.weights)
+    graph = _rest(walk, "", inputs, tuple(value.name for value in proto.graph.output))
+    found = [*walk.problems, *unsupported_nodes(graph)]
+    return [problem for problem in found if problem.code in _SIZELESS]
+
+
+def _nodes(proto: ModelProto) -> dict[str, tuple[str, int]]:
+    opsets = {entry.domain: entry.version for entry in proto.opset_import}
+    opsets[""] = opset_of(proto)
+    return {node_name(n): (n.op_type, opsets.get(n.domain, 0)) for n in proto.graph.node}
+
+
+def _rest(walk: Walk, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Graph:
+    """What can be judged of a model with problems: from the values of refused nodes on, and up to
+    their operands."""
+    known = frozenset(walk.types)
+    given = dict.fromkeys([*inputs, *map(walk.resolve, walk.assumed)])
+    kept = [name for name in outputs if walk.resolve(name) in known]
+    last = dict.fromkeys([*kept, *map(walk.resolve, walk.wanted)])
+    wanted = tuple(n for n in last if n in known and n not in given and n not in walk.constants)
+    compose(walk, wanted)
+    graph = assemble(walk, name, tuple(given), wanted)
+    assumed = frozenset((*given, *wanted)) - frozenset((*inputs, *outputs))
+    return replace(graph, assumed=assumed)
 
 
 def _converted(proto: ModelProto) -> ModelProto:
@@ -102,11 +173,8 @@ def _walk(proto: ModelProto, loaded: Loaded, declared: Mapping[str, Inferred]) -
 
 
 def _judge(walk: Walk, bound: bool) -> None:
-    """Raise for what the walk found; a mismatch is the request's fault if it bound anything."""
-    if walk.problems:
-        graph = Graph("", (), (), {}, {}, _rough(walk), "")
-        _refuse([*walk.problems, *walk.mismatches, *unsupported_nodes(graph)])
-    if walk.mismatches:
+    """Raise if the walk found mismatches alone: the request's fault if it bound anything."""
+    if walk.mismatches and not walk.problems:
         first = walk.mismatches[0]
         if bound:
             remedy = "check the sizes given with --dim and --shape"
@@ -114,21 +182,12 @@ def _judge(walk: Walk, bound: bool) -> None:
         raise MalformedFile(first.code, first.message, where=first.where)
 
 
-def _rough(walk: Walk) -> tuple[Node, ...]:
-    """The steps as far as diagnostics need them."""
-    return tuple(
-        Node(s.name, s.node.op_type, s.node.domain, s.opset, (), (), _original(s))
-        for s in walk.steps
-    )
+def _unique(problems: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
+    return tuple(dict.fromkeys(problems))
 
 
-def _original(step: Step) -> dict[str, str | int]:
-    _, op, opset = step.origin
-    return {"op": op, "opset": opset}
-
-
-def _refuse(problems: list[Diagnostic]) -> NoReturn:
-    unique = tuple(dict.fromkeys(problems))
+def _refuse(problems: Iterable[Diagnostic]) -> NoReturn:
+    unique = _unique(problems)
     first = unique[0]
     raise UnsupportedModel(
         first.code, first.message, where=first.where, help=first.help, diagnostics=unique

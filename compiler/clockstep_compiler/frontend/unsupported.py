@@ -9,7 +9,15 @@ from clockstep_compiler.graph import Graph
 from clockstep_compiler.operators import BY_NAME, full_name
 from clockstep_isa.diagnostics import Diagnostic
 
-__all__ = ["is_supported", "unsupported_nodes", "unsupported_operator"]
+__all__ = ["RANDOM", "is_supported", "unsupported_nodes", "unsupported_operator"]
+
+RANDOM = frozenset(
+    [
+        *("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"),
+        "RandomUniformLike",
+    ]
+)
+"""Operators whose results are random."""
 
 
 def is_supported(domain: str, op: str, moved: bool) -> bool:
@@ -24,6 +32,9 @@ def unsupported_operator(name: str, op: str, domain: str, opset: int) -> Diagnos
     full = full_name(domain, op)
     if full in BY_NAME and BY_NAME[full].moved:
         return Diagnostic("unsupported-form", BY_NAME[full].problem, where, "", name, op, opset)
+    if full in RANDOM:
+        problem, remedy = f"{op} is random", "make the random values an input"
+        return Diagnostic("random-values", problem, where, remedy, name, op, opset)
     close = difflib.get_close_matches(op, list(BY_NAME), 1, cutoff=0.8)
     also = f"; the nearest is {close[0]}" if close else ""
     return Diagnostic(

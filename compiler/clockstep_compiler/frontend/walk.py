@@ -1,11 +1,13 @@
 """Walk the nodes once, in order: types inferred, constants computed, forwarding nodes removed.
 
 Everything is static, so by the time a node is reached the shapes and constants it depends on are
-known; no fixed point is needed. Operators that vanish as they are met are in `rewrites`.
+known; no fixed point is needed. Operators that vanish as they are met are in `rewrites`. What a
+refused node makes is taken as given where its type is known, so that what follows is judged too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -29,7 +31,7 @@ from clockstep_compiler.frontend.order import live
 from clockstep_compiler.frontend.settle import Moved, changes_nothing, filled
 from clockstep_compiler.frontend.structure import edges, subgraphs
 from clockstep_compiler.frontend.tensors import TENSOR_BYTES_LIMIT, Array, bytes_needed
-from clockstep_compiler.frontend.unsupported import is_supported, unsupported_operator
+from clockstep_compiler.frontend.unsupported import RANDOM, is_supported, unsupported_operator
 from clockstep_compiler.graph import CLOCKSTEP, Tensor
 from clockstep_compiler.operators import BY_NAME, full_name
 from clockstep_isa.diagnostics import Diagnostic
@@ -41,7 +43,11 @@ Rewrite = Callable[["Walk", Step], bool]
 
 
 class Walk:
-    """The flat graph as far as it is known. `declared` has the types the file itself states."""
+    """The flat graph as far as it is known. `declared` has the types the file itself states.
+
+    `assumed` are the values of refused steps whose types are known, `wanted` the operands of steps
+    that were left out.
+    """
 
     def __init__(
         self,
@@ -58,6 +64,8 @@ class Walk:
         self.steps: list[Step] = []
         self.problems: list[Diagnostic] = []
         self.mismatches: list[Diagnostic] = []
+        self.assumed: list[str] = []
+        self.wanted: list[str] = []
         self._deferred: dict[str, Step] = {}
         self._poisoned: set[str] = set()
         self._vague: set[str] = set()
@@ -109,16 +117,36 @@ class Walk:
         return name
 
     def refuse(self, step: Step, code: str, problem: str, remedy: str = "") -> bool:
-        """Note a problem; what depends on the step is then skipped, not reported again."""
+        """Note a problem; what depends on the step is judged as far as the step's types say."""
         name, op = step.name, step.node.op_type
         where = place(name, op)
         self.problems.append(Diagnostic(code, problem, where, remedy, name, op, step.opset))
-        self.poison(step.node.output)
+        self.wanted += edges(step.node).inputs
+        types = self._expected(step)
+        self.types.update(types)
+        self.assumed += types
+        self.poison(name for name in step.node.output if name not in types)
         return True
 
     def poison(self, names: Iterable[str]) -> None:
         """Note that nothing is known of `names`, for a reason already reported."""
         self._poisoned.update(names)
+
+    def _expected(self, step: Step) -> dict[str, Tensor]:
+        """The types of a refused step's outputs; none if it could be a constant or a monster."""
+        schema, names = schema_of(step.node, step.opset), [n for n in step.node.input if n]
+        if schema is None or all(n in self.constants or n not in self.types for n in names):
+            return {}
+        try:
+            rows = infer(step.node, schema, step.opsets, self.types, self.constants)
+        except Mismatch:
+            return {}
+        known = [(row.name, row.shape, row.dtype) for row in rows if row.shape is not None]
+        return {
+            name: Tensor(name, shape, dtype)
+            for name, shape, dtype in known
+            if dtype is not None and math.prod(shape) <= ELEMENTS_LIMIT
+        }
 
     def _visit(self, step: Step) -> None:
         sources = {name: self.resolve(name) for name in edges(step.node).inputs}
@@ -167,6 +195,7 @@ class Walk:
         if problem is None and not self._vague.intersection(poisoned):
             problem = self._certainly_unsupported(step)
         self.problems += [problem] if problem else []
+        self.wanted += edges(node).inputs
         self.poison(node.output)
         # A shape is a constant even where it is unknown: what is computed from it might fold.
         if self._vague.intersection(poisoned) or node.op_type in ("Shape", "Size"):
@@ -177,7 +206,7 @@ class Walk:
         node, schema = step.node, schema_of(step.node, step.opset)
         name = full_name(node.domain, node.op_type)
         lowered = name in BY_NAME or name in self._rewrites
-        if lowered or (schema and has_body(schema)):
+        if lowered or (schema and has_body(schema) and name not in RANDOM):
             return None
         return unsupported_operator(step.name, node.op_type, node.domain, step.opset)
 
@@ -222,6 +251,7 @@ class Walk:
     def _unshaped(self, step: Step) -> bool:
         node = step.node
         self.problems.append(unsupported_operator(step.name, node.op_type, node.domain, step.opset))
+        self.wanted += edges(node).inputs
         self.poison(node.output)
         return False
 
@@ -277,12 +307,14 @@ class Walk:
         if body is None:
             return False
         mark = len(self.steps), len(self.problems), len(self.mismatches)
+        guesses = len(self.assumed), len(self.wanted)
         self.run(function_steps(step, body, schema, self.fresh))
         added = self.steps[mark[0] :]
         clean = mark[1:] == (len(self.problems), len(self.mismatches))
         if clean and self._supported(added, node):
             return True
         del self.steps[mark[0] :], self.problems[mark[1] :], self.mismatches[mark[2] :]
+        del self.assumed[guesses[0] :], self.wanted[guesses[1] :]
         for name in node.output:
             for table in (self.constants, self.alias, self._deferred):
                 table.pop(name, None)

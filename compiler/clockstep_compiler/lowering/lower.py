@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Const, Expr, Leaf, add, binary, cast, mul
+from clockstep_compiler.frontend.unsupported import unsupported_operator
 from clockstep_compiler.graph import Graph, Node
 from clockstep_compiler.operators import BY_NAME, full_name
 from clockstep_compiler.options import Options
@@ -326,6 +327,13 @@ class Lowering:
 
     # -- inside -------------------------------------------------------------------------------
 
+    def assume(self, name: str) -> bool:
+        """Take a value as given by the host, if it can be stored: there is no way to make it."""
+        if name and self.dtype(name) in STORED:
+            self._define_input(name)
+            return True
+        return False
+
     def _define_input(self, name: str) -> None:
         tensor = self.graph.tensors[name]
         if tensor.dtype not in STORED:
@@ -425,7 +433,7 @@ def _check_types(graph: Graph) -> list[Diagnostic]:
         )
         for kind, names in (("input", graph.inputs), ("output", graph.outputs))
         for name in names
-        if graph.tensors[name].dtype not in STORED
+        if graph.tensors[name].dtype not in STORED and name not in graph.assumed
     ]
 
 
@@ -435,18 +443,7 @@ def lower(graph: Graph, options: Options) -> Lowered:
     Raises `UnsupportedModel` with one diagnostic for each node that cannot be lowered.
     """
     state = Lowering(graph, options)
-    problems = _check_types(graph)
-    broken: set[str] = {n for n in graph.inputs if graph.tensors[n].dtype not in STORED}
-    for index, node in enumerate(graph.nodes):
-        state.start_node(index)
-        try:
-            _check_operator(node)
-            if broken.isdisjoint(node.inputs):
-                _lower_node(state, node)
-                continue
-        except UnsupportedModel as error:
-            problems.append(_problem(node, error))
-        broken.update(node.outputs)
+    problems = [*_check_types(graph), *_lower_nodes(state)]
     if problems:
         first = problems[0]
         raise UnsupportedModel(
@@ -467,6 +464,31 @@ def lower(graph: Graph, options: Options) -> Lowered:
     )
 
 
+def _lower_nodes(state: Lowering) -> list[Diagnostic]:
+    """Lower every node, or say why not; what a refused node makes is then taken as given."""
+    graph, problems = state.graph, list[Diagnostic]()
+    broken = {n for n in graph.inputs if graph.tensors[n].dtype not in STORED}
+    assumed = set(graph.assumed)
+    for index, node in enumerate(graph.nodes):
+        state.start_node(index)
+        try:
+            _check_operator(node)
+            if not broken.isdisjoint(node.inputs):
+                broken.update(node.outputs)
+                continue
+            _lower_node(state, node)
+        except UnsupportedModel as error:
+            found = _problem(node, error)
+            # Of a value that is assumed, the range is unknown for that reason alone.
+            known = found.code != "integer-range" or assumed.isdisjoint(node.inputs)
+            problems += [found] if known else []
+            broken.update(n for n in node.outputs if not state.assume(n))
+            assumed.update(node.outputs)
+        if not assumed.isdisjoint(node.inputs):
+            assumed.update(node.outputs)
+    return problems
+
+
 def _stored(state: Lowering) -> tuple[tuple[str, Value], ...]:
     """The tensors that steps store in their own type, by the first name of each matrix."""
     found: dict[int, tuple[str, Value]] = {}
@@ -483,9 +505,8 @@ def _check_operator(node: Node) -> None:
         name = full_name(node.domain, node.op)
         if name in BY_NAME:
             raise UnsupportedModel("unsupported-form", BY_NAME[name].problem)
-        raise UnsupportedModel(
-            "unsupported-operator", f"operator {name} is not supported", help="see `clockstep ops`"
-        )
+        d = unsupported_operator(node.name, node.op, node.domain, node.opset)
+        raise UnsupportedModel(d.code, d.message, help=d.help)
 
 
 def _lower_node(state: Lowering, node: Node) -> None:

@@ -1,0 +1,72 @@
+"""All that keeps a model from compiling, at once: what the frontend finds, then what lowering does.
+
+One node of the model may become many: their problems are its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import NoReturn
+
+from clockstep_compiler.channel_rules import PULLED, RULES
+from clockstep_compiler.channels import channels_last
+from clockstep_compiler.frontend import Model, survey
+from clockstep_compiler.graph import Graph
+from clockstep_compiler.lowering import lower
+from clockstep_compiler.options import Options
+from clockstep_compiler.steps import Lowered
+from clockstep_isa.diagnostics import Diagnostic, UnsupportedModel
+
+__all__ = ["lowered_model"]
+
+Nodes = Mapping[str, tuple[str, int]]
+
+
+def lowered_model(model: Model, options: Options) -> tuple[Graph, Lowered]:
+    """The graph, images with channels last, and its steps.
+
+    Raises `UnsupportedModel` with every problem of the model; `UsageError` and `MalformedFile` as
+    `import_model` does.
+    """
+    found = survey(model, options)
+    graph = channels_last(found.graph, RULES, PULLED)
+    try:
+        lowered = lower(graph, options)
+    except UnsupportedModel as error:
+        _refuse([*found.problems, *error.diagnostics], found.nodes)
+    if found.problems:
+        _refuse(found.problems, found.nodes)
+    return graph, lowered
+
+
+def _refuse(problems: Iterable[Diagnostic], nodes: Nodes) -> NoReturn:
+    """Raise for all problems, of one node and one kind once."""
+    unique: dict[tuple[str, ...], Diagnostic] = {}
+    for problem in problems:
+        told = _of_the_model(problem, nodes)
+        key = (told.node, told.code) if told.node else (told.where, told.code, told.message)
+        unique.setdefault(key, told)
+    first = next(iter(unique.values()))
+    raise UnsupportedModel(
+        first.code,
+        first.message,
+        where=first.where,
+        help=first.help,
+        diagnostics=tuple(unique.values()),
+    )
+
+
+def _of_the_model(problem: Diagnostic, nodes: Nodes) -> Diagnostic:
+    """The problem of a node that the model does not have is told of the one that it is part of.
+
+    What a node becomes is named after it: `lstm/MatMul`.
+    """
+    name = problem.node
+    while name and name not in nodes:
+        name = name.rpartition("/")[0]
+    if not name:
+        return problem
+    op, opset = nodes[name]
+    where = problem.where if name == problem.node else f"node {name!r} ({op})"
+    return replace(problem, where=where, node=name, op=op, opset=opset)
