@@ -2,7 +2,8 @@
 
 The unit is one tile of result columns and one group of K tiles, as many as the planes can take at
 once; units fill the chips in the order of the model, each chip to the same level, so that a layer
-that one chip cannot hold continues on the next.
+that one chip cannot hold continues on the next. Products of the same array, as those of the steps
+of an unrolled LSTM are, share its weights, and so chip and planes.
 """
 
 from __future__ import annotations
@@ -87,10 +88,24 @@ def inner_tiles(product: Product, tile: int, lanes: int) -> list[tuple[Term, int
     return kept or every[:1]
 
 
-def _units(
-    plan: Floorplan, lowered: Lowered
-) -> list[tuple[int, int, Product, list[tuple[Term, int]]]]:
-    units = []
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A tile of columns and a group of K tiles of the product of a step.
+
+    `words` of constant weights are its own, none if `same`, an earlier unit by number, has them.
+    """
+
+    step: int
+    tile: int
+    product: Product
+    members: list[tuple[Term, int]]
+    words: int
+    same: int | None
+
+
+def _units(plan: Floorplan, lowered: Lowered) -> list[_Unit]:
+    units: list[_Unit] = []
+    known: dict[object, int] = {}
     lanes = plan.machine.vector
     for index, step in enumerate(lowered.steps):
         product = find_product(step.expr) if isinstance(step, Compute) else None
@@ -100,13 +115,28 @@ def _units(
         for tile in range(-(-product.columns // lanes)):
             inner = inner_tiles(product, tile, lanes)
             for start in range(0, len(inner), size):
-                units.append((index, tile, product, inner[start : start + size]))
+                members = inner[start : start + size]
+                key = _identity(product, tile, members)
+                same = None if key is None else known.get(key)
+                words = 0 if same is not None else _words(plan, product, tile, members)
+                known.setdefault(key, len(units))
+                units.append(_Unit(index, tile, product, members, words, same))
     return units
 
 
-def unit_words(
-    plan: Floorplan, product: Product, tile: int, members: list[tuple[Term, int]]
-) -> int:
+def _identity(product: Product, tile: int, members: list[tuple[Term, int]]) -> object:
+    """Equal for units whose weights are the same part of the same arrays; None if computed."""
+    found: list[object] = [product.type, tile]
+    for term, k_tile in members:
+        data = term.weights.data
+        if data is None:
+            return None
+        array = data.__array_interface__
+        found.append((array["data"][0], data.shape, data.strides, data.dtype.str, k_tile))
+    return tuple(found)
+
+
+def _words(plan: Floorplan, product: Product, tile: int, members: list[tuple[Term, int]]) -> int:
     """Words of constant weights of one unit."""
     lanes = plan.machine.vector
     columns = min(lanes, product.columns - tile * lanes)
@@ -116,7 +146,7 @@ def unit_words(
 
 def total_words(plan: Floorplan, lowered: Lowered) -> int:
     """Words of constant weights of the whole model."""
-    return sum(unit_words(plan, p, tile, members) for _, tile, p, members in _units(plan, lowered))
+    return sum(unit.words for unit in _units(plan, lowered))
 
 
 def partition(plan: Floorplan, lowered: Lowered, storage: Storage, reserve: int) -> Partition:
@@ -126,29 +156,49 @@ def partition(plan: Floorplan, lowered: Lowered, storage: Storage, reserve: int)
     """
     chips = storage.chips
     units = _units(plan, lowered)
-    total = sum(unit_words(plan, p, tile, members) for _, tile, p, members in units)
+    total = sum(unit.words for unit in units)
     result = Partition({}, [0] * chips)
     before, turn = 0, [0] * chips
-    for position, (index, tile, product, members) in enumerate(units):
-        words = unit_words(plan, product, tile, members)
+    placed: list[Group] = []
+    for position, unit in enumerate(units):
         share = (
-            (2 * before + words) * chips // (2 * total) if total else position * chips // len(units)
+            (2 * before + unit.words) * chips // (2 * total)
+            if total
+            else position * chips // len(units)
         )
-        chip = min(chips - 1, share)
-        before += words
-        arrays = plan.planes if product.type == Type.I8 else plan.pairs
-        placed = []
-        for term, k_tile in members:
-            side, plane = arrays[turn[chip] % len(arrays)]
-            turn[chip] += 1
-            member = Member(term, k_tile, side, plane)
-            if term.weights.data is not None:
-                stripes = _place_weights(plan, storage, product, tile, member, chip, reserve)
-                member = replace(member, stripes=stripes)
-            placed.append(member)
-        result.weight_words[chip] += words
-        result.groups.setdefault((index, tile), []).append(Group(chip, tuple(placed)))
+        before += unit.words
+        if unit.same is not None:
+            group = _shared(unit, placed[unit.same])
+        else:
+            group = _dealt(plan, storage, unit, min(chips - 1, share), turn, reserve)
+        placed.append(group)
+        result.weight_words[group.chip] += unit.words
+        result.groups.setdefault((unit.step, unit.tile), []).append(group)
     return result
+
+
+def _shared(unit: _Unit, group: Group) -> Group:
+    """The unit's members where those of the same weights are."""
+    pairs = zip(unit.members, group.members, strict=True)
+    return Group(group.chip, tuple(replace(member, term=term) for (term, _), member in pairs))
+
+
+def _dealt(
+    plan: Floorplan, storage: Storage, unit: _Unit, chip: int, turn: list[int], reserve: int
+) -> Group:
+    """The unit's members on the next planes of a chip, their weights placed."""
+    product = unit.product
+    arrays = plan.planes if product.type == Type.I8 else plan.pairs
+    placed = []
+    for term, k_tile in unit.members:
+        side, plane = arrays[turn[chip] % len(arrays)]
+        turn[chip] += 1
+        member = Member(term, k_tile, side, plane)
+        if term.weights.data is not None:
+            stripes = _place_weights(plan, storage, product, unit.tile, member, chip, reserve)
+            member = replace(member, stripes=stripes)
+        placed.append(member)
+    return Group(chip, tuple(placed))
 
 
 def _place_weights(
