@@ -90,7 +90,7 @@ def _input(graph: Graph, lowered: Lowered, storage: Storage, name: str) -> Bindi
     )
     # of the views that lowering asked for, those that something read
     used = tuple(layout for layout in layouts if len(layout.pieces)) or layouts[:1]
-    return Binding(name, tensor.dtype, tensor.shape, used)
+    return Binding(name, tensor.dtype, tensor.shape, used, lowered.limits.get(name))
 
 
 def _output(graph: Graph, storage: Storage, name: str, value: Value) -> Binding:

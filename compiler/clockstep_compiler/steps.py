@@ -6,6 +6,7 @@ are rows, one word each. Steps are in an order in which they can run.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -167,7 +168,8 @@ Step = Compute | Relayout | Broadcast | Transpose | Move | Outer
 class Lowered:
     """All steps of a model. `outputs` pairs each graph output with the matrix that holds it.
 
-    `stored` pairs tensors with the matrices that steps make of them, each matrix once.
+    `stored` pairs tensors with the matrices that steps make of them, each matrix once. `limits` are
+    the least and the greatest value of inputs that are taken from less than their type's range.
     """
 
     steps: tuple[Step, ...]
@@ -176,6 +178,7 @@ class Lowered:
     stored: tuple[tuple[str, Value], ...]
     weight_bytes: int
     warnings: tuple[str, ...]
+    limits: Mapping[str, tuple[int, int]]
 
 
 def sources_of(step: Step) -> list[Value]:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from clockstep_isa.diagnostics import UnsupportedModel
+from clockstep_isa.diagnostics import UnsupportedModel, UsageError
 from clockstep_isa.layout import integer_range, tensor_dtype
+from clockstep_isa.program import Program
+from clockstep_runtime import Session
 from clockstep_runtime.inputs import random_inputs
 from tests.support.endtoend import build_session, run_checked
 from tests.support.machines import MACHINES
@@ -125,3 +127,82 @@ def test_double_precision_is_converted_but_not_computed() -> None:
     for target in ("bfloat16", "int32"):
         with pytest.raises(UnsupportedModel, match="would be computed in float32"):
             _cast(x, target)
+
+
+def _words(
+    op: str, out: str, *inputs: Array, constant: Array | None = None, **settings: Any
+) -> tuple[Array, Program]:
+    """One node of integers of 64 bits, and the program that ran it."""
+    names = [f"x{k}" for k in range(len(inputs))]
+    feeds = dict(zip(names, inputs, strict=True))
+    model = build(
+        [helper.make_node(op, [*names, *(["c"] if constant is not None else [])], ["y"])],
+        {name: (x.dtype.name, x.shape) for name, x in feeds.items()},
+        {"y": (out, inputs[0].shape)},
+        {} if constant is None else {"c": constant},
+    )
+    run = run_checked(model, TINY, feeds, **settings)
+    return run.outputs["y"], run.program
+
+
+@pytest.mark.parametrize(
+    ("op", "limit"), [("Add", 2**30 - 1), ("Sub", 2**30 - 1), ("Mul", 46340), ("Max", None)]
+)
+def test_inputs_of_64_bits_are_limited_so_that_results_fit(op: str, limit: int | None) -> None:
+    most = limit or 2**31 - 1
+    x = np.array([[most, -most, 3, -4], [0, 1, 2, most]], np.int64)
+    y = np.array([[most, most, -5, 7], [-1, 1, 46, -most]], np.int64)
+    have, program = _words(op, "int64", x, y)
+    functions = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Max": np.maximum}
+    np.testing.assert_array_equal(have, functions[op](x, y))
+    limits = None if limit is None else (-limit, limit)
+    assert [b.limits for b in program.inputs] == [limits, limits]
+    if limit is not None:
+        x[0, 0] += 1
+        with pytest.raises(UsageError, match=f"outside -{limit} to {limit}"):
+            Session(program).run({"x0": x, "x1": y})
+
+
+def test_limits_reach_through_moves_and_no_further() -> None:
+    one = np.ones(3, np.int64)
+    model = build(
+        [
+            helper.make_node("Transpose", ["x"], ["t"]),
+            helper.make_node("Sub", ["one", "t"], ["y"]),
+            helper.make_node("Max", ["z", "one"], ["w"]),
+        ],
+        {"x": ("int64", (3, 2)), "z": ("int64", (3,))},
+        {"y": ("int64", (2, 3)), "w": ("int64", (3,))},
+        {"one": one},
+    )
+    x, z = np.arange(6).reshape(3, 2), np.array([-(2**31), 5, 2**31 - 1])
+    run = run_checked(model, TINY, {"x": x, "z": z})
+    np.testing.assert_array_equal(run.outputs["y"], 1 - x.T)
+    assert [b.limits for b in run.program.inputs] == [(-(2**30) + 1, 2**30 - 1), None]
+    assert random_inputs(run.program, 0)["x"].dtype == np.int64
+
+
+def test_uint64_below_zero_is_what_it_is() -> None:
+    x = np.array([[1, 2, 3]], np.uint64)
+    have, _ = _words("Sub", "uint64", x, x[:, ::-1].copy())
+    np.testing.assert_array_equal(have, x - x[:, ::-1])
+
+
+def test_floats_to_64_bits_are_exact_or_refused() -> None:
+    x = np.array([[-3.7, 2.0**20, 1e30]], np.float32)
+    with pytest.raises(UnsupportedModel, match="could exceed the machine's 32 bits"):
+        _cast(x, "int64")
+    model = build(
+        [
+            helper.make_node("Clip", ["x", "low", "high"], ["c"]),
+            helper.make_node("Floor", ["c"], ["f"]),
+            helper.make_node(
+                "Cast", ["f"], ["y"], to=helper.np_dtype_to_tensor_dtype(np.dtype(int))
+            ),
+        ],
+        {"x": ("float32", x.shape)},
+        {"y": ("int64", x.shape)},
+        {"low": np.array(-(2**30), np.float32), "high": np.array(2**30, np.float32)},
+    )
+    y = run_checked(model, TINY, {"x": x}, precision="exact").outputs["y"]
+    np.testing.assert_array_equal(y, [[-4, 2**20, 2**30]])

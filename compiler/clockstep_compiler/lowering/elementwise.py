@@ -15,6 +15,7 @@ from clockstep_compiler.lowering.elementwise_bits import SIGN
 from clockstep_compiler.lowering.elementwise_operands import (
     WORDS,
     bounds,
+    carry_bounds,
     has_product,
     in_range,
     ordered,
@@ -42,6 +43,8 @@ _EXACT: dict[str, Callable[[int, int], int]] = {
     "mul": operator.mul,
     "sub": operator.sub,
 }
+
+Ends = tuple[float, float]
 
 
 def attribute(node: Node, name: str, default: float) -> float:
@@ -80,9 +83,9 @@ def _word_bounds(state: Lowering, node: Node) -> tuple[int, int]:
 def _arithmetic(state: Lowering, node: Node) -> None:
     out = node.outputs[0]
     shape, dtype, name = state.shape(out), state.dtype(out), _ROWS[node.op]
-    if dtype in WORDS:
-        record_bounds(state, out, *_word_bounds(state, node))
     ring = name in ("add", "sub", "mul")
+    if dtype in WORDS:
+        record_bounds(state, out, *_word_bounds(state, node), ring=ring)
     result: Expr | None = None
     for operand in node.inputs:
         tensor = state.tensors.get(operand)
@@ -112,9 +115,10 @@ def _sign(state: Lowering, node: Node) -> None:
 
 @lowers("Relu")
 def _relu(state: Lowering, node: Node) -> None:
-    state.define(
-        node.outputs[0], relu(in_range(state, node.inputs[0], state.shape(node.outputs[0])))
-    )
+    source, out = node.inputs[0], node.outputs[0]
+    if state.dtype(out) in WORDS:
+        record_bounds(state, out, 0, max(0, bounds(state, source)[1]))
+    state.define(out, relu(in_range(state, source, state.shape(out))))
 
 
 @lowers("LeakyRelu")
@@ -135,6 +139,8 @@ def _clip(state: Lowering, node: Node) -> None:
     """The operand, at least min, and then at most max."""
     out = node.outputs[0]
     shape, dtype = state.shape(out), state.dtype(out)
+    ends: Ends = (-math.inf, math.inf)
+    ends = bounds(state, node.inputs[0]) if dtype in WORDS else ends
     result = ordered(in_range(state, node.inputs[0], shape), dtype)
     for position, key, row in ((1, "min", "max"), (2, "max", "min")):
         name = node.inputs[position] if position < len(node.inputs) else ""
@@ -143,12 +149,24 @@ def _clip(state: Lowering, node: Node) -> None:
             bound = np.asarray(node.attributes[key])
         if bound is not None:
             limit = float(bound.reshape(()).item()) if dtype in FLOATS else int(bound.item())
+            ends = _clipped(row, ends, (limit, limit))
             result = _bounded(row, result, limit + (SIGN if dtype == "uint32" else 0))
         elif name:
             if name in state.tensors and has_product(state.tensors[name].expr):
                 state.store(name)
+            free = (-math.inf, math.inf)
+            ends = _clipped(row, ends, bounds(state, name) if dtype in WORDS else free)
             result = binary(row, result, ordered(in_range(state, name, shape), dtype))
+    if dtype in WORDS:
+        record_bounds(state, out, int(ends[0]), int(ends[1]))
+    state.reach[out] = ends
     state.define(out, ordered(result, dtype))
+
+
+def _clipped(row: str, ends: Ends, others: Ends) -> Ends:
+    """The least and greatest of what is at least, or at most, other values."""
+    pick = max if row == "max" else min
+    return pick(ends[0], others[0]), pick(ends[1], others[1])
 
 
 def _bounded(row: str, a: Expr, bound: float) -> Expr:
@@ -175,4 +193,5 @@ def _tanh(state: Lowering, node: Node) -> None:
 
 @lowers("Identity")
 def _identity(state: Lowering, node: Node) -> None:
+    carry_bounds(state, node.outputs[0], node.inputs)
     state.define_value(node.outputs[0], state.store(node.inputs[0]))

@@ -122,6 +122,9 @@ _FUNCTIONS: dict[str, Callable[[Expr], Expr]] = {
 def _function(state: Lowering, node: Node) -> None:
     reject(node, state)
     a = in_range(state, node.inputs[0], state.shape(node.outputs[0]))
+    if node.op in ("Ceil", "Floor", "Round") and node.inputs[0] in state.reach:
+        low, high = state.reach[node.inputs[0]]
+        state.reach[node.outputs[0]] = low - 1, high + 1
     state.define(node.outputs[0], _FUNCTIONS[node.op](a))
 
 

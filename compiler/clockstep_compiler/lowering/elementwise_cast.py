@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from clockstep_compiler.expr import Expr, cast
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_bits import f32, i32, invert, whole
@@ -13,6 +15,7 @@ from clockstep_compiler.lowering.elementwise_operands import (
     record_bounds,
 )
 from clockstep_compiler.lowering.lower import STORED, Lowering, is_float, lowers
+from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
 __all__ = ["to_float"]
@@ -36,9 +39,12 @@ def _cast(state: Lowering, node: Node) -> None:
         saturate = bool(node.attributes.get("saturate", 1))
         mode = str(node.attributes.get("round_mode", "up"))
         result = round_to(to_float(a, origin), target, saturate=saturate, mode=mode)
+        if not is_float(origin):
+            low, high = bounds(state, source)
+            state.reach[out] = 1.01 * low, 1.01 * high  # rounded, perhaps
         state.define(out, result)
     elif a.out == Type.F32:
-        _to_integer(state, out, a, target)
+        _to_integer(state, source, out, a)
     else:
         record_bounds(state, out, *bounds(state, source))
         _define(state, out, a, target)
@@ -58,15 +64,32 @@ def to_float(a: Expr, dtype: str) -> Expr:
     return f32("add", upper, cast(i32("and", a, 0xFFFF), Type.F32))
 
 
-def _to_integer(state: Lowering, out: str, a: Expr, target: str) -> None:
+def _to_integer(state: Lowering, source: str, out: str, a: Expr) -> None:
+    target = state.dtype(out)
     if target in WORDS:
-        state.warnings.append(
-            f"{out!r} is {target} from floats: values beyond 32 bits are clamped to them"
-        )
+        _note_range(state, source, out)
         result = whole(f32("max", a, 0.0) if target == "uint64" else a)
     else:
         result = whole(a, wrap=True) if target == "uint32" else whole(a)
     _define(state, out, result, target)
+
+
+def _note_range(state: Lowering, source: str, out: str) -> None:
+    """Floats as integers of 64 bits must fit 32; else they are clamped, or `exact` refuses them."""
+    low, high = state.reach.get(source, (-math.inf, math.inf))
+    if -(2.0**31) <= low <= high < 2.0**31:
+        least = 0 if state.dtype(out) == "uint64" else int(low)
+        record_bounds(state, out, max(least, int(low)), max(least, int(high)))
+    elif state.options.precision == "exact":
+        raise UnsupportedModel(
+            "integer-range",
+            f"{out!r} is {state.dtype(out)} from floats, which could exceed the machine's 32 bits",
+            help="cast to int32, or put a Clip to at most 2**30 in front",
+        )
+    else:
+        state.warnings.append(
+            f"{out!r} is {state.dtype(out)} from floats: values beyond 32 bits are clamped to them"
+        )
 
 
 def _define(state: Lowering, out: str, a: Expr, target: str) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from clockstep_compiler.expr import Acc, Const, Expr, Leaf, Op, size
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_bits import SIGN, i32
-from clockstep_compiler.lowering.lower import FLOATS, STORED, Lowering
+from clockstep_compiler.lowering.lower import FLOATS, STORED, WORDS, Lowering
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.layout import integer_range
 
 __all__ = [
     "WORDS",
     "bounds",
+    "carry_bounds",
     "define_integer",
     "has_product",
     "in_range",
@@ -22,9 +25,6 @@ __all__ = [
     "record_bounds",
     "reject",
 ]
-
-WORDS = ("int64", "uint64")
-"""Types whose values are kept in 32 bits: a program refuses inputs that do not fit."""
 
 _NARROW = ("int8", "uint8", "int16", "uint16")
 _INT32 = (-(2**31), 2**31 - 1)
@@ -55,7 +55,7 @@ def in_range(state: Lowering, name: str, shape: tuple[int, ...]) -> Expr:
     of it in one expression would only make it hard to cut.
     """
     expr, dtype = state.operand(name, shape), state.dtype(name)
-    if dtype in WORDS and state.constant(name) is not None:
+    if dtype in WORDS:
         record_bounds(state, name, *bounds(state, name))
     tensor = state.tensors.get(name)
     if tensor is None or not isinstance(expr, Op):
@@ -110,12 +110,16 @@ def bounds(state: Lowering, name: str) -> tuple[int, int]:
     return integer_range(dtype)
 
 
-def record_bounds(state: Lowering, name: str, low: int, high: int) -> None:
-    """Note what values a 64-bit result can have; refuses it if they do not fit 32 bits."""
+def record_bounds(state: Lowering, name: str, low: int, high: int, *, ring: bool = False) -> None:
+    """Note what values a 64-bit result can have; refuses it if they do not fit 32 bits.
+
+    A negative value stands for one of uint64 that is 2**64 more: to sums, differences and products
+    (`ring`), to moves and to the host that is the same.
+    """
     dtype = state.dtype(name)
     if dtype not in WORDS:
         return
-    least = 0 if dtype == "uint64" else _INT32[0]
+    least = 0 if dtype == "uint64" and not ring else _INT32[0]
     if low < least or high > _INT32[1]:
         raise UnsupportedModel(
             "integer-range",
@@ -123,6 +127,14 @@ def record_bounds(state: Lowering, name: str, low: int, high: int) -> None:
             help="cast the operands to int32",
         )
     state.bounds[name] = low, high
+
+
+def carry_bounds(state: Lowering, name: str, sources: Iterable[str], *more: int) -> None:
+    """Note that a result has values of `sources`, or of the numbers `more`."""
+    if state.dtype(name) in WORDS:
+        pairs = [bounds(state, source) for source in sources]
+        low, high = (zip(*pairs, strict=True)) if pairs else ((), ())
+        record_bounds(state, name, min((*low, *more)), max((*high, *more)), ring=True)
 
 
 def reject(node: Node, state: Lowering, allowed: tuple[str, ...] = FLOATS) -> None:

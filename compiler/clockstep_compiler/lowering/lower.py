@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +29,7 @@ __all__ = [
     "HANDLERS",
     "SMALL_FLOATS",
     "STORED",
+    "WORDS",
     "Lowering",
     "Quant",
     "Tensor",
@@ -146,9 +147,10 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
 class Lowering:
     """Walks the graph once; handlers call `define` for each output of their node."""
 
-    def __init__(self, graph: Graph, options: Options) -> None:
+    def __init__(self, graph: Graph, options: Options, limits: Mapping[str, int]) -> None:
         self.graph = graph
         self.options = options
+        self.limits = limits
         self.steps: list[Step] = []
         self.values: list[Value] = []
         self.tensors: dict[str, Tensor] = {}
@@ -159,7 +161,12 @@ class Lowering:
         self.uses = Counter(name for node in graph.nodes for name in node.inputs if name)
         self.uses.update(graph.outputs)
         self.views: dict[tuple[object, ...], Value] = {}
-        self.bounds: dict[str, tuple[int, int]] = {}
+        self.bounds = {
+            name: (0 if graph.tensors[name].dtype == "uint64" else -most, most)
+            for name, most in limits.items()
+        }
+        self.reach: dict[str, tuple[float, float]] = {}
+        """The least and the greatest value of floats, where it is known."""
         self._wide = _wide_tensors(graph)
         for name in graph.inputs:
             self._define_input(name)
@@ -442,7 +449,40 @@ def lower(graph: Graph, options: Options) -> Lowered:
 
     Raises `UnsupportedModel` with one diagnostic for each node that cannot be lowered.
     """
-    state = Lowering(graph, options)
+    limits: dict[str, int] = {}
+    while True:
+        try:
+            return _lowered(graph, options, limits)
+        except UnsupportedModel as error:
+            less = _tighter(graph, limits, error.diagnostics)
+            if less == limits:
+                raise
+            limits = less
+
+
+_LIMITS = (2**31 - 1, 2**30 - 1, 2**24, 2**20, 46_340, 2**10, 2**7, 2**4, 2**3)
+"""The largest magnitude of an input of 64 bits, tried in this order: 46340 squared fits 32 bits."""
+
+
+def _tighter(
+    graph: Graph, limits: Mapping[str, int], problems: Sequence[Diagnostic]
+) -> dict[str, int]:
+    """The next smaller limits of the inputs that nodes whose results are too large depend on."""
+    failed = {(d.node, d.op) for d in problems if d.code == "integer-range"}
+    wanted: set[str] = set()
+    for node in reversed(graph.nodes):
+        if (node.name, node.op) in failed or not wanted.isdisjoint(node.outputs):
+            wanted.update(n for n in node.inputs if n and not is_float(graph.tensors[n].dtype))
+    less = dict(limits)
+    for name in graph.inputs:
+        at = _LIMITS.index(limits.get(name, _LIMITS[0]))
+        if name in wanted and graph.tensors[name].dtype in WORDS and at + 1 < len(_LIMITS):
+            less[name] = _LIMITS[at + 1]
+    return less
+
+
+def _lowered(graph: Graph, options: Options, limits: Mapping[str, int]) -> Lowered:
+    state = Lowering(graph, options, limits)
     problems = [*_check_types(graph), *_lower_nodes(state)]
     if problems:
         first = problems[0]
@@ -453,6 +493,7 @@ def lower(graph: Graph, options: Options) -> Lowered:
             help=first.help,
             diagnostics=tuple(problems),
         )
+    Where results of 64 bits could exceed 32, inputs of 64 bits are taken from a smaller range.
     outputs = tuple((name, state.store(name)) for name in graph.outputs)
     return Lowered(
         tuple(state.steps),
@@ -460,7 +501,10 @@ def lower(graph: Graph, options: Options) -> Lowered:
         outputs,
         _stored(state),
         state.weight_bytes,
-        tuple(state.warnings),
+        tuple(
+            state.warnings + [_limited(graph, name) + f"up to {m}" for name, m in limits.items()]
+        ),
+        {name: state.bounds[name] for name in limits},
     )
 
 
@@ -477,6 +521,10 @@ def _lower_nodes(state: Lowering) -> list[Diagnostic]:
                 broken.update(node.outputs)
                 continue
             _lower_node(state, node)
+def _limited(graph: Graph, name: str) -> str:
+    return f"input {name!r} is {graph.tensors[name].dtype}: the program takes magnitudes "
+
+
         except UnsupportedModel as error:
             found = _problem(node, error)
             # Of a value that is assumed, the range is unknown for that reason alone.
@@ -553,3 +601,6 @@ _UNSIGNED = ("uint32", "uint64")
 def _takes(node: Node, dtype: str) -> bool:
     row = BY_NAME.get(node.origin[1])
     return row is not None and (row.types.startswith("any") or dtype in row.types)
+WORDS = ("int64", "uint64")
+"""Types whose values are kept in 32 bits: a program refuses inputs that do not fit."""
+

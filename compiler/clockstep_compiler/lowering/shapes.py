@@ -9,8 +9,16 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Leaf
 from clockstep_compiler.graph import Node
-from clockstep_compiler.lowering.lower import Lowering, lowers, matrix_shape, stored_elements
-from clockstep_compiler.steps import Move, Relayout, Value
+from clockstep_compiler.lowering.elementwise_operands import carry_bounds
+from clockstep_compiler.lowering.lower import (
+    WORDS,
+    Lowering,
+    lowers,
+    matrix_shape,
+    stored_elements,
+)
+from clockstep_compiler.lowering.reduce_rows import relaid
+from clockstep_compiler.steps import Move, Value
 
 __all__: list[str] = []
 
@@ -18,6 +26,7 @@ __all__: list[str] = []
 @lowers("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def _reshape(state: Lowering, node: Node) -> None:
     """The same elements in row-major order under another shape."""
+    carry_bounds(state, node.outputs[0], node.inputs[:1])
     _rename(state, node.outputs[0], state.store(node.inputs[0]))
 
 
@@ -36,9 +45,7 @@ def _rename(state: Lowering, out: str, value: Value) -> None:
         data = np.ascontiguousarray(value.data.reshape(rows, columns))
         state.define_value(out, state.constant_value(out, data))
     else:
-        result = state.new_value(out, rows, columns, value.type)
-        state.steps.append(Relayout(result, value, (state.node,)))
-        state.define_value(out, result)
+        state.define_value(out, relaid(state, value, rows, columns))
 
 
 @lowers("Move")
@@ -47,6 +54,8 @@ def _move(state: Lowering, node: Node) -> None:
     out = node.outputs[0]
     rows, columns = matrix_shape(state.shape(out))
     index = np.asarray(node.attributes["index"], np.int64).reshape(rows, columns)
+    filled = state.dtype(out) in WORDS and bool((index < 0).any())
+    carry_bounds(state, out, node.inputs, *([int(node.attributes["fill"])] if filled else []))
     kind = max((state.stored_type(name) for name in node.inputs), key=lambda t: t.bytes)
     axes = _permutation(node.attributes["index"], state.shape(node.inputs[0]))
     if axes is not None and node.inputs[0] in state.graph.inputs:
