@@ -447,6 +447,7 @@ def _check_types(graph: Graph) -> list[Diagnostic]:
 def lower(graph: Graph, options: Options) -> Lowered:
     """Turn every node into steps.
 
+    Where results of 64 bits could exceed 32, inputs of 64 bits are taken from a smaller range.
     Raises `UnsupportedModel` with one diagnostic for each node that cannot be lowered.
     """
     limits: dict[str, int] = {}
@@ -493,7 +494,6 @@ def _lowered(graph: Graph, options: Options, limits: Mapping[str, int]) -> Lower
             help=first.help,
             diagnostics=tuple(problems),
         )
-    Where results of 64 bits could exceed 32, inputs of 64 bits are taken from a smaller range.
     outputs = tuple((name, state.store(name)) for name in graph.outputs)
     return Lowered(
         tuple(state.steps),
@@ -506,6 +506,10 @@ def _lowered(graph: Graph, options: Options, limits: Mapping[str, int]) -> Lower
         ),
         {name: state.bounds[name] for name in limits},
     )
+
+
+def _limited(graph: Graph, name: str) -> str:
+    return f"input {name!r} is {graph.tensors[name].dtype}: the program takes magnitudes "
 
 
 def _lower_nodes(state: Lowering) -> list[Diagnostic]:
@@ -521,10 +525,6 @@ def _lower_nodes(state: Lowering) -> list[Diagnostic]:
                 broken.update(node.outputs)
                 continue
             _lower_node(state, node)
-def _limited(graph: Graph, name: str) -> str:
-    return f"input {name!r} is {graph.tensors[name].dtype}: the program takes magnitudes "
-
-
         except UnsupportedModel as error:
             found = _problem(node, error)
             # Of a value that is assumed, the range is unknown for that reason alone.
@@ -594,6 +594,9 @@ def _converts_exactly(state: Lowering, node: Node) -> bool:
     return target in rounded or (node.inputs[0] not in state.graph.inputs and is_float(target))
 
 
+WORDS = ("int64", "uint64")
+"""Types whose values are kept in 32 bits: a program refuses inputs that do not fit."""
+
 _UNSIGNED = ("uint32", "uint64")
 """Types that share words with int32: only operators that say so know the difference."""
 
@@ -601,6 +604,3 @@ _UNSIGNED = ("uint32", "uint64")
 def _takes(node: Node, dtype: str) -> bool:
     row = BY_NAME.get(node.origin[1])
     return row is not None and (row.types.startswith("any") or dtype in row.types)
-WORDS = ("int64", "uint64")
-"""Types whose values are kept in 32 bits: a program refuses inputs that do not fit."""
-
