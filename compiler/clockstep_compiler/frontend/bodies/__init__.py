@@ -9,11 +9,15 @@ from clockstep_compiler.frontend.bodies import (
     addressed,
     attention,
     contrib,
+    cumulative,
     einsum,
+    losses,
+    pooling,
     quantized,
     recurrent,
     resize,
     rotary,
+    scattered,
 )
 from clockstep_compiler.frontend.body import BODIES
 
@@ -22,9 +26,13 @@ __all__ = [
     "addressed",
     "attention",
     "contrib",
+    "cumulative",
     "einsum",
+    "losses",
+    "pooling",
     "quantized",
     "recurrent",
     "resize",
     "rotary",
+    "scattered",
 ]
