@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
-from onnx import helper
+from onnx import GraphProto, helper
 
-from clockstep_compiler.frontend.inline import Step
+from clockstep_compiler.frontend.infer import Mismatch
+from clockstep_compiler.frontend.inline import Step, branch_steps
 from clockstep_compiler.frontend.load import attributes_of
-from clockstep_compiler.frontend.tensors import Array, numpy_dtype
+from clockstep_compiler.frontend.tensors import Array, numpy_dtype, to_array
 from clockstep_compiler.frontend.walk import Rewrite, Walk
 from clockstep_compiler.graph import CLOCKSTEP, Tensor
 
-__all__ = ["BODIES", "Body", "Refused", "composes"]
+__all__ = ["BODIES", "Body", "Refused", "Unknown", "composes"]
 
 OPSET = 23
 """The opset in which bodies are written."""
@@ -38,8 +39,8 @@ class Refused(Exception):
         self.code, self.problem, self.remedy = code, problem, remedy
 
 
-class _Unknown(Exception):
-    """An operator in between was refused; that is noted already."""
+class Unknown(Exception):
+    """An operator in between was refused, or does not fit; that is noted already."""
 
 
 class Body:
@@ -58,6 +59,11 @@ class Body:
     def wants(self, index: int) -> bool:
         """Whether the node has an output of that index."""
         return index < len(self.step.node.output) and bool(self.step.node.output[index])
+
+    def declared(self, index: int) -> tuple[int, ...] | None:
+        """The shape that the file states for an output, if it states one in numbers."""
+        name = self.step.node.output[index] if self.wants(index) else ""
+        return self.walk.declared[name].shape if name in self.walk.declared else None
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute as a Python value, strings decoded; `default` if it is absent."""
@@ -113,11 +119,23 @@ class Body:
         walk.run([Step(node, name, {**step.opsets, "": OPSET})])
         return tuple(map(self.known, made))
 
+    def inline(self, graph: GraphProto, given: Sequence[str] = ()) -> list[str]:
+        """Walk a copy of a subgraph with values for its inputs; the values of its outputs."""
+        walk = self.walk
+        if len(graph.input) != len(given):
+            raise Mismatch(f"{graph.name!r} has {len(graph.input)} inputs, not {len(given)}")
+        formals = {value.name: name for value, name in zip(graph.input, given, strict=True)}
+        steps, names = branch_steps(self.step, graph, walk.fresh, formals)
+        for tensor in graph.initializer:
+            walk.add_constant(names[tensor.name], to_array(tensor, walk.files))
+        walk.run(steps)
+        return [self.known(names.get(value.name, value.name)) for value in graph.output]
+
     def known(self, name: str) -> str:
         """The value behind a name that a step gives; the body ends if that step was refused."""
         found = self.walk.resolve(name)
         if found not in self.walk.types:
-            raise _Unknown
+            raise Unknown
         return found
 
     def own(self, op: str, inputs: Sequence[str], like: Tensor, **attributes: Any) -> str:
@@ -184,7 +202,7 @@ def composes(*names: str) -> Callable[[Compose], Compose]:
                 return body(Body(walk, step)) is not False
             except Refused as error:
                 return walk.refuse(step, error.code, error.problem, error.remedy)
-            except _Unknown:
+            except Unknown:
                 walk.poison(step.node.output)
                 return True
 

@@ -26,6 +26,7 @@ __all__ = [
     "appended",
     "attend",
     "bias_of",
+    "by_length",
     "in_heads",
     "out_of_heads",
     "window",
@@ -95,10 +96,10 @@ def _seen(body: Body, heads: Heads, past: str, lengths: str) -> str:
         return allowed(body, window(places, total, left, right))
     batch = body.shape(lengths)[0]
     number = body.reshape(lengths, [batch, 1, 1, 1])
-    return _by_length(body, number, (count, total), left, right)
+    return by_length(body, number, (count, total), left, right)
 
 
-def _by_length(body: Body, number: str, size: tuple[int, int], left: int, right: int) -> str:
+def by_length(body: Body, number: str, size: tuple[int, int], left: int, right: int) -> str:
     """Keys before `number`, of which the last S are at the queries' own places.
 
     Query i is at place number - S + i, so every bound is one of `number`.
@@ -167,11 +168,13 @@ def attend(
     scale: float,
     softcap: float = 0.0,
     precision: int = 0,
+    sink: str = "",
 ) -> Attended:
     """softmax(q . k^T * scale + bias) . v; a row whose bias hides all keys gives zeros.
 
     `precision` is the softmax's element type by ONNX's number, 0 for that of the queries. Weights
     of float16 are not rounded before they are used: their last bit would be seen in the result.
+    `sink` [H] has the score of a key without a value for each head.
     """
     dtype, groups = body.dtype(heads.q), body.shape(heads.k)[1]
     q, k = _scaled(body, heads.q, heads.k, scale)
@@ -186,7 +189,7 @@ def attend(
         raise Mismatch(f"a mask of shape {body.shape(bias)} for scores of shape {shape}")
     wide = "float32" if dtype == "float16" else dtype
     weights = body.op("Cast", biased, to=precision) if precision else body.cast(biased, wide)
-    weights = _guarded(body, body.op("Softmax", weights, axis=-1), bias)
+    weights = _guarded(body, _softmax(body, weights, sink), bias)
     result = _grouped(body, body.cast(weights, wide), body.cast(heads.v, wide), groups)
     result, weights = body.cast(result, dtype), body.cast(weights, dtype)
     return Attended(result, (product, capped, biased, weights))
@@ -211,6 +214,17 @@ def _grouped(body: Body, a: str, b: str, groups: int) -> str:
     folded = body.reshape(a, [batch, groups, count // groups * rows, depth])
     product = body.op("MatMul", folded, b)
     return body.reshape(product, [batch, count, rows, body.shape(b)[3]])
+
+
+def _softmax(body: Body, scores: str, sink: str) -> str:
+    """The weights of the keys, some weight perhaps going to the sink."""
+    if not sink:
+        return body.op("Softmax", scores, axis=-1)
+    batch, heads, rows, total = body.shape(scores)
+    column = body.reshape(body.cast(sink, body.dtype(scores)), [1, heads, 1, 1])
+    column = body.op("Expand", column, body.constant([batch, heads, rows, 1]))
+    weights = body.op("Softmax", body.op("Concat", scores, column, axis=3), axis=-1)
+    return body.slice(weights, 3, 0, total)
 
 
 def _guarded(body: Body, weights: str, bias: str) -> str:
@@ -280,7 +294,7 @@ def _modified(body: Body, attribute: str, name: str) -> str:
     graph, walk = found.g, body.walk
     if len(graph.input) != 1 or len(graph.output) != 1:
         raise Mismatch(f"{attribute} is not a graph of one input and one output")
-    steps, names = branch_steps(body.step, graph, walk.fresh)
+    steps, names = branch_steps(body.step, graph, walk.fresh, {})
     for tensor in graph.initializer:
         walk.add_constant(names[tensor.name], to_array(tensor, walk.files))
     given = {graph.input[0].name: name}

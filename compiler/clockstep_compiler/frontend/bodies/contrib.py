@@ -10,7 +10,7 @@ from typing import Any
 from clockstep_compiler.frontend.body import Body, Refused, composes
 from clockstep_compiler.frontend.infer import Mismatch
 
-__all__ = ["activated", "sums"]
+__all__ = ["activated", "refuse_attributes", "refuse_operands", "sums"]
 
 
 def sums(body: Body, *names: str) -> str:
@@ -19,6 +19,22 @@ def sums(body: Body, *names: str) -> str:
     for name in rest:
         total = body.op("Add", total, name)
     return total
+
+
+def refuse_attributes(body: Body, **usual: object) -> None:
+    """Refuse a node that has another value than the usual one for any of these attributes."""
+    for name, value in usual.items():
+        if body.attribute(name, value) != value:
+            problem = f"{name} is {body.attribute(name)!r}: only {value!r} is supported"
+            raise Refused("unsupported-form", problem)
+
+
+def refuse_operands(body: Body, names: dict[int, str]) -> None:
+    """Refuse a node that has any of these operands."""
+    operands = body.inputs(max(names) + 1)
+    for index, name in names.items():
+        if operands[index]:
+            raise Refused("unsupported-form", f"the operand {name} is not supported")
 
 
 # -- activations -----------------------------------------------------------------------------------
