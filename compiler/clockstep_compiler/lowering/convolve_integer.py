@@ -86,9 +86,7 @@ def integer_convolution(
     shape = state.shape(node.outputs[0])
     product: Expr = Const(np.zeros((), np.int64), Type.I32)
     if terms:
-        product = Acc(
-            Product(Type.I8, math.prod(shape[:-1]), dense.shape[1], tuple(terms), None)
-        )
+        product = Acc(Product(Type.I8, math.prod(shape[:-1]), dense.shape[1], tuple(terms), None))
     sums = Const(dense.sum(axis=(0, 2)), Type.I32)
     if isinstance(fill, int):
         return combine("add", product, Const(-fill * sums.array, Type.I32))
@@ -190,12 +188,17 @@ def _lower_integer(state: Lowering, node: Node) -> None:
     _needs_int8(state, x, w)
     zeros = constant_of(state, node, 3, "zero point").astype(np.int64)
     own = _per_channel(zeros, state.shape(w)[0], "zero point")
-    zero: int | str = node.inputs[2] if len(node.inputs) > 2 else ""
-    if not zero or state.constant(zero) is not None:
-        zero = int(_scalar(constant_of(state, node, 2, "zero point"), "zero point"))
-    elif math.prod(state.shape(zero)) != 1:
-        raise UnsupportedModel("unsupported-form", f"zero point of shape {state.shape(zero)}")
-    state.define(node.outputs[0], _sums(state, node, x, zero, w, own))
+    state.define(node.outputs[0], _sums(state, node, x, _image_zero(state, node), w, own))
+
+
+def _image_zero(state: Lowering, node: Node) -> int | str:
+    """The zero point of the image: a number, or the tensor that it is computed as."""
+    name = node.inputs[2] if len(node.inputs) > 2 else ""
+    if not name or state.constant(name) is not None:
+        return int(_scalar(constant_of(state, node, 2, "zero point"), "zero point"))
+    if math.prod(state.shape(name)) != 1:
+        raise UnsupportedModel("unsupported-form", f"zero point of shape {state.shape(name)}")
+    return name
 
 
 @lowers("QLinearConv")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from clockstep_compiler.expr import Const, Expr, Leaf, add, binary, cast, mul
 from clockstep_compiler.frontend.unsupported import unsupported_operator
 from clockstep_compiler.graph import Graph, Node
+from clockstep_compiler.lowering.wide import wide_tensors
 from clockstep_compiler.operators import BY_NAME, full_name
 from clockstep_compiler.options import Options
 from clockstep_compiler.steps import Broadcast, Compute, Lowered, Step, Value
@@ -167,7 +168,7 @@ class Lowering:
         }
         self.reach: dict[str, tuple[float, float]] = {}
         """The least and the greatest value of floats, where it is known."""
-        self._wide = _wide_tensors(graph)
+        self._wide = wide_tensors(graph)
         for name in graph.inputs:
             self._define_input(name)
 
@@ -366,61 +367,6 @@ class Lowering:
             self.steps.append(Broadcast(out, value, (self.node,)))
             self.views[key] = out
         return self.views[key]
-
-
-_TRANSPARENT = frozenset(
-    [
-        *("Add", "Sub", "Mul", "Max", "Min", "Neg", "Abs", "Relu", "LeakyRelu", "Clip", "Cast"),
-        *("Sigmoid", "Tanh", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Move"),
-        *("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Ceil", "Div", "Elu", "Erf", "Exp"),
-        *("Floor", "Gelu", "HardSigmoid", "HardSwish", "Log", "Mean", "Mish", "Pow", "PRelu"),
-        *("Reciprocal", "Round", "Softplus", "Sqrt", "Sum", "Swish", "Where"),
-    ]
-)
-
-
-_CARRYING = frozenset(
-    [
-        *("Add", "Sub", "Max", "Min", "Neg", "Abs", "Relu", "Identity", "Where", "Move"),
-        *("Reshape", "Flatten", "Squeeze", "Unsqueeze"),
-    ]
-)
-"""Operators whose results are as large as their operands."""
-
-_LONG = ("uint16", "int32", "uint32", "int64", "uint64")
-
-
-def _wide_tensors(graph: Graph) -> frozenset[str]:
-    """Floats to keep as f32 where they must be stored.
-
-    Those are the graph's float32 outputs, single numbers, scales, and what is rounded to integers
-    without a product in between: fp16 would move one element in some hundred to the neighbouring
-    integer. Integers as floats, too, until they are scaled: fp16 ends at 65504.
-    """
-    rounded: set[str] = set()
-    for node in reversed(graph.nodes):
-        if _rounds(graph, node) or (node.op in _TRANSPARENT and node.outputs[0] in rounded):
-            rounded.update(name for name in node.inputs if name)
-        elif node.op == "Dequantize":
-            rounded.add(node.inputs[1])
-    large: set[str] = set()
-    for node in graph.nodes:
-        cast_up = node.op == "Cast" and graph.tensors[node.inputs[0]].dtype in _LONG
-        if cast_up or (node.op in _CARRYING and not large.isdisjoint(node.inputs)):
-            large.update(node.outputs)
-        elif node.op in ("Mul", "Div") and not large.isdisjoint(node.inputs):
-            large.update(node.inputs)  # what they are scaled by
-    single = {name for name, tensor in graph.tensors.items() if math.prod(tensor.shape) == 1}
-    floats = ("float32", "float64")
-    wide = rounded.union(large, single, graph.outputs)
-    return frozenset(n for n in wide if n in graph.tensors and graph.tensors[n].dtype in floats)
-
-
-def _rounds(graph: Graph, node: Node) -> bool:
-    """Whether a node rounds its operand to few values."""
-    kind = graph.tensors[node.outputs[0]].dtype if node.outputs[0] else ""
-    cast_down = node.op == "Cast" and kind.startswith(("int", "uint"))
-    return cast_down or node.op in ("Quantize", "QuantizeLinear") or kind in SMALL_FLOATS
 
 
 def _problem(node: Node, error: UnsupportedModel) -> Diagnostic:

@@ -5,7 +5,6 @@ Scales that are computed come as `Quantize`, an operator of ours: see `bodies/qu
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +24,7 @@ from clockstep_compiler.lowering.lower import (
 )
 from clockstep_compiler.lowering.reduce_rows import hold, over
 from clockstep_isa.diagnostics import UnsupportedModel
-from clockstep_isa.layout import tensor_dtype
+from clockstep_isa.layout import integer_range, numpy_type
 from clockstep_isa.table import Type
 
 __all__ = ["constant_of", "requantize"]
@@ -57,8 +56,9 @@ def _plus(a: Expr, term: int) -> Expr:
 
 def _shifted(quotient: Expr, zero: Expr, dtype: str) -> Expr:
     """The f32 to nearest even, plus an i32, clamped to a type of integers, as stored."""
-    limits, kind, offset = ml_dtypes.iinfo(tensor_dtype(dtype)), STORED[dtype], offset_of(dtype)
-    clamps = kind in (Type.I8, Type.I16) and limits.bits == 8 * kind.bytes
+    (low, high), kind, offset = integer_range(dtype), STORED[dtype], offset_of(dtype)
+    info = np.iinfo(numpy_type(kind))
+    clamps = (low + offset, high + offset) == (info.min, info.max)
     shift = _plus(zero, offset)
     nothing = isinstance(shift, Const) and not np.any(shift.array)
     if nothing and clamps:
@@ -66,7 +66,7 @@ def _shifted(quotient: Expr, zero: Expr, dtype: str) -> Expr:
     result = cast(quotient, Type.I32)
     result = result if nothing else binary("add_sat", result, shift)
     if not clamps:
-        result = i32("min", i32("max", result, limits.min + offset), limits.max + offset)
+        result = i32("min", i32("max", result, low + offset), high + offset)
     return cast(result, kind)
 
 

@@ -19,7 +19,16 @@ from clockstep_compiler.steps import Move, Value
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.layout import numpy_type
 
-__all__ = ["Fill", "Grid", "Ints", "Window", "bordered", "gathered", "spatial_attribute", "window_of"]
+__all__ = [
+    "Fill",
+    "Grid",
+    "Ints",
+    "Window",
+    "bordered",
+    "gathered",
+    "spatial_attribute",
+    "window_of",
+]
 
 Ints = tuple[int, ...]
 
