@@ -123,12 +123,15 @@ def function_steps(
 
 
 def branch_steps(
-    step: Step, branch: GraphProto, fresh: Callable[[str], str]
+    step: Step, branch: GraphProto, fresh: Callable[[str], str], given: Mapping[str, str]
 ) -> tuple[tuple[Step, ...], dict[str, str]]:
-    """The steps of a branch, and the new name of everything the branch defines."""
+    """The steps of a subgraph, and the new name of everything it defines.
+
+    `given` has the values that take the place of its inputs.
+    """
     own = [tensor.name for tensor in branch.initializer]
     own += [name for node in branch.node for name in node.output if name]
-    names = {name: fresh(f"{step.name}/{name}") for name in own}
+    names = {**given, **{name: fresh(f"{step.name}/{name}") for name in own}}
     steps = tuple(
         Step(rename(node, names, {}), f"{step.name}/{node_name(node)}", step.opsets)
         for node in branch.node

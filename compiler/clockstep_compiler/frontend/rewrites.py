@@ -1,4 +1,4 @@
-"""Operators that vanish on import: constants, forwarding nodes, shapes, branches decided.
+"""Operators that vanish on import: constants, forwarding nodes, shapes.
 
 To rewrite one more operator away, write a function here and add its row to `REWRITES`.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 from clockstep_compiler.frontend.bodies import BODIES
 from clockstep_compiler.frontend.infer import Mismatch
-from clockstep_compiler.frontend.inline import Step, branch_steps
+from clockstep_compiler.frontend.inline import Step
 from clockstep_compiler.frontend.load import attributes_of
 from clockstep_compiler.frontend.tensors import Array, to_array
 from clockstep_compiler.frontend.walk import Rewrite, Walk
@@ -33,27 +33,6 @@ def _dropout(walk: Walk, step: Step) -> bool:
     walk.forward(inputs[0], step.node.output[0])
     for mask in filter(None, step.node.output[1:]):
         walk.add_constant(mask, np.ones(walk.types[inputs[0]].shape, np.bool_))
-    return True
-
-
-def _if(walk: Walk, step: Step) -> bool:
-    condition = walk.constants.get(step.node.input[0])
-    if condition is None or condition.size != 1:
-        return False
-    chosen = "then_branch" if bool(condition.item()) else "else_branch"
-    branch = attributes_of(step.node)[chosen].g
-    steps, names = branch_steps(step, branch, walk.fresh)
-    if len(branch.output) != len(step.node.output) or branch.input:
-        raise Mismatch(f"the inputs or outputs of {chosen} are not those of the node")
-    for tensor in branch.initializer:
-        walk.add_constant(names[tensor.name], to_array(tensor, walk.files))
-    walk.run(steps)
-    for value, target in zip(branch.output, step.node.output, strict=True):
-        source = walk.resolve(names.get(value.name, value.name))
-        if source in walk.types:
-            walk.forward(source, target)
-        else:
-            walk.poison([target])
     return True
 
 
@@ -117,7 +96,6 @@ REWRITES: Mapping[str, Rewrite] = {
     "Constant": _constant,
     "Dropout": _dropout,
     "Identity": _identity,
-    "If": _if,
     "Range": _range,
     "Shape": _shape,
     "Size": _size,

@@ -66,10 +66,12 @@ class Walk:
         self.mismatches: list[Diagnostic] = []
         self.assumed: list[str] = []
         self.wanted: list[str] = []
+        self.unrolled = 0
         self._deferred: dict[str, Step] = {}
         self._poisoned: set[str] = set()
         self._vague: set[str] = set()
         self._taken: set[str] = set()
+        self._numbers: dict[str, int] = {}
 
     def run(self, steps: Iterable[Step]) -> None:
         """Visit `steps`, which are in topological order."""
@@ -110,11 +112,13 @@ class Walk:
         return name
 
     def fresh(self, name: str) -> str:
-        """A value name nobody uses, as near to `name` as possible."""
-        while name in self._taken or name in self.types:
-            name += "_"
-        self._taken.add(name)
-        return name
+        """A value name nobody uses: `name`, or that with a number."""
+        free = name
+        while free in self._taken or free in self.types:
+            self._numbers[name] = self._numbers.get(name, 1) + 1
+            free = f"{name}.{self._numbers[name]}"
+        self._taken.add(free)
+        return free
 
     def refuse(self, step: Step, code: str, problem: str, remedy: str = "") -> bool:
         """Note a problem; what depends on the step is judged as far as the step's types say."""
