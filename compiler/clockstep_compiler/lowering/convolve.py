@@ -8,6 +8,7 @@ the integers are multiplied: see `convolve_integer.py`.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from clockstep_compiler.lowering.taps import (
     convolution_window,
     is_narrow,
     line_taps,
-    product_type,
+    operands,
     side_by_side,
     summed,
     tap_weights,
@@ -43,20 +44,23 @@ def _float_convolution(state: Lowering, node: Node) -> Expr:
     x, w = node.inputs[:2]
     window = convolution_window(state, node, x, w)
     groups = int(node.attributes.get("group", 1))
-    array = constant_weights(state, w)
-    image, grid = state.store(x, product_type(state)), window.grid()
-    if array is not None and groups == image.columns and groups > 1:
+    array, grid = constant_weights(state, w), window.grid()
+    if array is not None and groups == state.shape(x)[-1] and groups > 1:
+        image = state.store(x, Type.F32 if state.options.precision == "exact" else Type.F16)
         return _depthwise(state, bordered(state, image, grid), window, array)
     shape = state.shape(w)
     numbered = np.arange(math.prod(shape)).reshape(groups, shape[0] // groups, shape[1], -1)
-    places, taps = numbered.transpose(3, 0, 1, 2), window.taps()
-    if groups == 1 and is_narrow(window, image.columns):
-        split, grid = gathered(state, image, window, 0)
-        places, taps = side_by_side(places[:, 0], window)[:, None], line_taps(window)
+    narrow = groups == 1 and is_narrow(window, shape[1])
+    taps = line_taps(window) if narrow else window.taps()
+    image, factors = operands(state, node, numbered.transpose(3, 0, 1, 2), len(taps))
+    if narrow:
+        image, grid = gathered(state, image, window, 0)
+        lines = side_by_side(factors.places[:, 0], window)[:, None]
+        factors = replace(factors, places=lines)
     else:
-        split = bordered(state, image, grid, groups=groups)
+        image = bordered(state, image, grid, groups=groups)
     under = tuple(window.under(grid, tap) for tap in taps)
-    seen = Taps(split, under, tap_weights(state, w, places), groups, grid.rows)
+    seen = Taps(image, under, tap_weights(state, w, factors), groups, grid.rows, factors)
     return summed(state, node.outputs[0], seen, len(under[0]))
 
 

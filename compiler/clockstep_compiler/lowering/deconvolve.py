@@ -16,7 +16,7 @@ import numpy as np
 from clockstep_compiler.expr import Const, Expr, Leaf
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
-from clockstep_compiler.lowering.taps import Taps, product_type, summed, tap_weights, with_bias
+from clockstep_compiler.lowering.taps import Taps, operands, summed, tap_weights, with_bias
 from clockstep_compiler.lowering.windows import Grid, Ints, bordered, spatial_attribute
 from clockstep_compiler.steps import Compute, Move, Value
 from clockstep_isa.diagnostics import UnsupportedModel
@@ -171,10 +171,11 @@ def _lower_transposed(state: Lowering, node: Node) -> None:
     spread, groups = _spread(state, node), int(node.attributes.get("group", 1))
     c, m, *kernel = state.shape(w)
     numbered = np.arange(c * m * math.prod(kernel)).reshape(groups, c // groups, m, -1)
-    weights = tap_weights(state, w, numbered.transpose(3, 0, 2, 1))
+    terms = math.prod(max(1, k // s) for k, s in zip(kernel, spread.strides, strict=True))
+    image, factors = operands(state, node, numbered.transpose(3, 0, 2, 1), terms)
     grid = _grid(spread, state.shape(x)[0])
-    image = bordered(state, state.store(x, product_type(state)), grid, groups=groups)
-    whole = Taps(image, (), weights, groups, grid.rows)
+    image = bordered(state, image, grid, groups=groups)
+    whole = Taps(image, (), tap_weights(state, w, factors), groups, grid.rows, factors)
     if all(s == 1 for s in spread.strides):
         phase, along = _phases(spread)[0]
         taps = _phase(spread, grid, whole, phase, along)

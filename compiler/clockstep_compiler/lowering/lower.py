@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,6 +163,7 @@ class Lowering:
         self.uses = Counter(name for node in graph.nodes for name in node.inputs if name)
         self.uses.update(graph.outputs)
         self.views: dict[tuple[object, ...], Value] = {}
+        self.memo: dict[tuple[object, ...], Any] = {}  # what a family of operators works out once
         self.bounds = {
             name: (0 if graph.tensors[name].dtype == "uint64" else -most, most)
             for name, most in limits.items()

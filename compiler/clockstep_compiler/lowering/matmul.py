@@ -19,6 +19,15 @@ from clockstep_compiler.expr import Acc, Const, Expr, Leaf, add, cast, mul
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise import attribute, combine, has_product
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, Quant, lowers, offset_of
+from clockstep_compiler.lowering.parts import (
+    IMAGE,
+    WEIGHTS,
+    beside,
+    on_alus,
+    scaled,
+    split,
+    split_constant,
+)
 from clockstep_compiler.lowering.quantized import constant_of, requantize
 from clockstep_compiler.steps import Outer, Product, Relayout, Term, Transpose, Value, Weights
 from clockstep_isa.diagnostics import UnsupportedModel
@@ -27,6 +36,9 @@ from clockstep_isa.table import Type
 __all__: list[str] = []
 
 Array = NDArray[Any]
+
+_SHORT = 512
+"""Inner elements up to which fp16 parts of float32 lie side by side in the lanes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +163,60 @@ def _lead(a: _Operand, b: _Operand) -> tuple[int, ...]:
 
 
 def _float_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
-    if state.options.precision == "exact":
-        return _exact_product(state, a, b)
+    """Of fp16, or where that is not exact by `exact.py` or in parts."""
     lead = _lead(a, b)
-    value = _lanes_matrix(state, a.name, _swapped(a.shape, a.swap), a.swap, Type.F16)
     index = _rows(a.shape[:-2], lead, a.shape[-2])
-    return _product(Type.F16, a, b, [Term(value, _weights(state, b, Type.F16), index)], lead)
+    if state.options.precision != "exact" or state.dtype(a.name) == "float16":
+        value = _lanes_matrix(state, a.name, _swapped(a.shape, a.swap), a.swap, Type.F16)
+        return _product(Type.F16, a, b, [Term(value, _weights(state, b, Type.F16), index)], lead)
+    if on_alus(state, state.graph.nodes[state.node]):
+        return _exact_product(state, a, b)
+    left = split(state, _lanes_matrix(state, a.name, _swapped(a.shape, a.swap), a.swap, Type.F32))
+    weights, scale, units = _weight_parts(state, b)
+    if isinstance(left.unit, Value):
+        units.append(left.unit)
+    else:
+        scale = scale * left.unit
+    if len(weights) == 1:
+        factors = [(beside(state, left, IMAGE), weights[0])]
+    else:
+        factors = [(left.low, weights[0]), (left.high, weights[1]), (left.high, weights[0])]
+    sums = _product(Type.F16, a, b, [Term(value, w, index) for value, w in factors], lead)
+    return scaled(state, sums, (math.prod(lead) * a.shape[-2], b.shape[-1]), scale, units)
+
+
+def _weight_parts(state: Lowering, b: _Operand) -> tuple[list[Weights], Array, list[Value]]:
+    """The right operand in parts, as factors of the left one's, and what sums are multiplied by.
+
+    Side by side where K is short enough for that to save K tiles, else high and low.
+    """
+    sets, depth, columns = math.prod(b.shape[:-2]), b.shape[-2], b.shape[-1]
+    constant = state.constant(b.name)
+    if constant is None:
+        both = _weights(state, b, Type.F32)
+        assert both.value is not None
+        parts = split(state, both.value)
+        values = [beside(state, parts, WEIGHTS)] if depth <= _SHORT else [parts.high, parts.low]
+        unit = [parts.unit] if isinstance(parts.unit, Value) else []
+        scale = np.ones(1) if unit else np.full(1, parts.unit)
+        return [Weights(sets, columns, v.columns, value=v) for v in values], scale, unit
+    key = "parts", b.name, b.swap, b.shape
+    if key not in state.memo:
+        stack = constant.reshape(_swapped(b.shape, b.swap))
+        stack = (stack if b.swap else np.swapaxes(stack, -1, -2)).reshape(sets, columns, depth)
+        state.memo[key] = _constant_parts(state, stack)
+    return (*state.memo[key], [])
+
+
+def _constant_parts(state: Lowering, stack: Array) -> tuple[list[Weights], Array]:
+    """The parts of constant weights [sets, columns, depth], and the unit of each column."""
+    sets, columns, depth = stack.shape
+    high, low, units = split_constant(np.swapaxes(stack, 0, 1).reshape(columns, -1))
+    arrays = [np.swapaxes(p.reshape(columns, sets, depth), 0, 1) for p in (high, low)]
+    if depth <= _SHORT:
+        arrays = [np.concatenate([arrays[k] for k in WEIGHTS], axis=2)]
+    state.weight_bytes += sum(array.nbytes for array in arrays)
+    return [Weights(sets, columns, w.shape[2], data=w) for w in arrays], units
 
 
 def _exact_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:

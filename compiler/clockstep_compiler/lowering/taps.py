@@ -6,7 +6,7 @@ it, and its weights are [M, C]. Where channels are few, the taps of a line lie s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,18 +16,28 @@ from clockstep_compiler.expr import Acc, Const, Expr, Leaf, binary
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise import combine
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, stored_elements
+from clockstep_compiler.lowering.parts import (
+    IMAGE,
+    WEIGHTS,
+    beside,
+    on_alus,
+    scaled,
+    split,
+    split_constant,
+)
 from clockstep_compiler.lowering.windows import Ints, Window, window_of
 from clockstep_compiler.steps import Compute, Move, Outer, Product, Term, Value, Weights
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
 __all__ = [
+    "Factors",
     "Taps",
     "constant_weights",
     "convolution_window",
     "is_narrow",
     "line_taps",
-    "product_type",
+    "operands",
     "side_by_side",
     "summed",
     "tap_weights",
@@ -38,6 +48,21 @@ Array = NDArray[Any]
 
 _NARROW = 4
 """Channels up to which the taps of a line are put side by side: a tap alone fills few lanes."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Factors:
+    """Weights: elements `places` [taps, groups, M / groups, depth] of `sources`.
+
+    Sources are an array, or matrices one after the other. Sums are multiplied by `scale`, a number
+    for each channel, and by the computed `units`.
+    """
+
+    kind: Type
+    places: NDArray[np.int64]
+    sources: Array | tuple[Value, ...]
+    scale: Array = field(default_factory=lambda: np.ones(1))
+    units: tuple[Value, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -52,6 +77,7 @@ class Taps:
     weights: tuple[Weights | Value, ...]
     groups: int
     rows: int
+    factors: Factors
 
 
 def convolution_window(state: Lowering, node: Node, image: str, weights: str) -> Window:
@@ -79,41 +105,74 @@ def constant_weights(state: Lowering, name: str) -> Array | None:
     return np.broadcast_to(expr.array, state.shape(name)) if isinstance(expr, Const) else None
 
 
-def product_type(state: Lowering) -> Type:
-    """The type that images are kept in for products of floats."""
-    return Type.F32 if state.options.precision == "exact" else Type.F16
+def operands(
+    state: Lowering, node: Node, places: NDArray[np.int64], terms: int
+) -> tuple[Value, Factors]:
+    """The image as it is multiplied, and its weights, before borders and taps.
 
-
-def tap_weights(
-    state: Lowering, name: str, places: NDArray[np.int64]
-) -> tuple[Weights | Value, ...]:
-    """The weights of each tap, a set for each group; under `exact` as matrices [depth, columns].
-
-    `places` [taps, groups, M / groups, C / groups] says where in the tensor they are.
+    `places` [taps, groups, M / groups, C / groups] says where in the tensor the weights are.
     """
-    kind = product_type(state)
-    if kind == Type.F32:
-        places = places.swapaxes(2, 3)
-    _, groups, rows, columns = places.shape
-    array = constant_weights(state, name)
-    source = state.store(name, kind) if array is None else None
+    x, w = node.inputs[:2]
+    if state.options.precision != "exact" or state.dtype(x) == "float16":
+        return state.store(x, Type.F16), _stored_weights(state, w, places, Type.F16)
+    if on_alus(state, node, terms):
+        return state.store(x, Type.F32), _stored_weights(state, w, places, Type.F32)
+    image = split(state, state.store(x, Type.F32))
+    units = [image.unit] if isinstance(image.unit, Value) else []
+    constant = np.ones(1) if isinstance(image.unit, Value) else np.full(1, image.unit)
+    groups = places.shape[1]
+    first = places[..., None, :]
+    array = constant_weights(state, w)
     if array is not None:
-        data = stored_elements(array, "float32", kind)
-        state.weight_bytes += data.nbytes
-        if np.isinf(data).any() and not np.isinf(array).any():
-            state.warnings.append(f"constant {name!r} exceeds {kind.name} and became infinite")
+        by_channel = places.transpose(1, 2, 0, 3)
+        by_channel = by_channel.reshape(groups * places.shape[2], -1)
+        high, low, own = split_constant(array.ravel()[by_channel])
+        columns, size = constant * own, array.size
+        flat = np.zeros(2 * size, np.float16)
+        flat[by_channel], flat[size + by_channel] = high, low
+        state.weight_bytes += flat.nbytes
+        sources: Array | tuple[Value, ...] = flat
+    else:
+        parts = split(state, state.store(w, Type.F32))
+        assert isinstance(parts.unit, Value)
+        units.append(parts.unit)
+        columns, sources = constant, (parts.high, parts.low)
+        size = parts.high.rows * parts.high.columns
+    order = size * np.array(WEIGHTS).reshape(-1, 1)
+    wide = (first + order).reshape(*places.shape[:3], -1)
+    factors = Factors(Type.F16, wide, sources, columns, tuple(units))
+    return beside(state, image, IMAGE, groups), factors
+
+
+def _stored_weights(state: Lowering, name: str, places: NDArray[np.int64], kind: Type) -> Factors:
+    array = constant_weights(state, name)
+    if array is None:
+        return Factors(kind, places, (state.store(name, kind),))
+    data = stored_elements(array, "float32", kind)
+    state.weight_bytes += data.nbytes
+    if np.isinf(data).any() and not np.isinf(array).any():
+        state.warnings.append(f"constant {name!r} exceeds {kind.name} and became infinite")
+    return Factors(kind, places, data.ravel())
+
+
+def tap_weights(state: Lowering, name: str, factors: Factors) -> tuple[Weights | Value, ...]:
+    """The weights of each tap, a set for each group; for ALUs as matrices [depth, columns]."""
+    exact = factors.kind == Type.F32
+    places = factors.places.swapaxes(2, 3) if exact else factors.places
+    _, groups, rows, columns = places.shape
     found: list[Weights | Value] = []
     for at in places:
-        if source is None and kind == Type.F16:
-            found.append(Weights(groups, rows, columns, data=data.ravel()[at]))
+        if isinstance(factors.sources, tuple):
+            value = state.new_value(name, groups * rows, columns, factors.kind)
+            index = at.reshape(-1, columns)
+            state.steps.append(Move(value, factors.sources, index, (state.node,)))
+            found.append(value if exact else Weights(groups, rows, columns, value=value))
             continue
-        if source is None:
-            value = state.constant_value(name, data.ravel()[at].reshape(-1, columns))
+        data = factors.sources[at]
+        if exact:
+            found.append(state.constant_value(name, data.reshape(-1, columns)))
         else:
-            value = state.new_value(name, groups * rows, columns, kind)
-            state.steps.append(Move(value, (source,), at.reshape(-1, columns), (state.node,)))
-        exact = kind == Type.F32
-        found.append(value if exact else Weights(groups, rows, columns, value=value))
+            found.append(Weights(groups, rows, columns, data=data))
     return tuple(found)
 
 
@@ -136,15 +195,17 @@ def summed(state: Lowering, name: str, taps: Taps, pixels: int) -> Expr:
     if total is None:
         total = Acc(Product(Type.F16, rows, terms[0].weights.columns, tuple(terms), sets))
     columns = taps.weights[0].columns
+    shape = (pixels, taps.groups * columns)
     if taps.groups == 1:
-        return total
+        return scaled(state, total, shape, taps.factors.scale, list(taps.factors.units))
     apart = state.new_value(name, rows, columns, Type.F32)
     state.steps.append(Compute(apart, total, (state.node,), (rows, columns)))
     places = np.arange(rows * columns).reshape(taps.groups, pixels, columns)
     index = np.ascontiguousarray(places.transpose(1, 0, 2).reshape(pixels, -1))
-    joined = state.new_value(name, pixels, taps.groups * columns, Type.F32)
+    joined = state.new_value(name, *shape, Type.F32)
     state.steps.append(Move(joined, (apart,), index, (state.node,)))
-    return Leaf(joined, None)
+    sums = Leaf(joined, None)
+    return scaled(state, sums, shape, taps.factors.scale, list(taps.factors.units))
 
 
 def is_narrow(window: Window, channels: int) -> bool:
