@@ -30,11 +30,12 @@ class Operator:
 _INTEGER = "int8, uint8, int16, uint16, int32, uint32, int64 and uint64 as 32-bit values"
 _ARITHMETIC = f"float16, bfloat16, float32, float64, {_INTEGER}"
 _ANY = f"{_ARITHMETIC}, bool"
+_EVERY = f"{_ANY}; float8 and float4 types, int4, uint4, int2, uint2"
 _SIGNED = "float16, bfloat16, float32, float64, int8, int16, int32, int64 as 32-bit values"
 _FLOAT = "float16, bfloat16, float32, float64"
 _REDUCED = f"{_FLOAT}, int8, uint8, int16, uint16, int32"
 _QUANTA = "integers of 2 to 16 bits, int32, float4, float8"
-_IN_RANGE = "64-bit results known to fit 32 bits"
+_IN_RANGE = "64-bit results known to fit 32 bits, for which inputs may be limited"
 
 
 def _within(units: str) -> str:
@@ -57,13 +58,13 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("Attention", _FLOAT),
     Operator("AveragePool", _FLOAT),
     Operator("BatchNormalization", _FLOAT),
-    Operator("BitShift", "uint8, uint16, uint32, uint64 as 32-bit values", _IN_RANGE),
+    Operator("BitShift", _INTEGER, _IN_RANGE),
     Operator("BitwiseAnd", _INTEGER),
     Operator("BitwiseNot", f"{_INTEGER}, but uint64"),
     Operator("BitwiseOr", _INTEGER),
     Operator("BitwiseXor", _INTEGER),
-    Operator("Cast", _ANY, _IN_RANGE),
-    Operator("CastLike", _ANY, _IN_RANGE),
+    Operator("Cast", _EVERY, _IN_RANGE),
+    Operator("CastLike", _EVERY, _IN_RANGE),
     Operator("Ceil", _FLOAT),
     Operator("Celu", _FLOAT, _within("6 units")),
     Operator("CenterCropPad", "any", "shape constant", moved=True),
@@ -79,6 +80,7 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("Cosh", _FLOAT, _within("2 units")),
     Operator("CumProd", f"{_FLOAT}, int32", "axis constant"),
     Operator("CumSum", f"{_FLOAT}, int32, int64 as 32-bit values", f"axis constant; {_IN_RANGE}"),
+    Operator("DeformConv", _FLOAT, "two spatial axes"),
     Operator("DepthToSpace", "any", moved=True),
     Operator("DequantizeLinear", _QUANTA),
     Operator("Div", _ARITHMETIC, _within("0.51 units, 2 below 2**-100") + f"; {_IN_RANGE}"),
@@ -102,6 +104,7 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("GlobalMaxPool", _FLOAT, "a spatial axis at least"),
     Operator("Greater", _ARITHMETIC),
     Operator("GreaterOrEqual", _ARITHMETIC),
+    Operator("GridSample", _FLOAT),
     Operator("GroupNormalization", _FLOAT),
     Operator("HardSigmoid", _FLOAT),
     Operator("HardSwish", _FLOAT),
@@ -131,7 +134,7 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("MeanVarianceNormalization", _FLOAT),
     Operator("Min", _ARITHMETIC),
     Operator("Mish", _FLOAT, _within("8 units")),
-    Operator("Mod", _ARITHMETIC, "floats with fmod=1, NaN for quotients from 2**22"),
+    Operator("Mod", _ARITHMETIC, "NaN for quotients of floats from 2**22"),
     Operator("Mul", _ARITHMETIC, _IN_RANGE),
     Operator("Neg", _SIGNED, _IN_RANGE),
     Operator("NegativeLogLikelihoodLoss", _FLOAT),
@@ -142,8 +145,8 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("Pad", "any", "pads and axes constant", moved=True),
     Operator(
         "Pow",
-        f"{_FLOAT}, int32; exponents: {_ARITHMETIC}",
-        _within("3 + |exponent| / 8 units") + "; integers to constants",
+        f"{_FLOAT}, int32, int64 as 32-bit values; exponents: {_ARITHMETIC}",
+        _within("3 + |exponent| / 8 units") + "; of integers integral, floats among them constant",
     ),
     Operator("QLinearConv", "int8, uint8"),
     Operator("QLinearMatMul", "int8, uint8"),
@@ -166,7 +169,8 @@ OPERATORS: tuple[Operator, ...] = (
     Operator(
         "Resize", f"any; interpolated: {_FLOAT}", "roi, scales and sizes constant", moved=True
     ),
-    Operator("ReverseSequence", "any", "sequence lengths constant", moved=True),
+    Operator("ReverseSequence", "any"),
+    Operator("RoiAlign", _FLOAT, "sampling_ratio given"),
     Operator("RotaryEmbedding", _FLOAT),
     Operator("Round", _FLOAT),
     Operator("Scan", "any"),

@@ -27,7 +27,7 @@ STRUCTURE: Operands = {
     "CumProd": ("axis",),
     "CumSum": ("axis",),
     "DFT": ("dft_length", "axis"),
-    "Dropout": ("training_mode",),
+    "Dropout": ("ratio", "training_mode"),
     "Expand": ("shape",),
     "HammingWindow": ("size",),
     "HannWindow": ("size",),

@@ -14,7 +14,7 @@ from clockstep_compiler.frontend.bodies import BODIES
 from clockstep_compiler.frontend.infer import Mismatch
 from clockstep_compiler.frontend.inline import Step
 from clockstep_compiler.frontend.load import attributes_of
-from clockstep_compiler.frontend.tensors import Array, to_array
+from clockstep_compiler.frontend.tensors import Array, bytes_needed, to_array
 from clockstep_compiler.frontend.walk import Rewrite, Walk
 
 __all__ = ["REWRITES"]
@@ -27,8 +27,9 @@ def _identity(walk: Walk, step: Step) -> bool:
 
 def _dropout(walk: Walk, step: Step) -> bool:
     inputs = (*step.node.input, "", "")
-    training = walk.constants.get(inputs[2])
-    if inputs[2] and (training is None or bool(training.any())):
+    ratio, training = (walk.constants.get(name) for name in inputs[1:3])
+    nothing = ratio is not None and not ratio.any()
+    if inputs[2] and not nothing and (training is None or bool(training.any())):
         return walk.refuse(step, "random-values", "Dropout in training mode is random")
     walk.forward(inputs[0], step.node.output[0])
     for mask in filter(None, step.node.output[1:]):
@@ -53,6 +54,26 @@ def _constant(walk: Walk, step: Step) -> bool:
     if attribute.name not in kinds:
         return walk.refuse(step, "element-type", f"a constant cannot be a {attribute.name}")
     walk.add_constant(name, kinds[attribute.name]())
+    return True
+
+
+_WEIGHTS_LIMIT = 1 << 30
+"""No layer has more bytes of weights; a larger constant is judged as an operator like any other."""
+
+
+def _constant_of_shape(walk: Walk, step: Step) -> bool:
+    """One element seen everywhere: a few bytes of model take a few bytes of ours."""
+    shape = walk.constants.get(step.node.input[0])
+    if shape is None:
+        return False
+    value = attributes_of(step.node).get("value")
+    one = np.zeros(1, np.float32) if value is None else to_array(value.t, walk.files)
+    sizes = tuple(int(size) for size in shape.ravel())
+    if one.size != 1 or shape.ndim != 1 or min(sizes, default=0) < 0:
+        raise Mismatch(f"a value of {one.size} elements and the shape {sizes}")
+    if bytes_needed(sizes, one.dtype.name) > _WEIGHTS_LIMIT:
+        return False
+    walk.add_constant(step.node.output[0], np.broadcast_to(one.reshape(()), sizes))
     return True
 
 
@@ -94,6 +115,7 @@ def _range(walk: Walk, step: Step) -> bool:
 
 REWRITES: Mapping[str, Rewrite] = {
     "Constant": _constant,
+    "ConstantOfShape": _constant_of_shape,
     "Dropout": _dropout,
     "Identity": _identity,
     "Range": _range,

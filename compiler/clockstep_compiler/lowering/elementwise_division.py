@@ -122,6 +122,16 @@ def _float_remainder(x: Expr, y: Expr) -> Expr:
     return f32("mov", i32("or", smaller, i32("and", x, SIGN)))
 
 
+def _floored_remainder(x: Expr, y: Expr) -> Expr:
+    """x - y q, q rounded down: the sign of y, also of 0, and as exact as the other remainder."""
+    rest = _float_remainder(x, y)
+    zero = f32("eq", rest, 0.0)
+    other = i32("and", i32("lt", i32("xor", rest, y), 0), i32("xor", zero, 1))
+    moved = f32("add", rest, f32("mov", i32("and", i32("neg", other), y)))
+    signed = i32("or", f32("abs", moved), i32("and", y, SIGN))
+    return select(zero, f32("mov", signed), moved)
+
+
 def _record_quotient(state: Lowering, node: Node) -> None:
     """-2**31 / -1 exceeds the words of int64."""
     low, high = bounds(state, node.inputs[0])
@@ -149,35 +159,79 @@ def _modulo(state: Lowering, node: Node) -> None:
     a, b = operands(state, node.inputs, state.shape(out))
     if dtype not in FLOATS:
         define_integer(state, out, remainder(a, b, dtype, truncated=truncated))
-    elif truncated:
-        state.define(out, _float_remainder(a, b))
     else:
-        raise UnsupportedModel("unsupported-form", "Mod of floats without fmod=1")
+        state.define(out, (_float_remainder if truncated else _floored_remainder)(a, b))
 
 
 @lowers("Pow")
 def _powered(state: Lowering, node: Node) -> None:
-    reject(node, state, (*FLOATS, "int32"))
-    out, exponent = node.outputs[0], state.constant(node.inputs[1])
+    reject(node, state, (*FLOATS, "int32", "int64"))
+    out, exponent, kind = (
+        node.outputs[0],
+        state.constant(node.inputs[1]),
+        state.dtype(node.inputs[1]),
+    )
     number = None
     if exponent is not None and exponent.size == 1:
         number = float(exponent.reshape(()).item())
     base, y = operands(state, node.inputs[:2], state.shape(out))
-    if state.dtype(node.inputs[0]) in FLOATS:
-        state.define(
-            out,
-            _float_power(
-                base, y if y.out == Type.F32 else to_float(y, state.dtype(node.inputs[1])), number
-            ),
-        )
-    elif number is not None and number >= 0 and number.is_integer():
+    if state.dtype(out) in FLOATS:
+        exact = y if y.out == Type.F32 else to_float(y, kind)
+        state.define(out, _float_power(base, exact, number))
+        return
+    if y.out == Type.F32:
+        y = _integral(y)
+    if state.dtype(out) in WORDS:
+        _record_power(state, node, int(y.array.max(initial=0)) if isinstance(y, Const) else None)
+    if number is not None and number >= 0:
         state.define(out, _repeated(base, int(number)))
     else:
-        raise UnsupportedModel(
-            "operand-not-constant",
-            "the exponent of an integer is not a constant integer from 0 on",
-            help="cast the base to float",
-        )
+        state.define(out, _integer_power(base, y, kind))
+
+
+def _record_power(state: Lowering, node: Node, exponent: int | None) -> None:
+    low, high = bounds(state, node.inputs[0])
+    exponent = bounds(state, node.inputs[1])[1] if exponent is None else exponent
+    most = max(1, max(-low, high) ** min(max(exponent, 0), 64))
+    record_bounds(state, node.outputs[0], -most if low < 0 else 0, most)
+
+
+def _integral(y: Expr) -> Expr:
+    """Constant exponents that are floats as integers; those of an integer must be integral."""
+    if isinstance(y, Const) and np.array_equal(y.array, np.rint(np.clip(y.array, -99, 2**30))):
+        return Const(y.array.astype(np.int64), Type.I32)
+    raise UnsupportedModel(
+        "operand-not-constant",
+        "the exponents of an integer are floats, and not constant integers",
+        help="cast the base to float, or the exponent to an integer",
+    )
+
+
+def _integer_power(base: Expr, y: Expr, kind: str) -> Expr:
+    """base**y, the low 32 bits, by squaring; towards zero where y is negative.
+
+    From 32 on only whether y is odd matters: but for 0, 1 and -1 the result is too large.
+    """
+    odd = i32("and", y, 1)
+    large = i32("or", odd, 32)
+    if kind in ("uint32", "uint64"):
+        exponent = select(i32("lt", y, 0), large, i32("min", y, large))
+        kept = None
+    else:
+        negative = i32("lt", y, 0)
+        exponent = select(negative, odd, i32("min", y, large))
+        unit = i32("eq", i32("abs", base), 1)
+        kept = i32("neg", i32("or", i32("xor", negative, 1), unit))
+    result: Expr = Const(np.ones((), np.int64), Type.I32)
+    power, less = base, i32("sub", base, Const(np.ones((), np.int64), Type.I32))
+    for bit in range(6):
+        chosen = i32("neg", i32("eq", i32("and", exponent, 1 << bit), 1 << bit))
+        factor = i32("add", i32("and", less, chosen), 1)
+        result = factor if bit == 0 else i32("mul", result, factor)
+        if bit < 5:
+            power = i32("mul", power, power)
+            less = i32("add", power, -1)
+    return result if kept is None else i32("and", result, kept)
 
 
 def _repeated(base: Expr, exponent: int) -> Expr:

@@ -87,30 +87,37 @@ def _bitwise_not(state: Lowering, node: Node) -> None:
 
 @lowers("BitShift")
 def _shift(state: Lowering, node: Node) -> None:
-    """To the left a product with 2**s; to the right the floor of one with 2**-s, by halves."""
-    reject(node, state, ("uint8", "uint16", "uint32", "uint64"))
-    out, left = node.outputs[0], node.attributes.get("direction") == "LEFT"
+    """To the left a product with 2**s; to the right the floor of one with 2**-s, by halves.
+
+    As far as the word is wide, or by less than nothing, is all the way: 0 is left, or -1 of a
+    negative number that goes to the right.
+    """
+    dtype, out = state.dtype(node.inputs[0]), node.outputs[0]
+    left = node.attributes.get("direction") == "LEFT"
     value, places = operands(state, node.inputs, state.shape(out))
     low, high = bounds(state, node.inputs[0])
-    most = min(max(bounds(state, node.inputs[1])[1], 0), 64)
-    record_bounds(state, out, low, high << most if left else high)
-    steps = cast(_at_most_64(places, state.dtype(node.inputs[1])), Type.F32)
+    most = min(max(bounds(state, node.inputs[1])[1], 0), 64) if left else 0
+    record_bounds(state, out, min(low, low << most), max(high, high << most))
+    all_the_way = Const(np.asarray(64, np.int64), Type.I32)
+    # 32 bits without sign from 2**31 on look negative.
+    steps = cast(select(i32("lt", places, 0), all_the_way, i32("min", places, 64)), Type.F32)
     if left:
         define_integer(state, out, i32("mul", value, whole(f32("exp2", steps), wrap=True)))
         return
+    short = dtype in ("int8", "uint8", "int16", "uint16")
+    if dtype.startswith("u"):
+        state.define(out, _to_the_right(value, steps, short))
+        return
+    sign = i32("neg", i32("lt", value, 0))
+    state.define(out, i32("xor", _to_the_right(i32("xor", value, sign), steps, short), sign))
+
+
+def _to_the_right(value: Expr, steps: Expr, short: bool) -> Expr:
+    """Integers without sign, `short` if they have 16 bits, divided by powers of two."""
     factor = f32("exp2", f32("neg", steps))
     upper, lower = _halves(value)
     result = whole(f32("mul", lower, factor), wrap=True)
-    if state.dtype(node.inputs[0]) not in ("uint8", "uint16"):
-        result = i32("add", whole(f32("mul", upper, factor), wrap=True), result)
-    state.define(out, result)
-
-
-def _at_most_64(places: Expr, dtype: str) -> Expr:
-    least = i32("min", places, 64)
-    if dtype != "uint32":
-        return least
-    return select(i32("lt", places, 0), Const(np.asarray(64, np.int64), Type.I32), least)
+    return result if short else i32("add", whole(f32("mul", upper, factor), wrap=True), result)
 
 
 def _halves(value: Expr) -> tuple[Expr, Expr]:
