@@ -11,6 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from clockstep_compiler import Check, check_model, compile_model
 from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
 from clockstep_isa import Machine, Program, UsageError, load_machine, load_program
@@ -31,6 +34,7 @@ def compile(  # noqa: A001 - the contract's name
     chips: int | str = "auto",
     dim: Mapping[str, int] | None = None,
     shape: Mapping[str, Sequence[int]] | None = None,
+    bind: Mapping[str, ArrayLike] | None = None,
     precision: str = "auto",
     no_weights: bool = False,
     effort: str = "standard",
@@ -38,11 +42,11 @@ def compile(  # noqa: A001 - the contract's name
     """Compile an ONNX model (path, bytes or proto) to a program for `machine`.
 
     `set` overrides figures of a named machine, as {"mem.banks": 4} or ["mem.banks=4"]; `dim`
-    binds symbolic dimensions by name, `shape` whole inputs. Raises `UsageError`,
-    `MalformedFile`, `UnsupportedModel` or `DoesNotFit`.
+    binds symbolic dimensions by name, `shape` those of whole inputs, and `bind` makes inputs
+    constant. Raises `UsageError`, `MalformedFile`, `UnsupportedModel` or `DoesNotFit`.
     """
     target, options = _request(
-        machine, set, chips, dim, shape, precision, weights=not no_weights, effort=effort
+        machine, set, chips, dim, shape, bind, precision, weights=not no_weights, effort=effort
     )
     return compile_model(model, target, options)
 
@@ -55,6 +59,7 @@ def check(
     chips: int | str = "auto",
     dim: Mapping[str, int] | None = None,
     shape: Mapping[str, Sequence[int]] | None = None,
+    bind: Mapping[str, ArrayLike] | None = None,
     precision: str = "auto",
     no_weights: bool = False,
     effort: str = "standard",
@@ -64,7 +69,7 @@ def check(
     Same keywords and errors as `compile`, except that what is unsupported is returned.
     """
     target, options = _request(
-        machine, set, chips, dim, shape, precision, weights=not no_weights, effort=effort
+        machine, set, chips, dim, shape, bind, precision, weights=not no_weights, effort=effort
     )
     return check_model(model, target, options)
 
@@ -85,6 +90,7 @@ def _request(
     chips: int | str,
     dim: Mapping[str, int] | None,
     shape: Mapping[str, Sequence[int]] | None,
+    bind: Mapping[str, ArrayLike] | None,
     precision: str,
     *,
     weights: bool,
@@ -96,6 +102,7 @@ def _request(
         chips=_chips(chips),
         dims=dict(dim or {}),
         shapes={name: tuple(sizes) for name, sizes in (shape or {}).items()},
+        bind={name: np.asarray(value) for name, value in (bind or {}).items()},
         precision=precision,
         weights=weights,
         effort=effort,

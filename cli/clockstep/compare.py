@@ -126,19 +126,36 @@ def run_reference(
     """
     session = _session(model)
     known = {item.name for item in session.get_inputs()}
+    bound = _bound(session, program)
     wanted = [b for b in program.inputs if b.name in known]
     names = [item.name for item in session.get_outputs()]
     batched = [inputs[b.name].ndim > len(b.shape) for b in wanted]
     try:
         if not any(batched):
-            return dict(zip(names, session.run(names, _feed(wanted, inputs)), strict=True))
+            return dict(
+                zip(names, session.run(names, {**bound, **_feed(wanted, inputs)}), strict=True)
+            )
         runs = [
-            session.run(names, {b.name: inputs[b.name][i] for b in wanted})
+            session.run(names, {**bound, **{b.name: inputs[b.name][i] for b in wanted}})
             for i in range(len(inputs[wanted[0].name]))
         ]
     except Exception as error:  # onnxruntime's exceptions have no common public base
         raise UsageError("compare-run", _first_line(error), where=model.name) from None
     return {name: np.stack([run[i] for run in runs]) for i, name in enumerate(names)}
+
+
+def _bound(session: Any, program: Program) -> dict[str, NDArray[Any]]:
+    """The inputs that were constant when the program was compiled."""
+    values = program.info.get("options", {}).get("bind", {})
+    found = {}
+    for item in session.get_inputs():
+        if item.name in values:
+            shape, texts = values[item.name]
+            kind = item.type.removeprefix("tensor(").removesuffix(")")
+            numbers = [float(t) if set(t) & set(".en") else int(t) for t in texts]
+            array = np.asarray(numbers, {"float": "float32", "double": "float64"}.get(kind, kind))
+            found[item.name] = array.reshape(shape if len(texts) > 1 else [1] * len(item.shape))
+    return found
 
 
 def _feed(wanted: Sequence[Any], inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

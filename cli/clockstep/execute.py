@@ -17,10 +17,11 @@ import typer
 from numpy.typing import NDArray
 
 from clockstep import api, flags
+from clockstep.arrays import read_npy, read_npz
 from clockstep.debug import traced, watched
 from clockstep.output import finish, number, table_text, warn, working
 from clockstep.verdict import judge
-from clockstep_isa import MalformedFile, Program, UsageError
+from clockstep_isa import Program, UsageError
 from clockstep_isa.tensor_file import write_atomically
 from clockstep_runtime import ENGINES, Execution, Session, random_inputs
 
@@ -135,12 +136,12 @@ def _inputs(
     program: Program, archive: Path | None, pairs: list[str] | None, seed: int
 ) -> Mapping[str, NDArray[Any]]:
     """Inputs from the files, the rest drawn from the seed."""
-    given = _read_npz(archive) if archive is not None else {}
+    given = read_npz(archive) if archive is not None else {}
     for text in pairs or ():
         name, equals, path = text.partition("=")
         if not equals:
             raise UsageError("option-pair", f"--input {text!r} is not NAME=FILE.npy")
-        given[name] = _read_npy(Path(path))
+        given[name] = read_npy(Path(path))
     known = [binding.name for binding in program.inputs]
     for name in given:
         if name not in known:
@@ -150,33 +151,6 @@ def _inputs(
     if seed < 0:
         raise UsageError("option-seed", f"seed {seed} is negative")
     return {**random_inputs(program, seed), **given} if len(given) < len(known) else given
-
-
-def _read_npy(path: Path) -> NDArray[Any]:
-    value = _load(path)
-    if not isinstance(value, np.ndarray):
-        raise MalformedFile("input-file", "an .npz archive where .npy is wanted", where=str(path))
-    return value
-
-
-def _read_npz(path: Path) -> Arrays:
-    archive = _load(path)
-    if isinstance(archive, np.ndarray):
-        raise MalformedFile("input-file", "an .npy array where .npz is wanted", where=str(path))
-    try:
-        with archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise MalformedFile("input-file", f"not readable: {error}", where=str(path)) from None
-
-
-def _load(path: Path) -> Any:
-    if not path.is_file():
-        raise UsageError("input-missing", "no such file", where=str(path))
-    try:
-        return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile):
-        raise MalformedFile("input-file", "not a numpy file", where=str(path)) from None
 
 
 def _write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

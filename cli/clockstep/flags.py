@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
+from clockstep.arrays import read_npy
 from clockstep_isa import UsageError
 
 __all__ = [
+    "Bind",
     "Chips",
     "Dim",
     "Effort",
@@ -25,6 +29,7 @@ __all__ = [
     "Shape",
     "Until",
     "Watch",
+    "parse_bindings",
     "parse_cycles",
     "parse_dims",
     "parse_pairs",
@@ -50,6 +55,12 @@ Dim = Annotated[
 Shape = Annotated[
     list[str] | None,
     typer.Option("--shape", metavar="INPUT=d0,d1,...", help="Bind the shape of an input."),
+]
+Bind = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bind", metavar="INPUT=VALUE", help="Make an input constant: numbers, or a FILE.npy."
+    ),
 ]
 Precision = Annotated[
     str,
@@ -113,6 +124,27 @@ def parse_shapes(texts: Iterable[str] | None) -> dict[str, tuple[int, ...]]:
         name: tuple(_size("--shape", name, part) for part in value.split(",") if value)
         for name, value in parse_pairs("--shape", texts).items()
     }
+
+
+def parse_bindings(texts: Iterable[str] | None) -> dict[str, NDArray[Any]]:
+    """`--bind INPUT=VALUE` texts by input: a number, numbers with commas, or the name of a file."""
+    return {name: _value(name, text) for name, text in parse_pairs("--bind", texts).items()}
+
+
+def _value(name: str, text: str) -> NDArray[Any]:
+    if text.endswith(".npy"):
+        return read_npy(Path(text))
+    numbers = [_number(name, part.strip()) for part in text.split(",")]
+    return np.asarray(numbers if "," in text else numbers[0])
+
+
+def _number(name: str, text: str) -> float:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise UsageError("option-number", f"--bind {name}: {text!r} is no number and no FILE.npy")
 
 
 def parse_cycles(text: str | None) -> tuple[int | None, int | None] | None:

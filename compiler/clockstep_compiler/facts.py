@@ -6,6 +6,9 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clockstep_compiler.bounds import lower_bound
 from clockstep_compiler.driver import Schedule
 from clockstep_compiler.emit import code_of
@@ -68,7 +71,13 @@ def _options(options: Options) -> dict[str, Any]:
     found = asdict(options)
     found["dims"] = dict(sorted(options.dims.items()))
     found["shapes"] = {k: list(v) for k, v in sorted(options.shapes.items())}
+    found["bind"] = {name: _text(value) for name, value in sorted(options.bind.items())}
     return found
+
+
+def _text(value: NDArray[np.generic]) -> list[Any]:
+    """The shape of a bound value, then its elements as text: they may be infinite."""
+    return [list(value.shape), [str(element) for element in (value * 1).ravel().tolist()]]
 
 
 def _memory(plan: Floorplan, entries: list[Entry]) -> list[dict[str, Any]]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 __all__ = ["EFFORTS", "PRECISIONS", "Options"]
 
 PRECISIONS = ("auto", "int8", "fp16", "exact")
@@ -14,7 +17,8 @@ EFFORTS = ("fast", "standard", "high")
 @dataclass(frozen=True, slots=True)
 class Options:
     """`chips` None means the fewest that hold the model; `dims` binds symbolic dimensions by name,
-    `shapes` whole inputs; `weights` False leaves the SRAM image out of the program.
+    `shapes` those of whole inputs, and `bind` makes inputs constant; `weights` False leaves the SRAM
+    image out of the program.
 
     `precision` "auto" multiplies what is quantized in int8 and the rest in fp16, "fp16" treats
     dequantized operands as floats too, "int8" refuses products of floats. Products that ONNX
@@ -24,6 +28,7 @@ class Options:
     chips: int | None = None
     dims: Mapping[str, int] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    bind: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     precision: str = "auto"
     weights: bool = True
     effort: str = "standard"

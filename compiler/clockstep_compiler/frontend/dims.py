@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Container, Iterable, Mapping
 from typing import NoReturn
 
@@ -20,13 +21,16 @@ Dimension = TensorShapeProto.Dimension
 
 def check_request(graph: GraphProto, weights: Container[str], options: Options) -> None:
     """Raise `UsageError` for a dimension or input of `options` that the model does not have."""
-    named = [dim.dim_param for value in graph.input for dim in _dims(value) if dim.dim_param]
+    named = [dim.dim_param for value in graph.input for dim in _dims(value) if _named(dim)]
     for name, size in options.dims.items():
         if name not in named:
             _unknown("dimension", name, f"--dim {name}={size}", named)
         if size < 0:
             raise UsageError("dim-value", f"--dim {name}={size} is negative")
     inputs = [value.name for value in graph.input if value.name not in weights]
+    for name in options.bind:
+        if name not in inputs:
+            _unknown("input", name, f"--bind {name}=...", inputs)
     for name, shape in options.shapes.items():
         if name not in inputs:
             text = ",".join(map(str, shape))
@@ -45,6 +49,8 @@ def bind(graph: GraphProto, weights: Container[str], options: Options) -> list[D
     for value in values:
         if value.name in options.shapes and value.type.HasField("tensor_type"):
             _learn(value, options.shapes[value.name], sizes)
+        elif value.name in options.bind and value.type.HasField("tensor_type"):
+            _learn_bound(value, options.bind[value.name].shape, sizes)
     for value in (*values, *graph.output, *graph.value_info):
         _write(value, sizes)
     return [problem for value in values for problem in _problems(value)]
@@ -73,16 +79,29 @@ def _learn(value: ValueInfoProto, shape: tuple[int, ...], sizes: dict[str, int])
     kind = value.type.tensor_type
     where = f"input {value.name!r}"
     if kind.HasField("shape") and len(kind.shape.dim) != len(shape):
-        problem = f"--shape gives {len(shape)} dimensions, the model has {len(kind.shape.dim)}"
+        problem = f"the request gives {len(shape)} dimensions, the model has {len(kind.shape.dim)}"
         raise UsageError("shape-conflict", problem, where=where)
     for axis, (dim, size) in enumerate(zip(kind.shape.dim, shape, strict=False)):
         known = dim.dim_value if _fixed(dim) else None
-        if dim.dim_param:
+        if _named(dim):
             known = sizes.setdefault(dim.dim_param, size)
         if known is not None and known != size:
             name = f" ({shown(dim.dim_param)})" if dim.dim_param else ""
-            problem = f"dimension {axis}{name} is {known}, but --shape asks for {size}"
+            problem = f"dimension {axis}{name} is {known}, but {size} is asked for"
             raise UsageError("shape-conflict", problem, where=where)
+    _declare(value, shape)
+
+
+def _learn_bound(value: ValueInfoProto, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
+    """As `_learn`; a single number has whatever rank the model declares."""
+    kind = value.type.tensor_type
+    if kind.HasField("shape") and math.prod(shape) == 1:
+        shape = (1,) * len(kind.shape.dim)
+    _learn(value, shape, sizes)
+
+
+def _declare(value: ValueInfoProto, shape: tuple[int, ...]) -> None:
+    kind = value.type.tensor_type
     del kind.shape.dim[:]
     kind.shape.SetInParent()
     for size in shape:
@@ -91,7 +110,7 @@ def _learn(value: ValueInfoProto, shape: tuple[int, ...], sizes: dict[str, int])
 
 def _write(value: ValueInfoProto, sizes: Mapping[str, int]) -> None:
     for dim in _dims(value):
-        if dim.dim_param in sizes and dim.dim_param:
+        if dim.dim_param in sizes and _named(dim):
             dim.dim_value = sizes[dim.dim_param]
 
 
@@ -125,7 +144,7 @@ def _element_type(value: ValueInfoProto, where: str) -> Diagnostic:
 
 def _unbound(value: ValueInfoProto, axis: int, dim: Dimension) -> Diagnostic:
     problem, remedy = f"dimension {axis} has no size", f"--shape {value.name}=d0,d1,..."
-    if dim.dim_param:
+    if _named(dim):
         problem, remedy = (
             f"dimension {axis} ({shown(dim.dim_param)}) has no size",
             f"--dim {shown(dim.dim_param)}=SIZE",
@@ -138,6 +157,11 @@ def _unbound(value: ValueInfoProto, axis: int, dim: Dimension) -> Diagnostic:
 def _fixed(dim: Dimension) -> bool:
     """Exporters write -1 for a size they do not know."""
     return dim.HasField("dim_value") and dim.dim_value >= 0
+
+
+def _named(dim: Dimension) -> bool:
+    """Whether a dimension has a name; exporters write "?" for any size, each its own."""
+    return dim.dim_param not in ("", "?")
 
 
 def _dims(value: ValueInfoProto) -> list[Dimension]:

@@ -16,6 +16,7 @@ from onnx import ModelProto
 
 from clockstep_compiler.frontend.adopt import adopt
 from clockstep_compiler.frontend.assemble import assemble
+from clockstep_compiler.frontend.bound import bind_values
 from clockstep_compiler.frontend.compose import compose
 from clockstep_compiler.frontend.convert import convert, unknown_operators
 from clockstep_compiler.frontend.dims import assume, bind, check_request
@@ -51,8 +52,9 @@ class Survey:
 def import_model(model: Model, options: Options) -> Graph:
     """Read an ONNX model (a path, the bytes of a file, or a proto) as a static graph.
 
-    `options.dims` and `options.shapes` bind what is symbolic. Operators without a lowering stay in
-    the graph (see `unsupported_nodes`) as long as their shapes can be inferred.
+    `options.dims` and `options.shapes` bind what is symbolic, `options.bind` makes inputs constant.
+    Operators without a lowering stay in the graph (see `unsupported_nodes`) as long as their shapes
+    can be inferred.
 
     Raises `UsageError` for a file that is not there and for a request that does not suit the model,
     `MalformedFile` for what is not a valid model, `UnsupportedModel` with all problems of the model
@@ -69,22 +71,23 @@ def survey(model: Model, options: Options) -> Survey:
 
     Raises `UnsupportedModel` if dimensions are unbound, with what is wrong for any size of them.
     """
-    loaded = load(model, frozenset(options.shapes))
+    loaded = load(model, frozenset((*options.shapes, *options.bind)))
     proto = loaded.model
     adopt(proto)
     arrange(proto)
     unknown = unknown_operators(proto)
     check(proto)
     check_request(proto.graph, loaded.weights, options)
+    problems = [*bind(proto.graph, loaded.weights, options), *_sparse(proto)]
+    bind_values(proto.graph, options.bind)
     inputs = tuple(v.name for v in proto.graph.input if v.name not in loaded.weights)
     outputs = tuple(value.name for value in proto.graph.output)
-    problems = [*bind(proto.graph, loaded.weights, options), *_sparse(proto)]
     if problems:
         further = _of_any_size(proto, loaded, problems) if not unknown else []
         _refuse([*problems, *unknown, *further])
     nodes = _nodes(proto)
     walk = _walk(proto if unknown else _converted(proto), loaded, _declared(proto))
-    _judge(walk, bool(options.dims or options.shapes))
+    _judge(walk, bool(options.dims or options.shapes or options.bind))
     if walk.problems:
         graph = _rest(walk, proto.graph.name, inputs, outputs)
         return Survey(graph, _unique([*walk.problems, *walk.mismatches]), nodes)
@@ -177,7 +180,7 @@ def _judge(walk: Walk, bound: bool) -> None:
     if walk.mismatches and not walk.problems:
         first = walk.mismatches[0]
         if bound:
-            remedy = "check the sizes given with --dim and --shape"
+            remedy = "check what is given with --dim, --shape and --bind"
             raise UsageError(first.code, first.message, where=first.where, help=remedy)
         raise MalformedFile(first.code, first.message, where=first.where)
 
