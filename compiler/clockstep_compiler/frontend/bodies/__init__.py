@@ -23,6 +23,7 @@ from clockstep_compiler.frontend.bodies import (
     resize,
     rotary,
     scattered,
+    training,
 )
 from clockstep_compiler.frontend.body import BODIES
 
@@ -45,4 +46,5 @@ __all__ = [
     "resize",
     "rotary",
     "scattered",
+    "training",
 ]

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.frontend.body import Body, composes
 from clockstep_compiler.frontend.infer import Mismatch
-from clockstep_compiler.frontend.inline import Step, branch_steps, rename
 from clockstep_compiler.frontend.load import attributes_of
-from clockstep_compiler.frontend.tensors import to_array
 
 __all__ = [
     "Attended",
@@ -291,13 +289,6 @@ def _modified(body: Body, attribute: str, name: str) -> str:
     found = attributes_of(body.step.node).get(attribute)
     if found is None:
         return name
-    graph, walk = found.g, body.walk
-    if len(graph.input) != 1 or len(graph.output) != 1:
+    if len(found.g.output) != 1:
         raise Mismatch(f"{attribute} is not a graph of one input and one output")
-    steps, names = branch_steps(body.step, graph, walk.fresh, {})
-    for tensor in graph.initializer:
-        walk.add_constant(names[tensor.name], to_array(tensor, walk.files))
-    given = {graph.input[0].name: name}
-    walk.run(Step(rename(s.node, given, {}), s.name, s.opsets) for s in steps)
-    out = graph.output[0].name
-    return body.known(names.get(out, given.get(out, out)))
+    return body.inline(found.g, [name])[0]
