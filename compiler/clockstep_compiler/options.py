@@ -17,8 +17,8 @@ EFFORTS = ("fast", "standard", "high")
 @dataclass(frozen=True, slots=True)
 class Options:
     """`chips` None means the fewest that hold the model; `dims` binds symbolic dimensions by name,
-    `shapes` those of whole inputs, and `bind` makes inputs constant; `weights` False leaves the SRAM
-    image out of the program.
+    `shapes` those of whole inputs, and `bind` makes inputs constant; `weights` False leaves the
+    SRAM image out of the program.
 
     `precision` "auto" multiplies what is quantized in int8 and the rest in fp16, "fp16" treats
     dequantized operands as floats too, "int8" refuses products of floats. Products that ONNX
