@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from clockstep_compiler.frontend.bodies import BODIES
+from clockstep_compiler.frontend.body import Body
 from clockstep_compiler.frontend.infer import Mismatch
 from clockstep_compiler.frontend.inline import Step
 from clockstep_compiler.frontend.load import attributes_of
@@ -34,6 +35,18 @@ def _dropout(walk: Walk, step: Step) -> bool:
     walk.forward(inputs[0], step.node.output[0])
     for mask in filter(None, step.node.output[1:]):
         walk.add_constant(mask, np.ones(walk.types[inputs[0]].shape, np.bool_))
+    return True
+
+
+def _prelu(walk: Walk, step: Step) -> bool:
+    """Slopes of channels, as older opsets have them: put along the second axis."""
+    x, slope = step.node.input
+    shape, slopes = walk.types[x].shape, walk.types[slope].shape
+    if len(slopes) != 1 or len(shape) < 2 or slopes[0] in (1, shape[-1]) or slopes[0] != shape[1]:
+        return False
+    body = Body(walk, step)
+    column = body.reshape(slope, [slopes[0], *[1] * (len(shape) - 2)])
+    body.give(0, body.op("PRelu", x, column))
     return True
 
 
@@ -118,6 +131,7 @@ REWRITES: Mapping[str, Rewrite] = {
     "ConstantOfShape": _constant_of_shape,
     "Dropout": _dropout,
     "Identity": _identity,
+    "PRelu": _prelu,
     "Range": _range,
     "Shape": _shape,
     "Size": _size,
