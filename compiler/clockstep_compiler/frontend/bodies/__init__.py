@@ -22,6 +22,7 @@ from clockstep_compiler.frontend.bodies import (
     recurrent,
     resize,
     rotary,
+    sampling,
     scattered,
     training,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "recurrent",
     "resize",
     "rotary",
+    "sampling",
     "scattered",
     "training",
 ]

@@ -35,13 +35,16 @@ def within(body: Body, index: str, size: int) -> str:
     return body.op("Where", behind, body.op("Add", index, count), index)
 
 
-def take(body: Body, data: str, index: str) -> str:
-    """Rows of a table [n, c], or of each of [b, n, c] by an int32 index [m] or [b, m]."""
-    *lead, _, width = body.shape(data)
-    wanted = body.shape(index)[-1]
-    _limit(math.prod(body.shape(index)) * body.shape(data)[-2])
-    like = Tensor("", (*lead, wanted, width), body.dtype(data))
-    return body.own("Take", (data, index), like)
+def take(body: Body, data: str, index: str, *, each: bool = False) -> str:
+    """Rows of a table [n, c], or of each of [b, n, c], by an int32 index of m elements.
+
+    With `each` the index has m elements for each of the tables.
+    """
+    *lead, height, width = body.shape(data)
+    count = math.prod(body.shape(index))
+    _limit(count * height)
+    wanted = count // math.prod(lead) if each else count
+    return body.own("Take", (data, index), Tensor("", (*lead, wanted, width), body.dtype(data)))
 
 
 def _take_last(body: Body, data: str, index: str) -> str:
@@ -232,6 +235,31 @@ def _one_hot(body: Body) -> bool | None:
     places = body.constant(np.arange(count).reshape(along), np.int32)
     off, on = body.take(values, 0, 0), body.take(values, 0, 1)
     body.give(0, body.op("Where", body.op("Equal", index, places), on, off))
+    return None
+
+
+# -- ReverseSequence -------------------------------------------------------------------------------
+
+
+@composes("ReverseSequence")
+def _reverse_sequence(body: Body) -> bool | None:
+    """Each sequence has a table of its own; behind its computed length it stays as it is."""
+    data, lengths = body.inputs(2)
+    if body.value(lengths) is not None or 0 in body.shape(data):
+        return False
+    shape, rank = body.shape(data), len(body.shape(data))
+    batch, time = body.attribute("batch_axis", 1), body.attribute("time_axis", 0)
+    rest = [i for i in range(rank) if i not in (batch, time)]
+    order = [batch, time, *rest]
+    turned = body.transpose(data, order)
+    count, steps = shape[batch], shape[time]
+    table = body.reshape(turned, [count, steps, math.prod(shape[i] for i in rest)])
+    length = body.reshape(body.cast(lengths, "int32"), [count, 1, 1])
+    number = body.constant(np.arange(steps).reshape(1, -1, 1), np.int32)
+    back = body.op("Sub", body.op("Sub", length, body.constant(1, np.int32)), number)
+    index = body.op("Where", body.op("Less", number, length), back, number)
+    found = body.reshape(take(body, table, index, each=True), [shape[i] for i in order])
+    body.give(0, body.transpose(found, list(np.argsort(order))))
     return None
 
 
