@@ -312,9 +312,9 @@ def test_inputs_that_are_no_tensors() -> None:
 def test_control_flow_on_data() -> None:
     branches = [
         helper.make_graph(
-            [_node(op, ["x"], ["r"])], op, [], [helper.make_tensor_value_info("r", 1, [2, 3])]
+            [_node(op, ["x"], ["r"])], op, [], [helper.make_tensor_value_info("r", 1, None)]
         )
-        for op in ("Relu", "Neg")
+        for op in ("Relu", "Transpose")
     ]
     nodes = (
         _node("ReduceSum", ["x"], ["s"], keepdims=0),

@@ -79,6 +79,10 @@ def convert(model: ModelProto) -> ModelProto:
     standard = any(not entry.domain for entry in model.opset_import)
     if opset >= TARGET_OPSET or not standard:
         return model
+    if opset < 9 and _has_scan(list(model.graph.node)):
+        # The converter takes the batch axis off a Scan of opset 8, and leaves its neighbours alone.
+        problem = f"Scan of opset {opset} has another form than later ones"
+        raise UnsupportedModel("model-form", problem, help="export the model at opset 9 or newer")
     try:
         lifted = onnx.version_converter.convert_version(model, TARGET_OPSET)
         return _as_it_was(lifted) if opset < _RESIZE_OPSET else lifted
@@ -99,6 +103,14 @@ def _as_it_was(model: ModelProto) -> ModelProto:
             old = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": OLD_NEAREST}
             node.attribute.extend(onnx.helper.make_attribute(k, v) for k, v in old.items())
     return model
+
+
+def _has_scan(nodes: list[NodeProto]) -> bool:
+    return any(
+        (node.op_type == "Scan" and not node.domain)
+        or any(_has_scan(list(graph.node)) for graph in subgraphs(node))
+        for node in nodes
+    )
 
 
 def _inlined(model: ModelProto) -> ModelProto:

@@ -208,9 +208,6 @@ def _make_selected(body: Body, passes: _Passes, trip: int, trips: int | None, go
 @composes("Scan")
 def scan(body: Body) -> None:
     """Pass by pass, as many as the scanned inputs are long."""
-    if body.step.opset < 9:
-        _scan_batch(body)
-        return
     inputs, count = list(body.step.node.input), body.attribute("num_scan_inputs")
     axes = body.attribute("scan_input_axes", [0] * count)
     backward = body.attribute("scan_input_directions", [0] * count)
@@ -247,23 +244,3 @@ def _scanned(
         at = [(name, axis, lengths[0] - 1 - t if turned else t) for name, axis, turned in rows]
         passes.next((), [body.take(*place) for place in at])
     return passes
-
-
-def _scan_batch(body: Body) -> None:
-    """The first form of Scan, of opset 8: the first axis of everything is a batch."""
-    lengths, *inputs = body.step.node.input
-    count = body.attribute("num_scan_inputs")
-    backward = body.attribute("directions", [0] * count)
-    states, scanned = inputs[:-count], inputs[-count:]
-    batch, steps = body.shape(scanned[0])[:2]
-    known = body.value(lengths)
-    if lengths and (known is None or not (known == steps).all()):
-        raise Refused("unsupported-form", "sequences of different lengths", "use Scan of opset 9")
-    results = []
-    for b in range(batch):
-        own = [body.take(name, 0, b) for name in (*states, *scanned)]
-        first, second = own[:-count], own[-count:]
-        passes = _scanned(body, first, second, [0] * count, backward)
-        results.append([*passes.carried, *(passes.stacked(k) for k in range(passes.count))])
-    for k, across in enumerate(zip(*results, strict=True)):
-        body.give(k, _stack(body, across, 0))

@@ -4,8 +4,8 @@ What the three have in common, directions, lengths, layouts and outputs, is `_La
 does is a cell of `cells`. To add one, write a function marked `@composes`.
 
 Rows at or beyond the length of their sequence keep their state and put out zeros. As onnxruntime
-does, `clip` leaves alone what an LSTM's last activation is applied to, and the final state of a
-sequence of length zero is zero, of an RNN its initial one.
+does, `clip` leaves alone what an LSTM's last activation is applied to, and the final states of a
+sequence of length zero are zero.
 """
 
 from __future__ import annotations
@@ -152,10 +152,8 @@ class _Layer:
         cells: Sequence[Cell],
         inputs: Sequence[Sequence[Sequence[str]]],
         states: Sequence[State],
-        *,
-        forgets: bool,
     ) -> None:
-        """All steps of all directions; `forgets`: the final states of empty sequences are zero."""
+        """All steps of all directions, and the outputs."""
         masks = self.masks()
         every, finals = [], []
         for d, (cell, state) in enumerate(zip(cells, states, strict=True)):
@@ -164,7 +162,7 @@ class _Layer:
             for t in order:
                 outputs[t], state = self._step(cell, inputs[d][t], state, masks[t])
             every.append(outputs)
-            finals.append([self._select(masks[0], s, "") if forgets else s for s in state])
+            finals.append([self._select(masks[0], s, "") for s in state])
         if self.body.wants(0):
             self._give_all(every)
         for k, across in enumerate(zip(*finals, strict=True), 1):
@@ -242,7 +240,7 @@ def rnn(body: Body) -> None:
     inputs = layer.inputs(weights, [bias for bias, _ in layer.biases()])
     cells = [Rnn(body, *pair) for pair in zip(state, layer.functions, strict=True)]
     initial = [(h,) for h in layer.initial(body.inputs(6)[5])]
-    layer.run(cells, inputs, initial, forgets=False)
+    layer.run(cells, inputs, initial)
 
 
 @composes("GRU")
@@ -258,7 +256,7 @@ def gru(body: Body) -> None:
         for part, functions, (_, bias) in zip(state, layer.functions, biases, strict=True)
     ]
     initial = [(h,) for h in layer.initial(body.inputs(6)[5])]
-    layer.run(cells, inputs, initial, forgets=True)
+    layer.run(cells, inputs, initial)
 
 
 @composes("LSTM")
@@ -280,7 +278,7 @@ def _run_lstm(layer: _Layer, weights: Sequence[Weights], state: Sequence[Weights
         for part, functions, peephole in zip(state, layer.functions, seen, strict=True)
     ]
     initial = zip(layer.initial(h), layer.initial(c), strict=True)
-    layer.run(cells, inputs, list(initial), forgets=True)
+    layer.run(cells, inputs, list(initial))
 
 
 @composes("com.microsoft.DynamicQuantizeLSTM")
