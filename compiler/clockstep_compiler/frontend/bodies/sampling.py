@@ -166,18 +166,16 @@ class _Sampler:
         return _Tap(number, body.op("And", from_first, to_last), weight)
 
     def _inside(self, axis: int, place: str, whole: bool = False) -> str:
-        """A place moved to the border or reflected at it, if there is such padding."""
+        """A place moved to the border or reflected at it, if there is such padding.
+
+        With cubic convolution only pixels (`whole`) are moved to the border, as torch and
+        onnxruntime have it.
+        """
         columns, last = _Columns(self.body), self.sizes[axis] - 1
-        edge = 0.0 if self.align else 0.5
-        if self.padding == "border":
-            clipped = columns.clip(place, 0.0, last)
-            if whole or edge == 0.0 or self.mode != "cubic":
-                return clipped
-            body = self.body  # cubic convolution sees what is within half a pixel of the border
-            low = body.op("Less", place, columns.number(-edge))
-            high = body.op("Greater", place, columns.number(last + edge))
-            return body.op("Where", body.op("Or", low, high), clipped, place)
+        if self.padding == "border" and (whole or self.mode != "cubic"):
+            return columns.clip(place, 0.0, last)
         if self.padding == "reflection":
+            edge = 0.0 if self.align else 0.5
             place = self._reflected(place, -edge, last + edge)
             return columns.clip(place, 0.0, last) if whole else place
         return place
