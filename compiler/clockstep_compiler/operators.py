@@ -33,7 +33,7 @@ _ANY = f"{_ARITHMETIC}, bool"
 _EVERY = f"{_ANY}; float8 and float4 types, int4, uint4, int2, uint2"
 _SIGNED = "float16, bfloat16, float32, float64, int8, int16, int32, int64 as 32-bit values"
 _FLOAT = "float16, bfloat16, float32, float64"
-_REDUCED = f"{_FLOAT}, int8, uint8, int16, uint16, int32"
+_REDUCED = f"{_FLOAT}, {_INTEGER}"
 _QUANTA = "integers of 2 to 16 bits, int32, float4, float8"
 _IN_RANGE = "64-bit results known to fit 32 bits, for which inputs may be limited"
 
@@ -49,8 +49,8 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("Acosh", _FLOAT, _within("4 units")),
     Operator("Add", _ARITHMETIC, _IN_RANGE),
     Operator("And", "bool"),
-    Operator("ArgMax", f"{_REDUCED}, int64 as 32-bit values"),
-    Operator("ArgMin", f"{_REDUCED}, int64 as 32-bit values"),
+    Operator("ArgMax", _REDUCED),
+    Operator("ArgMin", _REDUCED),
     Operator("Asin", _FLOAT, _within("4 units")),
     Operator("Asinh", _FLOAT, _within("3 units")),
     Operator("Atan", _FLOAT, _within("3 units")),
@@ -60,7 +60,7 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("BatchNormalization", _FLOAT),
     Operator("BitShift", _INTEGER, _IN_RANGE),
     Operator("BitwiseAnd", _INTEGER),
-    Operator("BitwiseNot", f"{_INTEGER}, but uint64"),
+    Operator("BitwiseNot", _INTEGER),
     Operator("BitwiseOr", _INTEGER),
     Operator("BitwiseXor", _INTEGER),
     Operator("Cast", _EVERY, _IN_RANGE),
@@ -79,7 +79,11 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("Cos", _FLOAT, _within("2**-23") + "; NaN beyond 131072"),
     Operator("Cosh", _FLOAT, _within("2 units")),
     Operator("CumProd", f"{_FLOAT}, int32", "axis constant"),
-    Operator("CumSum", f"{_FLOAT}, int32, int64 as 32-bit values", f"axis constant; {_IN_RANGE}"),
+    Operator(
+        "CumSum",
+        f"{_FLOAT}, int32, uint32, int64 and uint64 as 32-bit values",
+        f"axis constant; {_IN_RANGE}",
+    ),
     Operator("DeformConv", _FLOAT, "two spatial axes"),
     Operator("DepthToSpace", "any", moved=True),
     Operator("DequantizeLinear", _QUANTA),
@@ -154,16 +158,16 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("RMSNormalization", _FLOAT),
     Operator("RNN", _FLOAT),
     Operator("Reciprocal", _FLOAT, _within("0.51 units, 2 below 2**-100")),
-    Operator("ReduceL1", _REDUCED, "axes constant"),
+    Operator("ReduceL1", _REDUCED, f"axes constant; {_IN_RANGE}"),
     Operator("ReduceL2", _FLOAT, "axes constant"),
     Operator("ReduceLogSum", _FLOAT, "axes constant"),
     Operator("ReduceLogSumExp", _FLOAT, "axes constant"),
-    Operator("ReduceMax", f"{_REDUCED}, bool, int64 as 32-bit values", "axes constant"),
+    Operator("ReduceMax", f"{_REDUCED}, bool", "axes constant"),
     Operator("ReduceMean", _FLOAT, "axes constant"),
-    Operator("ReduceMin", f"{_REDUCED}, bool, int64 as 32-bit values", "axes constant"),
-    Operator("ReduceProd", _REDUCED, "axes constant"),
-    Operator("ReduceSum", f"{_REDUCED}, int64 as 32-bit values", f"axes constant; {_IN_RANGE}"),
-    Operator("ReduceSumSquare", _REDUCED, "axes constant"),
+    Operator("ReduceMin", f"{_REDUCED}, bool", "axes constant"),
+    Operator("ReduceProd", _REDUCED, f"axes constant; {_IN_RANGE}"),
+    Operator("ReduceSum", _REDUCED, f"axes constant; {_IN_RANGE}"),
+    Operator("ReduceSumSquare", _REDUCED, f"axes constant; {_IN_RANGE}"),
     Operator("Relu", _ARITHMETIC),
     Operator("Reshape", "any", "shape constant"),
     Operator(
@@ -199,7 +203,7 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("TensorScatter", "any"),
     Operator("ThresholdedRelu", _FLOAT),
     Operator("Tile", "any", "repeats constant", moved=True),
-    Operator("TopK", f"{_REDUCED}, int64 as 32-bit values", "k constant and at most 64"),
+    Operator("TopK", _REDUCED, "k constant and at most 64"),
     Operator("Transpose", "any", moved=True),
     Operator("Trilu", "any", "k constant", moved=True),
     Operator("Unsqueeze", "any", "axes constant"),
@@ -218,10 +222,18 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("com.microsoft.DynamicQuantizeMatMul", "float32 and int8, uint8"),
     Operator("com.microsoft.EmbedLayerNormalization", _FLOAT),
     Operator("com.microsoft.FastGelu", _FLOAT),
-    Operator("com.microsoft.FusedConv", _FLOAT, "activations Clip, HardSigmoid, LeakyRelu, Relu, Sigmoid, Tanh"),
+    Operator(
+        "com.microsoft.FusedConv",
+        _FLOAT,
+        "activations Clip, HardSigmoid, LeakyRelu, Relu, Sigmoid, Tanh",
+    ),
     Operator("com.microsoft.FusedGemm", _FLOAT, "activations as of FusedConv"),
     Operator("com.microsoft.FusedMatMul", _FLOAT),
-    Operator("com.microsoft.GatherBlockQuantized", "float16, float32", "data, scales and zero points constant, kept as floats"),
+    Operator(
+        "com.microsoft.GatherBlockQuantized",
+        "float16, float32",
+        "data, scales and zero points constant, kept as floats",
+    ),
     Operator("com.microsoft.Gelu", _FLOAT),
     Operator("com.microsoft.GroupQueryAttention", _FLOAT, "caches of a fixed size, not quantized"),
     Operator("com.microsoft.LayerNormalization", _FLOAT),

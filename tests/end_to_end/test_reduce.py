@@ -172,3 +172,66 @@ def test_sums_of_64_bits_limit_their_input() -> None:
     model = reduction("ReduceSum", (3, 4), (0,), 1, "int64")
     program = compile_model(model.SerializeToString(), TINY, Options())
     assert [b.limits for b in program.inputs] == [(-(2**24), 2**24)]
+
+
+UNSIGNED = [("uint32", 2**32 - 1), ("uint64", 2**24 - 1), ("int64", 2**24 - 1)]
+
+
+@pytest.mark.parametrize(("dtype", "most"), UNSIGNED)
+@pytest.mark.parametrize(
+    "op", ["ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "CumSum", "ArgMin"]
+)
+def test_wide_integers(op: str, dtype: str, most: int) -> None:
+    for shape, axis in (((3, 20), 1), ((6, 4), 0)):
+        x = np.random.default_rng(5).integers(0, most, shape, endpoint=True).astype(dtype)
+        x.flat[:3] = [most, 0, most]
+        more: dict[str, Any] = {"axis": axis} if op == "ArgMin" else {"keepdims": 1}
+        inputs = ["x"] if op == "ArgMin" else ["x", "axes"]
+        node = helper.make_node(op, inputs, ["y"], **({} if op == "CumSum" else more))
+        axes = np.array(axis) if op == "CumSum" else np.array([axis])
+        size = (
+            shape if op == "CumSum" else tuple(1 if i == axis else n for i, n in enumerate(shape))
+        )
+        kind = "int64" if op == "ArgMin" else dtype
+        constants = {} if op == "ArgMin" else {"axes": axes}
+        model = build([node], {"x": (dtype, shape)}, {"y": (kind, size)}, constants)
+        have = run_checked(model, TINY, {"x": x}).outputs["y"]
+        functions: dict[str, Any] = {"ReduceMax": np.max, "ReduceMin": np.min, "ArgMin": np.argmin}
+        if op == "CumSum":
+            want = np.cumsum(x, axis, dtype=dtype)
+        elif op in functions:
+            want = functions[op](x, axis=axis, keepdims=True)
+        else:
+            want = np.sum(x, axis=axis, keepdims=True, dtype=dtype)
+        np.testing.assert_array_equal(have, want)
+
+
+@pytest.mark.parametrize(("dtype", "most"), UNSIGNED)
+@pytest.mark.parametrize("largest", [0, 1])
+def test_greatest_wide_integers(dtype: str, most: int, largest: int) -> None:
+    x = np.random.default_rng(6).integers(0, most, (3, 20), endpoint=True).astype(dtype)
+    x.flat[:3] = [most, 0, most]
+    model = build(
+        [helper.make_node("TopK", ["x", "k"], ["y", "i"], largest=largest)],
+        {"x": (dtype, (3, 20))},
+        {"y": (dtype, (3, 4)), "i": ("int64", (3, 4))},
+        {"k": np.array([4])},
+    )
+    outputs = run_checked(model, TINY, {"x": x}).outputs
+    order = np.argsort(-x.astype(float) if largest else x.astype(float), axis=1, kind="stable")
+    np.testing.assert_array_equal(outputs["i"], order[:, :4])
+    np.testing.assert_array_equal(outputs["y"], np.take_along_axis(x, order[:, :4], 1))
+
+
+def test_products_of_64_bits() -> None:
+    for op, limit in (("ReduceProd", 46340), ("ReduceSumSquare", 2**10)):
+        model = reduction(op, (3, 2), (1,), 1, "int64")
+        x = (
+            np.array([[2, -3], [46340, 1], [0, 5]])
+            if op == "ReduceProd"
+            else np.array([[3, 4]] * 3)
+        )
+        run = run_checked(model, TINY, {"x": x})
+        want = x.prod(1, keepdims=True) if op == "ReduceProd" else (x * x).sum(1, keepdims=True)
+        np.testing.assert_array_equal(run.outputs["y"], want)
+        assert run.program.inputs[0].limits == (-limit, limit)

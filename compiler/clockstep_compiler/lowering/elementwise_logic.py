@@ -17,7 +17,6 @@ from clockstep_compiler.lowering.elementwise_operands import (
     reject,
 )
 from clockstep_compiler.lowering.lower import Lowering, is_float, lowers
-from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
 __all__ = ["compare"]
@@ -75,12 +74,8 @@ def _bitwise(state: Lowering, node: Node) -> None:
 @lowers("BitwiseNot")
 def _bitwise_not(state: Lowering, node: Node) -> None:
     dtype = state.dtype(node.inputs[0])
-    if dtype == "uint64":
-        raise UnsupportedModel(
-            "integer-range",
-            "the complement of uint64 exceeds the machine's 32 bits",
-            help="cast the operand to uint32",
-        )
+    low, high = bounds(state, node.inputs[0])
+    record_bounds(state, node.outputs[0], ~high, ~low, ring=True)
     a = in_range(state, node.inputs[0], state.shape(node.outputs[0]))
     state.define(node.outputs[0], i32("xor", a, _MASK.get(dtype, -1)))
 

@@ -129,12 +129,14 @@ def record_bounds(state: Lowering, name: str, low: int, high: int, *, ring: bool
     state.bounds[name] = low, high
 
 
-def carry_bounds(state: Lowering, name: str, sources: Iterable[str], *more: int) -> None:
+def carry_bounds(
+    state: Lowering, name: str, sources: Iterable[str], *more: int, ring: bool = True
+) -> None:
     """Note that a result has values of `sources`, or of the numbers `more`."""
     if state.dtype(name) in WORDS:
         pairs = [bounds(state, source) for source in sources]
         low, high = (zip(*pairs, strict=True)) if pairs else ((), ())
-        record_bounds(state, name, min((*low, *more)), max((*high, *more)), ring=True)
+        record_bounds(state, name, min((*low, *more)), max((*high, *more)), ring=ring)
 
 
 def reject(node: Node, state: Lowering, allowed: tuple[str, ...] = FLOATS) -> None:

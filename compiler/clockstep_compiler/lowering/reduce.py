@@ -11,9 +11,9 @@ import numpy as np
 from clockstep_compiler.expr import Const, Expr, binary, mul, unary
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_exponential import logarithm
-from clockstep_compiler.lowering.elementwise_operands import bounds, record_bounds
+from clockstep_compiler.lowering.elementwise_operands import bounds, ordered, record_bounds
 from clockstep_compiler.lowering.elementwise_quotient import square_root
-from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
+from clockstep_compiler.lowering.lower import FLOATS, WORDS, Lowering, lowers
 from clockstep_compiler.lowering.reduce_rows import reduced, source
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
@@ -22,7 +22,7 @@ __all__ = ["INTEGERS", "axes_of", "refuse_types"]
 
 Map = Callable[[Expr], Expr]
 
-INTEGERS = ("int8", "uint8", "int16", "uint16", "int32")
+INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 """Integer types that all of these operators take."""
 
 
@@ -61,9 +61,7 @@ def refuse_types(node: Node, dtype: str, integers: Sequence[str]) -> None:
     if dtype in FLOATS or dtype in integers:
         return
     raise UnsupportedModel(
-        "integer-range" if dtype == "int64" and integers else "element-type",
-        f"{node.op} of {dtype} is not supported",
-        help="cast the operand to int32, or to float32",
+        "element-type", f"{node.op} of {dtype} is not supported", help="cast the operand to float32"
     )
 
 
@@ -79,11 +77,11 @@ class _Reduction:
 
 
 _REDUCTIONS = {
-    "ReduceSum": _Reduction("add", 0.0, integers=(*INTEGERS, "int64")),
+    "ReduceSum": _Reduction("add", 0.0),
     "ReduceMean": _Reduction("add", math.nan, integers=()),
     "ReduceProd": _Reduction("mul", 1.0),
-    "ReduceMax": _Reduction("max", -math.inf, integers=(*INTEGERS, "bool", "int64")),
-    "ReduceMin": _Reduction("min", math.inf, integers=(*INTEGERS, "bool", "int64")),
+    "ReduceMax": _Reduction("max", -math.inf, integers=(*INTEGERS, "bool")),
+    "ReduceMin": _Reduction("min", math.inf, integers=(*INTEGERS, "bool")),
     "ReduceL1": _Reduction("add", 0.0, _magnitude),
     "ReduceL2": _Reduction("add", 0.0, _square, square_root, ()),
     "ReduceLogSum": _Reduction("add", -math.inf, after=logarithm, integers=()),
@@ -99,22 +97,42 @@ def _reduce(state: Lowering, node: Node) -> None:
     shape = state.shape(name)
     axes = axes_of(state, node, len(shape))
     count = math.prod(shape[axis] for axis in axes)
-    low, high = bounds(state, name) if dtype == "int64" else (0, 0)
-    times = count if row.row == "add" else 1
-    record_bounds(state, out, low * times, high * times)
+    if dtype in WORDS:
+        _record_reduced(state, node, count)
     if not count or 0 in state.shape(out):
         state.define(out, _of_nothing(row.empty, dtype))
         return
 
+    chosen = dtype if row.row in ("max", "min") else ""
+    positive = row.before is _magnitude and dtype.startswith("u")
+
     def before(a: Expr) -> Expr:
-        return row.before(state.widen(a, dtype))
+        wide = state.widen(a, dtype)
+        return wide if positive else ordered(row.before(wide), chosen)
 
     def after(a: Expr) -> Expr:
-        return row.after(mul(a, 1 / count) if node.op == "ReduceMean" else a)
+        return row.after(mul(a, 1 / count) if node.op == "ReduceMean" else ordered(a, chosen))
 
     operand, target = source(state, name), state.shape(out)
     expr = reduced(state, operand, axes, row.row, before=before, after=after, shape=target)
     state.define(out, expr)
+
+
+def _record_reduced(state: Lowering, node: Node, count: int) -> None:
+    """Note what `count` integers of 64 bits, combined, can come to."""
+    low, high = bounds(state, node.inputs[0])
+    reach = max(-low, high)
+    name, out = node.op, node.outputs[0]
+    if name == "ReduceSum":
+        record_bounds(state, out, low * count, high * count, ring=True)
+        return
+    record_bounds(state, node.inputs[0], low, high)
+    if name == "ReduceProd":
+        most = max(1, reach) ** min(count, 64)
+        low, high = (-most if low < 0 else 0), most
+    elif name not in ("ReduceMax", "ReduceMin"):
+        low, high = 0, count * (reach * reach if name == "ReduceSumSquare" else reach)
+    record_bounds(state, out, low, high)
 
 
 def _of_nothing(value: float, dtype: str) -> Const:
@@ -125,7 +143,7 @@ def _of_nothing(value: float, dtype: str) -> Const:
         return Const(np.asarray(int(value)), Type.I32)
     if dtype == "bool":
         return Const(np.asarray(int(value > 0)), Type.I32)
-    if dtype == "int64":
+    if dtype in WORDS:
         raise UnsupportedModel("integer-range", f"the limit of {dtype} exceeds 32 bits")
     limits = np.iinfo(dtype)
     return Const(np.asarray(limits.max if value > 0 else limits.min), Type.I32)

@@ -7,7 +7,7 @@ import numpy as np
 from clockstep_compiler.expr import Const, Expr, Leaf
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_bits import f32, i32, invert, one_where, select
-from clockstep_compiler.lowering.elementwise_operands import record_bounds
+from clockstep_compiler.lowering.elementwise_operands import carry_bounds, ordered, record_bounds
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers, matrix_shape
 from clockstep_compiler.lowering.reduce import INTEGERS, refuse_types
 from clockstep_compiler.lowering.reduce_rows import (
@@ -40,7 +40,7 @@ def _index(state: Lowering, x: Along, dtype: str, row: str, last: bool) -> Value
     """
 
     def widen(a: Expr) -> Expr:
-        return state.widen(a, dtype)
+        return ordered(state.widen(a, dtype), dtype)
 
     best = x.spread(x.fold(state, x.value, row, widen))
     element = widen(Leaf(x.value, None))
@@ -55,7 +55,8 @@ def _index(state: Lowering, x: Along, dtype: str, row: str, last: bool) -> Value
 @lowers("ArgMax", "ArgMin")
 def _arg(state: Lowering, node: Node) -> None:
     name, out = node.inputs[0], node.outputs[0]
-    refuse_types(node, state.dtype(name), (*INTEGERS, "int64"))
+    refuse_types(node, state.dtype(name), INTEGERS)
+    carry_bounds(state, name, [name], ring=False)
     shape, target = state.shape(name), state.shape(out)
     axis = int(node.attributes.get("axis", 0)) % max(1, len(shape))
     if 0 in target:

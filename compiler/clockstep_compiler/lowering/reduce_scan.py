@@ -7,7 +7,7 @@ import numpy as np
 from clockstep_compiler.expr import Const, Expr, Leaf, binary
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_operands import bounds, record_bounds
-from clockstep_compiler.lowering.lower import Lowering, lowers
+from clockstep_compiler.lowering.lower import WORDS, Lowering, lowers
 from clockstep_compiler.lowering.quantized import constant_of
 from clockstep_compiler.lowering.reduce import refuse_types
 from clockstep_compiler.lowering.reduce_rows import (
@@ -25,19 +25,21 @@ __all__: list[str] = []
 def _cumulative(state: Lowering, node: Node) -> None:
     """The sums so far along an axis, with log n roundings; `exclusive` leaves out the element."""
     name, out = node.inputs[0], node.outputs[0]
-    refuse_types(node, state.dtype(name), ("int32", "int64"))
+    refuse_types(node, state.dtype(name), ("int32", "uint32", "int64", "uint64"))
     shape = state.shape(out)
     axis = int(constant_of(state, node, 1, "axis").reshape(()).item()) % max(1, len(shape))
-    if state.dtype(name) == "int64":
+    if state.dtype(name) in WORDS:
         low, high = bounds(state, name)
         count = shape[axis] if shape else 1
-        record_bounds(state, out, min(0, low * count), max(0, high * count))
+        record_bounds(state, out, min(0, low * count), max(0, high * count), ring=True)
     if 0 in shape:
-        kind = Type.I32 if state.dtype(name).startswith("int") else Type.F32
+        kind = Type.I32 if "int" in state.dtype(name) else Type.F32
         state.define(out, Const(np.zeros(()), kind))
         return
     x = along(state, source(state, name), axis)
-    value, (outer, n, inner) = x.value, x.view
+    value, (outer, n, inner), dtype = x.value, x.view, state.dtype(name)
+    if dtype == "uint32":  # a stored zero is none
+        value, dtype = x.hold(state, state.widen(Leaf(value, None), dtype)), "int32"
     back, skip = (bool(node.attributes.get(key, 0)) for key in ("reverse", "exclusive"))
     # One more row in front, or behind if `reverse`: the sum of nothing.
     rows = np.arange(outer * n * inner).reshape(outer, n, inner)
@@ -47,7 +49,7 @@ def _cumulative(state: Lowering, node: Node) -> None:
     whole = np.where(rows.reshape(-1, 1) < 0, -1, index)
     state.steps.append(Move(padded, (value,), whole, (state.node,)))
     every, places = np.arange(rows.size).reshape(rows.shape), np.arange(n + 1)
-    expr: Expr = state.widen(Leaf(padded, None), state.dtype(name))
+    expr: Expr = state.widen(Leaf(padded, None), dtype)
     step = 1
     while step < n:
         total = hold(state, expr, (rows.size, value.columns)).value

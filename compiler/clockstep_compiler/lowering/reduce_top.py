@@ -13,8 +13,13 @@ import numpy as np
 from clockstep_compiler.expr import Const, Expr, Leaf
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_bits import f32, i32, select
-from clockstep_compiler.lowering.elementwise_operands import bounds, record_bounds
-from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
+from clockstep_compiler.lowering.elementwise_operands import (
+    bounds,
+    carry_bounds,
+    ordered,
+    record_bounds,
+)
+from clockstep_compiler.lowering.lower import FLOATS, WORDS, Lowering, lowers
 from clockstep_compiler.lowering.quantized import constant_of
 from clockstep_compiler.lowering.reduce import INTEGERS, refuse_types
 from clockstep_compiler.lowering.reduce_rows import (
@@ -47,7 +52,7 @@ def _flipped(bits: Expr) -> Expr:
 
 
 def _key(state: Lowering, a: Expr, dtype: str, largest: bool) -> Expr:
-    wide = state.widen(a, dtype)
+    wide = ordered(state.widen(a, dtype), dtype)
     # -0 becomes 0, which it equals; NaN becomes the positive one, the greatest key.
     key = _flipped(f32("add", wide, 0.0)) if dtype in FLOATS else wide
     return key if largest else i32("xor", key, -1)
@@ -55,14 +60,15 @@ def _key(state: Lowering, a: Expr, dtype: str, largest: bool) -> Expr:
 
 def _element(key: Expr, dtype: str, largest: bool) -> Expr:
     key = key if largest else i32("xor", key, -1)
-    return f32("mov", _flipped(key)) if dtype in FLOATS else key
+    return f32("mov", _flipped(key)) if dtype in FLOATS else ordered(key, dtype)
 
 
 @lowers("TopK")
 def _top(state: Lowering, node: Node) -> None:
     """The k greatest or least in order, and their indices; of equal ones the first."""
     name, dtype = node.inputs[0], state.dtype(node.inputs[0])
-    refuse_types(node, dtype, (*INTEGERS, "int64"))
+    refuse_types(node, dtype, INTEGERS)
+    carry_bounds(state, name, [name], ring=False)
     shape = state.shape(name)
     k = int(constant_of(state, node, 1, "k").reshape(()).item())
     outputs = (*node.outputs, "")[:2]
@@ -77,7 +83,7 @@ def _top(state: Lowering, node: Node) -> None:
     largest = bool(node.attributes.get("largest", 1))
     x = along(state, source(state, name), int(node.attributes.get("axis", -1)) % len(shape))
     found = _found(state, x, _start(state, x, dtype, largest), k)
-    limits = bounds(state, name) if dtype == "int64" else (0, 0)
+    limits = bounds(state, name) if dtype in WORDS else (0, 0)
     for position, out in enumerate(outputs):
         if not out:
             continue
