@@ -42,20 +42,34 @@ _WORDS = {1: Type.I8, 2: Type.I16, 4: Type.I32}
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """`batch` tables [height, width], one below the other, of which `count` bytes matter.
+    """Tables of `sizes` [batch, height, inner, width]; `count` bytes of an element matter.
 
     With `last` they are one matrix [batch, height]. It is the constant `data`, or stored.
     """
 
-    batch: int
-    height: int
-    width: int
+    sizes: tuple[int, int, int, int]
     last: bool
     kind: Type
     count: int
     signed: bool
     data: NDArray[Any] | None
     value: Value | None
+
+    @property
+    def batch(self) -> int:
+        return self.sizes[0]
+
+    @property
+    def height(self) -> int:
+        return self.sizes[1]
+
+    @property
+    def inner(self) -> int:
+        return self.sizes[2]
+
+    @property
+    def width(self) -> int:
+        return self.sizes[3]
 
     def plane(self, byte: int) -> NDArray[np.int8] | None:
         """One byte of every element of a constant matrix."""
@@ -77,7 +91,7 @@ def _take(state: Lowering, node: Node) -> None:
     """Row `index[m]` of a table [n, c], or of each of [b, n, c]; zeros where there is none.
 
     The index has one element for each row of the result, or for each row that one table gives.
-    With `last`: elements `index[m]` of each row of [r, n].
+    Of [b, n, r, c] matrices are taken. With `last`: elements `index[m]` of each row of [r, n].
     """
     name, out = node.inputs[0], node.outputs[0]
     dtype = state.dtype(out)
@@ -118,22 +132,28 @@ def _table(state: Lowering, node: Node, name: str, kind: Type) -> _Table:
     """The table as it is stored, or as i32 where a stored zero is no zero."""
     shape, dtype, constant = state.shape(name), state.dtype(name), state.constant(name)
     last = bool(node.attributes.get("last", 0))
-    sizes = (shape[0], shape[1], 1) if last else (*(1,) * (3 - len(shape)), *shape)
-    batch, height, width = sizes
     matrix = matrix_shape(shape)
+    sizes = (shape[0], shape[1], 1, 1) if last else _sizes(shape)
     if dtype in _UNSIGNED:
         count = _UNSIGNED[dtype]
         if constant is not None:
             data = constant.astype(np.int64).astype(np.int32).reshape(matrix)
-            return _Table(batch, height, width, last, Type.I32, count, False, data, None)
+            return _Table(sizes, last, Type.I32, count, False, data, None)
         wide = hold(state, state.widen(Leaf(state.store(name), None), dtype), shape).value
-        return _Table(batch, height, width, last, Type.I32, count, False, None, wide)
+        return _Table(sizes, last, Type.I32, count, False, None, wide)
     if constant is not None:
         stored = stored_elements(constant, dtype, kind).reshape(matrix)
-        return _Table(batch, height, width, last, kind, kind.bytes, True, stored, None)
+        return _Table(sizes, last, kind, kind.bytes, True, stored, None)
     value = state.store(name)
     kind = value.type
-    return _Table(batch, height, width, last, kind, kind.bytes, True, value.data, value)
+    return _Table(sizes, last, kind, kind.bytes, True, value.data, value)
+
+
+def _sizes(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Tables, rows of one, rows inside a row, columns."""
+    batch = shape[0] if len(shape) > 2 else 1
+    inner = shape[2] if len(shape) > 3 else 1
+    return batch, shape[0] if len(shape) < 3 else shape[1], inner, shape[-1]
 
 
 def _picked(state: Lowering, node: Node, table: _Table) -> Expr:
@@ -145,12 +165,12 @@ def _picked(state: Lowering, node: Node, table: _Table) -> Expr:
     if table.last:
         hot = _one_hot(state, column, table.height)
         return _joined(state, table, [_elements(state, table, hot, k) for k in range(table.count)])
-    per_table = shape[-2]
+    per_table = shape[1] if len(shape) > 2 else shape[0]
     owned = rows == table.batch * per_table
-    if table.height <= _FEW:
-        own = (table.batch, per_table, 1) if owned else (per_table, 1)
-        shape = (table.batch, per_table, table.width)
-        return _masked(state, table, state.broadcast(column, own, shape), per_table, shape)
+    if table.height <= _FEW or len(shape) > 3:
+        own = (table.batch, per_table, 1, 1) if owned else (per_table, 1, 1)
+        shape = (table.batch, per_table, table.inner, table.width)
+        return _masked(state, table, state.broadcast(column, own, shape), shape)
     hot = _one_hot(state, column, table.height)
     products = [_rows(state, table, hot, k, per_table, owned) for k in range(table.count)]
     return _joined(state, table, products)
@@ -270,21 +290,24 @@ def _pick(state: Lowering, node: Node) -> None:
     out = node.outputs[0]
     shape = state.shape(out)
     table = _table(state, node, node.inputs[0], state.stored_type(out))
-    expr = _masked(state, table, Leaf(state.store(node.inputs[1]), None), shape[1], shape)
+    index = Leaf(state.store(node.inputs[1]), None)
+    expr = _masked(state, table, index, (*shape[:2], 1, shape[2]))
     _define(state, node, table, expr)
 
 
-def _masked(
-    state: Lowering, table: _Table, index: Leaf, per_table: int, shape: tuple[int, ...]
-) -> Expr:
-    """Every row of the table where the index is its number, else zero, joined."""
+def _masked(state: Lowering, table: _Table, index: Leaf, shape: tuple[int, ...]) -> Expr:
+    """Every row of the table where the index is its number, else zero, joined.
+
+    `shape` is that of the result: tables, rows taken of one, rows inside a row, columns.
+    """
     value, width = table.stored(state), _WORDS[table.kind.bytes]
-    first = np.repeat(np.arange(table.batch) * table.height, per_table)
+    tables = np.arange(table.batch).reshape(-1, 1, 1) * (table.height * table.inner)
+    first = np.broadcast_to(tables + np.arange(table.inner), shape[:-1]).ravel()
     joined: Expr | None = None
     for row in range(table.height):
         here = cast(i32("eq", index, row), width, saturate=False)
         mask = Op("neg", width, (here,), width)
-        part = Op("and", width, (mask, Leaf(value, first + row)), width)
+        part = Op("and", width, (mask, Leaf(value, first + row * table.inner)), width)
         if joined is not None:
             before = Leaf(hold(state, joined, shape).value, None)
             part = Op("or", width, (before, part), width)

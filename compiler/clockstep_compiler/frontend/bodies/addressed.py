@@ -23,6 +23,9 @@ WORK_LIMIT = 1 << 27
 _MASKS = 64
 """Places along an axis up to which each is masked."""
 
+_LARGE = 1 << 12
+"""Elements of a row from which few rows are masked rather than multiplied."""
+
 _MASKS_LIMIT = 1 << 12
 """The most places that are masked, where one-hot rows would be too many."""
 
@@ -45,6 +48,20 @@ def take(body: Body, data: str, index: str, *, each: bool = False) -> str:
     _limit(count * height)
     wanted = count // math.prod(lead) if each else count
     return body.own("Take", (data, index), Tensor("", (*lead, wanted, width), body.dtype(data)))
+
+
+def _take_any(body: Body, data: str, sizes: Sequence[int], index: str) -> str:
+    """Rows of tables [b, n, ...]: few large ones, such as experts' weights, as matrices."""
+    batch, height, *rest = sizes
+    inner, width = math.prod(rest[:-1]), rest[-1]
+    few = height <= _MASKS and inner * width >= _LARGE
+    if inner > 1 and few:
+        _limit(math.prod(body.shape(index)) * height)
+        shape = (batch, math.prod(body.shape(index)), inner, width)
+        table = body.reshape(data, [batch, height, inner, width])
+        return body.own("Take", (table, index), Tensor("", shape, body.dtype(data)))
+    form = [height, inner * width] if batch == 1 else [batch, height, inner * width]
+    return take(body, body.reshape(data, form), index)
 
 
 def _take_last(body: Body, data: str, index: str) -> str:
@@ -89,8 +106,7 @@ def _gather(body: Body) -> bool | None:
     if after == 1:
         found = _take_last(body, body.reshape(data, [before, size]), index)
     else:
-        sizes = [size, after] if before == 1 else [before, size, after]
-        found = take(body, body.reshape(data, sizes), index)
+        found = _take_any(body, data, (before, size, *shape[axis + 1 :]), index)
     give_shaped(body, found, (*shape[:axis], *wanted, *shape[axis + 1 :]))
     return None
 
@@ -143,7 +159,7 @@ def _gather_nd(body: Body) -> bool | None:
     if width == 1:
         found = _take_last(body, body.reshape(data, [1, tables * height]), index)
     else:
-        found = take(body, body.reshape(data, [tables * height, width]), index)
+        found = _take_any(body, data, (1, tables * height, *rest), index)
     give_shaped(body, found, (*wanted[:-1], *rest))
     return None
 
