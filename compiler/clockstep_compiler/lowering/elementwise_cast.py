@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from clockstep_compiler.expr import Expr, cast
+from clockstep_compiler.expr import Expr, Op, cast
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_bits import f32, i32, invert, whole
 from clockstep_compiler.lowering.elementwise_formats import round_to
@@ -46,7 +46,7 @@ def _cast(state: Lowering, node: Node) -> None:
     elif a.out == Type.F32:
         _to_integer(state, source, out, a)
     else:
-        record_bounds(state, out, *bounds(state, source))
+        record_bounds(state, out, *bounds(state, source), ring=True)
         _define(state, out, a, target)
 
 
@@ -97,3 +97,33 @@ def _define(state: Lowering, out: str, a: Expr, target: str) -> None:
         state.define(out, a)
     else:
         state.define(out, state.narrow(a, target, state.stored_type(out)), narrow=True)
+
+
+@lowers("BitCast")
+def _bits(state: Lowering, node: Node) -> None:
+    """The bits as another type of the same width: of integers the low ones, of floats the words."""
+    source, out = node.inputs[0], node.outputs[0]
+    kinds = origin, target = state.dtype(source), state.dtype(out)
+    shape = state.shape(out)
+    if "float32" in kinds or "float16" in kinds:
+        width = Type.F32 if "float32" in kinds else Type.F16
+        if is_float(origin):
+            bits = _reinterpreted(state.broadcast(state.store(source, width), shape, shape))
+            _define(state, out, cast(bits, Type.I32), target)
+        else:
+            words = cast(state.operand(source, shape), _WORD[width], saturate=False)
+            state.define(out, cast(Op("mov", width, (words,), width), Type.F32))
+        return
+    if any(is_float(kind) for kind in kinds) or target == "bool" != origin:
+        raise UnsupportedModel("element-type", f"BitCast of {origin} to {target} is not supported")
+    record_bounds(state, out, *bounds(state, source), ring=True)
+    _define(state, out, in_range(state, source, shape), target)
+
+
+_WORD = {Type.F16: Type.I16, Type.F32: Type.I32}
+"""Integers as wide as floats."""
+
+
+def _reinterpreted(a: Expr) -> Expr:
+    word = _WORD[a.out]
+    return Op("mov", word, (a,), word)

@@ -75,6 +75,6 @@ def _rounds(graph: Graph, node: Node) -> bool:
     cast_down = node.op == "Cast" and kind.startswith(("int", "uint"))
     return (
         cast_down
-        or node.op in ("Quantize", "QuantizeLinear")
+        or node.op in ("BitCast", "Quantize", "QuantizeLinear")
         or kind.startswith(("float4", "float8"))
     )

@@ -11,6 +11,7 @@ from clockstep_compiler.frontend.bodies import (
     contrib,
     contrib_attention,
     cumulative,
+    determinant,
     einsum,
     grouped_query,
     loops,
@@ -24,6 +25,7 @@ from clockstep_compiler.frontend.bodies import (
     rotary,
     sampling,
     scattered,
+    spectral,
     training,
 )
 from clockstep_compiler.frontend.body import BODIES
@@ -35,6 +37,7 @@ __all__ = [
     "contrib",
     "contrib_attention",
     "cumulative",
+    "determinant",
     "einsum",
     "grouped_query",
     "loops",
@@ -48,5 +51,6 @@ __all__ = [
     "rotary",
     "sampling",
     "scattered",
+    "spectral",
     "training",
 ]
