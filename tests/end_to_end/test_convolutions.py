@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from clockstep_compiler import Options, compile_model
+from clockstep_compiler.lowering.taps import in_one_run
 from clockstep_isa import UnsupportedModel, load_machine
 from tests.support.endtoend import assert_close, assert_equal, expected, run_checked
 from tests.support.images import convolution, inferred, integer_convolution
@@ -214,3 +215,17 @@ def test_refused(op: str, attributes: dict[str, Any], code: str) -> None:
     with pytest.raises(UnsupportedModel) as caught:
         compile_model(model.SerializeToString(), TINY, Options(effort="fast"))
     assert [(d.code, d.node, d.op) for d in caught.value.diagnostics] == [(code, "it", op)]
+
+
+def test_lines_in_one_run() -> None:
+    """Lines a whole number of steps apart are one run, unless too much of it is in vain."""
+    line = np.arange(6)
+    regular = np.concatenate([line, line + 8, line + 16])
+    under, kept = in_one_run((regular, regular + 3))
+    assert [len(index) for index in under] == [22, 22]
+    for index, rows in zip((regular, regular + 3), under, strict=True):
+        np.testing.assert_array_equal(rows[kept], index)
+    far = np.concatenate([line, line + 100])
+    odd = np.concatenate([2 * line, 2 * line + 15])
+    for index in (far, odd, line):
+        assert in_one_run((index,))[0][0] is index

@@ -16,9 +16,10 @@ import numpy as np
 from clockstep_compiler.expr import Const, Expr, Leaf
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
+from clockstep_compiler.lowering.reduce_rows import hold
 from clockstep_compiler.lowering.taps import Taps, operands, summed, tap_weights, with_bias
 from clockstep_compiler.lowering.windows import Grid, Ints, bordered, spatial_attribute
-from clockstep_compiler.steps import Compute, Move, Value
+from clockstep_compiler.steps import Move, Value
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
@@ -144,13 +145,9 @@ def _joined(state: Lowering, node: Node, spread: _Spread, grid: Grid, whole: Tap
             ]
         )
         expr = summed(state, out, taps, len(rows))
-        if not isinstance(expr, Leaf):
-            value = state.new_value(out, len(rows), shape[-1], expr.out)
-            state.steps.append(Compute(value, expr, (state.node,), (len(rows), shape[-1])))
-            expr = Leaf(value, None)
+        parts.append(hold(state, expr, (len(rows), shape[-1])).value)
         index[rows] = first + np.arange(len(rows) * shape[-1]).reshape(len(rows), -1)
         first += len(rows) * shape[-1]
-        parts.append(expr.value)
     if not parts:
         return Const(np.zeros(()), Type.F32)
     value = state.new_value(out, *index.shape, Type.F32)

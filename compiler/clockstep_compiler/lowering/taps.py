@@ -35,6 +35,7 @@ __all__ = [
     "Taps",
     "constant_weights",
     "convolution_window",
+    "in_one_run",
     "is_narrow",
     "line_taps",
     "operands",
@@ -45,6 +46,12 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+
+_START = 16
+"""Rows that take as long as a product takes to begin, its weights being loaded."""
+
+_LINE = 512
+"""Rows that lie in one block, of any image or nearly so."""
 
 _NARROW = 4
 """Channels up to which the taps of a line are put side by side: a tap alone fills few lanes."""
@@ -178,12 +185,39 @@ def tap_weights(state: Lowering, name: str, factors: Factors) -> tuple[Weights |
 
 def summed(state: Lowering, name: str, taps: Taps, pixels: int) -> Expr:
     """The sum over taps in f32; results of groups are joined to one row for each pixel."""
-    rows = taps.groups * pixels
+    under, kept = taps.under, np.arange(pixels)
+    if taps.factors.kind == Type.F16:
+        under, kept = in_one_run(under)
+    rows = len(under[0])
     indices = [
-        np.concatenate([under + g * taps.rows for g in range(taps.groups)]) for under in taps.under
+        np.concatenate([index + g * taps.rows for g in range(taps.groups)]) for index in under
     ]
-    sets = np.repeat(np.arange(taps.groups), pixels) if taps.groups > 1 else None
-    terms: list[Term] = []
+    sets = np.repeat(np.arange(taps.groups), rows) if taps.groups > 1 else None
+    total = _total(state, name, taps, indices, sets)
+    columns = taps.weights[0].columns
+    shape = (pixels, taps.groups * columns)
+    if taps.groups > 1 or rows > pixels:
+        apart = state.new_value(name, len(indices[0]), columns, Type.F32)
+        state.steps.append(Compute(apart, total, (state.node,), (apart.rows, columns)))
+        total = Leaf(apart, kept)
+    if taps.groups > 1:
+        places = np.arange(len(indices[0]) * columns).reshape(taps.groups, rows, columns)[:, kept]
+        index = np.ascontiguousarray(places.transpose(1, 0, 2).reshape(pixels, -1))
+        joined = state.new_value(name, *shape, Type.F32)
+        state.steps.append(Move(joined, (apart,), index, (state.node,)))
+        total = Leaf(joined, None)
+    return scaled(state, total, shape, taps.factors.scale, list(taps.factors.units))
+
+
+def _total(
+    state: Lowering,
+    name: str,
+    taps: Taps,
+    indices: list[NDArray[np.int64]],
+    sets: NDArray[np.int64] | None,
+) -> Expr:
+    """The sum over taps for every row of the indices, as one product or on ALUs."""
+    rows, terms = len(indices[0]), []
     total: Expr | None = None
     for index, weights in zip(indices, taps.weights, strict=True):
         if isinstance(weights, Weights):
@@ -193,19 +227,32 @@ def summed(state: Lowering, name: str, taps: Taps, pixels: int) -> Expr:
         state.steps.append(Outer(part, taps.image, weights, index, sets, (state.node,)))
         total = Leaf(part, None) if total is None else binary("add", total, Leaf(part, None))
     if total is None:
-        total = Acc(Product(Type.F16, rows, terms[0].weights.columns, tuple(terms), sets))
-    columns = taps.weights[0].columns
-    shape = (pixels, taps.groups * columns)
-    if taps.groups == 1:
-        return scaled(state, total, shape, taps.factors.scale, list(taps.factors.units))
-    apart = state.new_value(name, rows, columns, Type.F32)
-    state.steps.append(Compute(apart, total, (state.node,), (rows, columns)))
-    places = np.arange(rows * columns).reshape(taps.groups, pixels, columns)
-    index = np.ascontiguousarray(places.transpose(1, 0, 2).reshape(pixels, -1))
-    joined = state.new_value(name, *shape, Type.F32)
-    state.steps.append(Move(joined, (apart,), index, (state.node,)))
-    sums = Leaf(joined, None)
-    return scaled(state, sums, shape, taps.factors.scale, list(taps.factors.units))
+        total = Acc(Product(Type.F16, rows, taps.weights[0].columns, tuple(terms), sets))
+    return total
+
+
+def in_one_run(
+    under: tuple[NDArray[np.int64], ...],
+) -> tuple[tuple[NDArray[np.int64], ...], NDArray[np.int64]]:
+    """Rows under taps, and those among them that are wanted: all, or of one run over all lines.
+
+    Output pixels advance regularly along a line. Where lines are a whole number of steps apart,
+    one run over all of them, and over the border between them, spares beginning anew with each.
+    It pays where what is computed in vain takes less, and where runs end at the blocks of an
+    image no more often than lines do.
+    """
+    first = under[0] - under[0][0]
+    every = np.arange(len(first))
+    step = int(first[1]) if len(first) > 1 else 0
+    if step < 1 or (first % step).any() or (np.diff(first) < step).any():
+        return under, every
+    kept = first // step
+    lines = 1 + int((np.diff(first) != step).sum())
+    rows = int(kept[-1]) + 1
+    often = len(under) * len(first) > _LINE * lines
+    if lines == 1 or rows - len(first) > _START * lines or (often and rows > _LINE):
+        return under, every
+    return tuple(index[0] + step * np.arange(rows) for index in under), kept
 
 
 def is_narrow(window: Window, channels: int) -> bool:
