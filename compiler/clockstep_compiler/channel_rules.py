@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from clockstep_compiler.channels import Layout, Rule, order
+from clockstep_compiler.channels import RENAMING, Layout, Rule, order
 from clockstep_compiler.graph import Node
 
 __all__ = ["PULLED", "RULES"]
@@ -184,6 +186,64 @@ def _renamed(state: Layout, node: Node) -> bool:
     return True
 
 
+_FLATTENED_PIXELS = 256
+"""A larger image is put in order rather than multiplied pixel by pixel."""
+
+
+def _flattened(state: Layout, node: Node) -> bool:
+    """A product of a whole image, flattened, with constant weights: a convolution of one pixel.
+
+    However the image was flattened, it is the weights that are put in order.
+    """
+    origin, weights = state.origin(node.inputs[0]), state.constants.get(node.inputs[1])
+    if origin is None or weights is None or weights.ndim != 2:
+        return False
+    source, index = origin
+    if source not in state.views or index.ndim != 2:
+        return False
+    tensor, axes = state.views[source]
+    bias = _bias(state, node)
+    if bias is None or not _whole(index, tensor.shape):
+        return False
+    columns = weights.T if node.attributes.get("transB", 0) else weights
+    ordered = columns[np.argsort(index[0])]
+    pixels = ordered.reshape(*(tensor.shape[a] for a in axes[1:]), -1)
+    kernel = pixels.transpose(-1, -2, *range(pixels.ndim - 2))
+    out, rank = state.tensors[node.outputs[0]], len(tensor.shape)
+    shape = (out.shape[0], *[1] * (rank - 2), out.shape[1])
+    made = state.new_tensor(f"{out.name}.pixel", shape, out.dtype)
+    names = [state.new_constant(f"{node.inputs[1]}.kernel", kernel, out.dtype), *bias]
+    title = state.title(f"{node.name}.convolution")
+    attributes = {"group": 1, "kernel_shape": kernel.shape[2:], "auto_pad": "NOTSET"}
+    state.emit(Node(title, "Conv", "", node.opset, (source, *names), (made.name,), attributes))
+    state.emit(Node(node.name, "Reshape", "", node.opset, (made.name,), (out.name,), {}))
+    return True
+
+
+def _whole(index: NDArray[np.int64], shape: tuple[int, ...]) -> bool:
+    """Whether every row is all of one image, and in the same order, and the images are small."""
+    size, pixels = math.prod(shape[1:]), math.prod(shape[2:])
+    if len(shape) < 3 or index.shape != (shape[0], size) or not 1 < pixels <= _FLATTENED_PIXELS:
+        return False
+    rows = index - size * np.arange(shape[0])[:, None]
+    return bool((rows == rows[0]).all() and (np.sort(rows[0]) == np.arange(size)).all())
+
+
+def _bias(state: Layout, node: Node) -> tuple[str, ...] | None:
+    """The names of a constant vector that is added to the product, if any; None if it is more."""
+    factors = [float(node.attributes.get(name, 1.0)) for name in ("alpha", "beta")]
+    if node.attributes.get("transA", 0) or factors != [1.0, 1.0]:
+        return None
+    if len(node.inputs) < 3 or not node.inputs[2]:
+        return ()
+    columns = state.shape(node.outputs[0])[-1]
+    constant = state.constants.get(node.inputs[2])
+    if constant is None or constant.shape not in ((columns,), (1, columns)):
+        return None
+    name = f"{node.inputs[2]}.bias"
+    return (state.new_constant(name, constant.ravel(), state.tensors[node.inputs[2]].dtype),)
+
+
 PULLED: Mapping[str, Rule] = {
     **dict.fromkeys(_POINTWISE, _pointwise),
     **dict.fromkeys(_ALONG, _along),
@@ -195,7 +255,8 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_IMAGES, _image),
     **dict.fromkeys(_GLOBAL, _global),
     **dict.fromkeys(_REDUCTIONS, _reduction),
-    **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), _renamed),
+    **dict.fromkeys(RENAMING, _renamed),
+    **dict.fromkeys(("Gemm", "MatMul"), _flattened),
     "BatchNormalization": _normalization,
     "Move": _move,
 }

@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.graph import CLOCKSTEP, Graph, Node, Tensor
 
-__all__ = ["Layout", "Rule", "channels_last", "order"]
+__all__ = ["RENAMING", "Layout", "Rule", "channels_last", "order"]
+
+RENAMING = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+"""The same elements, in the same order, under another shape."""
 
 
 def order(rank: int) -> tuple[int, ...]:
@@ -52,6 +55,7 @@ class Layout:
         self._twins: dict[str, str] = {}
         self._plain = {*graph.inputs, *graph.constants}
         self._moves: dict[str, Node] = {}
+        self._origins: dict[str, tuple[str, NDArray[np.int64]]] = {}
         self._titles = Counter(node.name for node in graph.nodes)
 
     # -- reading ------------------------------------------------------------------------------
@@ -62,6 +66,17 @@ class Layout:
     def is_image(self, name: str) -> bool:
         """Whether a tensor exists with channels last only."""
         return name in self._twins and name not in self._plain
+
+    def origin(self, name: str) -> tuple[str, NDArray[np.int64]] | None:
+        """The one tensor whose elements, moved or as they are, make up another, and their places.
+
+        None if the tensor, or its twin, is made in another way.
+        """
+        found, maker = self._origins.get(self._twins.get(name, name)), self._makers.get(name)
+        if found is None and maker is not None and maker.op in RENAMING:
+            inner = self.origin(maker.inputs[0])
+            found = inner and (inner[0], inner[1].reshape(self.shape(name)))
+        return found
 
     def plain(self, name: str) -> str:
         """The tensor in ONNX's order, brought there now if need be."""
@@ -178,6 +193,8 @@ class Layout:
         if inner is not None:
             sources, fill = inner.inputs, inner.attributes["fill"]
             index = inner.attributes["index"].ravel()[index]
+        if len(sources) == 1 and (index >= 0).all():
+            self._origins[target.name] = sources[0], index
         op, opset = ("Transpose", 0) if node is None else node.origin[1:]
         title = self.title(f"{target.name}.layout") if node is None else node.name
         outputs = (target.name,)

@@ -30,13 +30,15 @@ def lowered_model(model: Model, options: Options) -> tuple[Graph, Lowered]:
     `import_model` does.
     """
     found = survey(model, options)
+    problems, nodes = found.problems, found.nodes
     graph = channels_last(found.graph, RULES, PULLED)
+    del found  # and with it weights that now lie in another order
     try:
         lowered = lower(graph, options)
     except UnsupportedModel as error:
-        _refuse([*found.problems, *error.diagnostics], found.nodes)
-    if found.problems:
-        _refuse(found.problems, found.nodes)
+        _refuse([*problems, *error.diagnostics], nodes)
+    if problems:
+        _refuse(problems, nodes)
     return graph, lowered
 
 

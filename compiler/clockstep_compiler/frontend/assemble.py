@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,9 @@ from clockstep_compiler.frontend.walk import Walk
 from clockstep_compiler.graph import Graph, Node, Tensor
 
 __all__ = ["assemble"]
+
+_PIECE = 1 << 20
+"""Elements hashed at once."""
 
 
 def assemble(walk: Walk, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Graph:
@@ -142,8 +145,21 @@ def _hash(
     rows.append(list(constants))
     digest.update(json.dumps(rows, ensure_ascii=True, separators=(",", ":")).encode("ascii"))
     for array in constants.values():
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        for part in _parts(array):
+            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def _parts(array: Array) -> Iterator[Array]:
+    """The array in order; in pieces, so that not all of it is copied, if it does not lie in order.
+
+    Such is one number in the place of many.
+    """
+    if array.ndim == 0 or array.size == 0 or array.flags.c_contiguous:
+        yield array
+        return
+    rows = max(1, len(array) * _PIECE // array.size)
+    yield from (array[i : i + rows] for i in range(0, len(array), rows))
 
 
 def _plain(value: Any) -> Any:
