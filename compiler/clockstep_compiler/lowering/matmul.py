@@ -101,8 +101,11 @@ def _lanes_matrix(
         return state.input_view(name, order, rows, columns, kind)
     if value.origin == "const":
         assert value.data is not None
-        data = np.swapaxes(value.data.reshape(shape), -1, -2).reshape(rows, columns)
-        return state.constant_value(name, np.ascontiguousarray(data))
+        key = ("turned", value.number, shape)
+        if key not in state.views:
+            data = np.swapaxes(value.data.reshape(shape), -1, -2).reshape(rows, columns)
+            state.views[key] = state.constant_value(name, np.ascontiguousarray(data))
+        return state.views[key]
     return _transposed(state, value, math.prod(shape[:-2]))
 
 
@@ -267,21 +270,33 @@ def _shift(state: Lowering, operand: _Operand) -> NDArray[np.int64]:
     return -offset_of(state.dtype(operand.name)) - operand.zero
 
 
+def _integer_weights(state: Lowering, b: _Operand) -> tuple[tuple[Weights, ...], NDArray[np.int64]]:
+    """A constant less its zero points, in parts of int8, and the sum of every column.
+
+    The products of one constant have the same arrays, so that its weights are stored once.
+    """
+    key = (b.name, b.shape, b.swap, b.zero.shape, b.zero.tobytes())
+    if key not in state.integer_weights:
+        constant = state.constant(b.name)
+        assert constant is not None
+        matrix = constant.astype(np.int64).reshape(_swapped(b.shape, b.swap))
+        if b.swap:
+            matrix = np.swapaxes(matrix, -1, -2)
+        effective = np.swapaxes(matrix - b.zero, -1, -2).reshape(-1, b.shape[-1], b.shape[-2])
+        weights = tuple(Weights(*effective.shape, data=part) for part in _parts(effective))
+        state.weight_bytes += sum(w.data.nbytes for w in weights if w.data is not None)
+        sums = effective.sum(axis=2).reshape(*b.shape[:-2], 1, b.shape[-1])
+        state.integer_weights[key] = weights, sums
+    return state.integer_weights[key]
+
+
 def _constant_integer_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
-    constant = state.constant(b.name)
-    assert constant is not None
-    matrix = constant.astype(np.int64).reshape(_swapped(b.shape, b.swap))
-    if b.swap:
-        matrix = np.swapaxes(matrix, -1, -2)
-    effective = np.swapaxes(matrix - b.zero, -1, -2).reshape(-1, b.shape[-1], b.shape[-2])
     lead, rows = _lead(a, b), a.shape[-2]
     value = _lanes_matrix(state, a.name, _swapped(a.shape, a.swap), a.swap, Type.I8)
     index = _rows(a.shape[:-2], lead, rows)
-    weights = [Weights(*effective.shape, data=part) for part in _parts(effective)]
-    state.weight_bytes += sum(w.data.nbytes for w in weights if w.data is not None)
+    weights, sums = _integer_weights(state, b)
     terms = [Term(value, w, index) for w in weights]
     product = _product(Type.I8, a, b, terms, lead)
-    sums = effective.sum(axis=2).reshape(*b.shape[:-2], 1, b.shape[-1])
     correction = _shift(state, a) * sums
     return add(product, correction) if np.any(correction) else product
 

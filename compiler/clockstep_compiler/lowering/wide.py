@@ -19,12 +19,9 @@ _TRANSPARENT = frozenset(
 )
 
 
-_CARRYING = frozenset(
-    [
-        *("Add", "Sub", "Max", "Min", "Neg", "Abs", "Relu", "Identity", "Where", "Move"),
-        *("Reshape", "Flatten", "Squeeze", "Unsqueeze"),
-    ]
-)
+_MOVING = frozenset(("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Move"))
+
+_CARRYING = _MOVING.union(("Add", "Sub", "Max", "Min", "Neg", "Abs", "Relu", "Where"))
 """Operators whose results are as large as their operands."""
 
 _LONG = ("uint16", "int32", "uint32", "int64", "uint64")
@@ -37,9 +34,18 @@ def wide_tensors(graph: Graph) -> frozenset[str]:
     without a product in between: fp16 would move one element in some hundred to the neighbouring
     integer. Integers as floats, too, until they are scaled: fp16 ends at 65504.
     """
-    wide = _rounded(graph).union(_long(graph), graph.outputs)
+    wide = _rounded(graph).union(_long(graph), _results(graph))
     floats = ("float32", "float64")
     return frozenset(n for n in wide if n in graph.tensors and graph.tensors[n].dtype in floats)
+
+
+def _results(graph: Graph) -> set[str]:
+    """The graph's outputs, and what is but moved to them."""
+    found = set(graph.outputs)
+    for node in reversed(graph.nodes):
+        if node.op in _MOVING and node.outputs[0] in found:
+            found.update(node.inputs)
+    return found
 
 
 def _rounded(graph: Graph) -> set[str]:
