@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from clockstep_compiler.frontend.bodies.activations import Activation
 from clockstep_compiler.frontend.body import Body
 
@@ -47,23 +49,41 @@ class Floats:
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """Each matrix is [depth, hidden], of integers; rows are quantized anew, all with one scale."""
+    """Each matrix is [depth, hidden], of integers; rows are quantized anew, all with one scale.
+
+    What a zero point of rows takes away is that times the sums of a matrix's columns.
+    """
 
     body: Body
     gates: tuple[str, ...]
     scales: tuple[str, ...]
     zeros: tuple[str, ...]
-    rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    made: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def product(self, rows: str, gate: int, addend: str) -> str:
-        body = self.body
-        if rows not in self.rows:
-            self.rows[rows] = body.ops("DynamicQuantizeLinear", [rows], 3)
-        integers, scale, zero = self.rows[rows]
-        total = body.op("MatMulInteger", integers, self.gates[gate], zero, self.zeros[gate])
-        factor = body.op("Mul", scale, self.scales[gate])
-        result = body.op("Mul", body.cast(total, "float32"), factor)
+        body, matrix, zero = self.body, self.gates[gate], self.zeros[gate]
+        if (rows, "integers") not in self.made:
+            found = body.ops("DynamicQuantizeLinear", [rows], 3)
+            self.made[rows, "integers"], self.made[rows, "scale"] = found[:2]
+            self.made[rows, "zero"] = body.cast(found[2], "int32")
+        total = body.op("MatMulInteger", self.made[rows, "integers"], matrix, "", zero)
+        lost = body.op("Mul", self.made[rows, "zero"], self._sums(matrix, zero))
+        real = body.cast(body.op("Sub", total, lost), "float32")
+        result = body.op("Mul", real, self._factor(rows, self.scales[gate]))
         return body.op("Add", result, addend) if addend else result
+
+    def _sums(self, matrix: str, zero: str) -> str:
+        """The sums of the columns, less the zero point."""
+        if (matrix, zero) not in self.made:
+            ones = self.body.constant(np.ones((1, self.body.shape(matrix)[0])), np.int8)
+            self.made[matrix, zero] = self.body.op("MatMulInteger", ones, matrix, "", zero)
+        return self.made[matrix, zero]
+
+    def _factor(self, rows: str, scale: str) -> str:
+        """The scale of products."""
+        if (rows, scale) not in self.made:
+            self.made[rows, scale] = self.body.op("Mul", self.made[rows, "scale"], scale)
+        return self.made[rows, scale]
 
 
 # -- cells -----------------------------------------------------------------------------------------
