@@ -8,7 +8,7 @@ that a failing graph shrinks to fewer nodes, smaller shapes and simpler values.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import RuntimeTypeError
 
 __all__ = ["ELEMENTS", "Array", "Graph", "Skip", "draw_array", "evaluate_node"]
 
@@ -33,9 +34,18 @@ class Skip(Exception):
 
 
 def evaluate_node(node: NodeProto, inputs: dict[str, Array], opset: int) -> list[Array]:
-    """The results of one node by onnx's reference evaluator."""
+    """The results of one node by onnx's reference evaluator.
+
+    Some of its functions have float32 constants inside; these take float64 as float32.
+    """
+    evaluator = ReferenceEvaluator(node, opsets={"": opset})
     with np.errstate(all="ignore"):
-        found = ReferenceEvaluator(node, opsets={"": opset}).run(None, inputs)
+        try:
+            found = evaluator.run(None, inputs)
+        except RuntimeTypeError:
+            wide = {n: v.dtype == np.float64 for n, v in inputs.items()}
+            single = {n: v.astype(np.float32) if wide[n] else v for n, v in inputs.items()}
+            found = evaluator.run(None, single)
     return [np.asarray(value) for value in found]
 
 
@@ -157,7 +167,7 @@ class Graph:
             return str(self.draw(st.sampled_from(known)))
         return self.fresh(shape, dtype)
 
-    def broadcast(self, name: str) -> str:
+    def broadcast(self, name: str, dtype: Any = None) -> str:
         """An operand that broadcasts with a tensor, one way or both ways."""
         value = self.like(name)
         kept = value.shape[self.integer(0, value.ndim) :]
@@ -165,24 +175,49 @@ class Graph:
         room = ELEMENTS // max(1, value.size)
         if value.ndim < 5 and room > 1 and self.integer(0, 4) == 4:
             sizes = [min(self.size(), room), *(1 for _ in value.shape[len(sizes) :]), *sizes]
-        return self.operand(sizes, value.dtype)
+        return self.operand(sizes, np.dtype(dtype or value.dtype))
 
     def node(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
         """Add a node; the name of its result. `Skip` if onnx would not evaluate it."""
-        output = f"t{len(self.nodes)}"
-        node = helper.make_node(op, list(inputs), [output], f"n{len(self.nodes)}", **attributes)
+        return self.node_of(op, inputs, 1, **attributes)[0]
+
+    def node_of(
+        self, op: str, inputs: Sequence[str], count: int, **attributes: Any
+    ) -> tuple[str, ...]:
+        """Add a node with several results."""
+        names = [f"t{len(self.nodes)}", *(f"t{len(self.nodes)}_{i}" for i in range(1, count))]
+        node = helper.make_node(op, list(inputs), names, f"n{len(self.nodes)}", **attributes)
         known = {**self.tensors, **self.constants}
         if not _takes(op, self.opset, [known[n].dtype if n else None for n in inputs]):
             raise Skip
         try:
-            (result,) = evaluate_node(node, {n: known[n] for n in inputs if n}, self.opset)
+            results = evaluate_node(node, {n: known[n] for n in inputs if n}, self.opset)
         except Exception:
             raise Skip from None
-        if result.size > 2 * ELEMENTS:
+        if len(results) != count or any(result.size > 2 * ELEMENTS for result in results):
             raise Skip
+        if [list(result.shape) for result in results] != self._inferred(node, known):
+            raise Skip  # onnx's evaluator and its shape inference are not of one mind
         self.nodes.append(node)
-        self.tensors[output] = np.zeros_like(result)
-        return output
+        self.tensors.update({n: np.zeros_like(r) for n, r in zip(names, results, strict=True)})
+        return tuple(names)
+
+    def _inferred(self, node: NodeProto, known: Mapping[str, Array]) -> list[list[int]]:
+        """The shapes of a node's results, by onnx's inference."""
+        names = [name for name in dict.fromkeys(node.input) if name]
+        fixed = [
+            numpy_helper.from_array(self.constants[n], n) for n in names if n in self.constants
+        ]
+        graph = helper.make_graph(
+            [node],
+            "one",
+            [_info(name, known[name]) for name in names],
+            [helper.make_empty_tensor_value_info(name) for name in node.output],
+            fixed,
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)])
+        found = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output
+        return [[d.dim_value for d in value.type.tensor_type.shape.dim] for value in found]
 
     def model(self, outputs: Sequence[str]) -> ModelProto:
         """The model of the nodes that `outputs` need."""
@@ -200,12 +235,17 @@ class Graph:
             [numpy_helper.from_array(v, n) for n, v in self.constants.items() if n in needed],
         )
         opsets = [helper.make_opsetid("", self.opset)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        return helper.make_model(
+            graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets)
+        )
 
 
 def _takes(op: str, opset: int, dtypes: Sequence[np.dtype[Any] | None]) -> bool:
     """Whether the operator is defined for operands of these types."""
-    schema = onnx.defs.get_schema(op, opset)
+    try:
+        schema = onnx.defs.get_schema(op, opset)
+    except onnx.defs.SchemaError:
+        return False
     allowed = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
     bound: dict[str, str] = {}
     for index, dtype in enumerate(dtypes):

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 from hypothesis import strategies as st
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from clockstep_compiler import Options, compile_model
 from clockstep_isa import BY_OPCODE, ClockstepError, Machine, Program, load_machine
 from clockstep_runtime import Session, verify
+from fuzz.bounds import HALF, WHOLE, Storage
 from fuzz.builder import Array, Graph, Skip
 from fuzz.chains import chain, steps_off
 from fuzz.operators import ROWS
@@ -23,7 +24,7 @@ from tests.support.machines import MACHINES, random_machine
 
 __all__ = ["Case", "Tally", "Wrong", "cases", "check"]
 
-OPSETS = (13, 17, 18, 21, 22)
+OPSETS = (13, 17, 18, 21, 22, 24)
 _DTYPES = (
     "float32", "int32", "int8", "float32", "uint8", "float16", "int16", "uint16", "float64"
 )  # fmt: skip
@@ -89,7 +90,7 @@ def cases(draw: st.DrawFn) -> Case:
     used = {value.name for value in model.graph.input}
     machine, place = draw(machines())
     most = min(3, machine.max_chips)
-    precisions = ("auto", "int8") if exact else ("auto", "auto", "auto", "fp16", "int8")
+    precisions = ("auto", "int8") if exact else ("auto", "auto", "exact", "fp16", "exact", "int8")
     options = Options(
         chips=draw(st.sampled_from((None, None, *range(1, most + 1)))),
         precision=draw(st.sampled_from(precisions)),
@@ -126,7 +127,7 @@ def check(case: Case, tally: Tally) -> None:
         _refusal(error, tally)
         return
     outputs = _run(program, case.inputs)
-    wanted = truth(case.model, case.inputs)
+    wanted = truth(case.model, case.inputs, _storage(case))
     problems = differences(outputs, wanted) or _against_runtime(case, outputs)
     if case.exact:
         problems += steps_off(case.model, dict(case.inputs), outputs)
@@ -135,6 +136,17 @@ def check(case: Case, tally: Tally) -> None:
     _count(case, outputs, wanted, tally)
     used = np.unique(program.code.opcode).tolist()
     tally.instructions.update(BY_OPCODE[opcode].name for opcode in used)
+
+
+def _storage(case: Case) -> Storage:
+    """float32 is float32 in exact programs; float16, if there is any, is what it is."""
+    half = TensorProto.FLOAT16
+    values = (*case.model.graph.input, *case.model.graph.output)
+    named = {t.data_type for t in case.model.graph.initializer} | {
+        v.type.tensor_type.elem_type for v in values
+    }
+    named |= {a.i for n in case.model.graph.node for a in n.attribute if a.name == "to"}
+    return WHOLE if case.options.precision == "exact" and half not in named else HALF
 
 
 def _refusal(error: ClockstepError, tally: Tally) -> None:
@@ -161,7 +173,7 @@ def _against_runtime(case: Case, outputs: Mapping[str, Array]) -> list[str]:
     kinds = {v.dtype.kind for v in (*case.inputs.values(), *outputs.values())}
     if kinds - set("biu") or any(n.op_type.endswith("Linear") for n in case.model.graph.node):
         return []
-    if any(n.op_type in ("Cast", "QLinearMatMul") for n in case.model.graph.node):
+    if any(n.op_type.startswith(("Cast", "QLinear")) for n in case.model.graph.node):
         return []
     want = expected(case.model, case.inputs)
     return [

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from fuzz.bounds import Known, rounded
+from fuzz.bounds import HALF, Known, Node, Storage
 from fuzz.builder import Array, evaluate_node
 from fuzz.operators import BY_NAME
 
@@ -16,37 +16,48 @@ __all__ = ["differences", "truth"]
 _FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.BFLOAT16)
 
 
-def truth(model: ModelProto, inputs: Mapping[str, Array]) -> dict[str, Known]:
+def truth(
+    model: ModelProto, inputs: Mapping[str, Array], storage: Storage = HALF
+) -> dict[str, Known]:
     """Value and error of every tensor: node by node, floats in float64."""
     known: dict[str, Known] = {}
     for tensor in model.graph.initializer:
-        known[tensor.name] = _known(numpy_helper.to_array(tensor))
-    known.update({name: _known(value) for name, value in inputs.items()})
+        known[tensor.name] = _known(numpy_helper.to_array(tensor), storage)
+    known.update({name: _known(value, storage) for name, value in inputs.items()})
     opset = model.opset_import[0].version
     with np.errstate(all="ignore"):
         for node in model.graph.node:
-            known[node.output[0]] = _step(node, known, opset)
+            known.update(_step(node, known, opset, storage))
     return known
 
 
-def _known(value: Array) -> Known:
+def _known(value: Array, storage: Storage) -> Known:
     if value.dtype.kind in "biu":
         return value, np.zeros(value.shape)
     wide = value.astype(np.float64)
-    return wide, rounded(wide, np.zeros(value.shape))
+    return wide, storage.rounded(wide, np.zeros(value.shape))
 
 
-def _step(node: NodeProto, known: Mapping[str, Known], opset: int) -> Known:
+def _step(
+    node: NodeProto, known: Mapping[str, Known], opset: int, storage: Storage
+) -> dict[str, Known]:
     operands = [known[name] if name else None for name in node.input]
     inputs = {name: known[name][0] for name in node.input if name}
-    (value,) = evaluate_node(_in_float64(node), inputs, opset)
-    if value.dtype.kind == "f":
-        value = value.astype(np.float64)
-    error = np.asarray(BY_NAME[node.op_type].error(node, operands, value))
-    if value.dtype.kind == "f":
-        error = rounded(value, error)
-    error = np.where(np.isnan(error), np.inf, error)
-    return value, np.broadcast_to(error, value.shape)
+    node = _in_float64(node)
+    values = evaluate_node(node, inputs, opset)
+    row, found = BY_NAME[node.op_type], {}
+    rules = (row.error, *row.others)
+    for index, (name, value) in enumerate(zip(node.output, values, strict=True)):
+        if value.dtype.kind == "f":
+            value = value.astype(np.float64)
+        error = np.asarray(
+            rules[min(index, len(rules) - 1)](Node(node, opset, storage, index), operands, value)
+        )
+        if value.dtype.kind == "f":
+            error = storage.rounded(value, error)
+        error = np.where(np.isnan(error), np.inf, error)
+        found[name] = value, np.broadcast_to(error, value.shape)
+    return found
 
 
 def _in_float64(node: NodeProto) -> NodeProto:

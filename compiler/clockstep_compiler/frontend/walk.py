@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
+import numpy as np
 from onnx import NodeProto, TypeProto, helper
 from onnx.defs import OpSchema
 
@@ -30,7 +31,12 @@ from clockstep_compiler.frontend.moves import ELEMENTS_LIMIT, elements, is_move,
 from clockstep_compiler.frontend.order import live
 from clockstep_compiler.frontend.settle import Moved, changes_nothing, filled
 from clockstep_compiler.frontend.structure import edges, subgraphs
-from clockstep_compiler.frontend.tensors import TENSOR_BYTES_LIMIT, Array, bytes_needed
+from clockstep_compiler.frontend.tensors import (
+    TENSOR_BYTES_LIMIT,
+    Array,
+    bytes_needed,
+    numpy_dtype,
+)
 from clockstep_compiler.frontend.unsupported import RANDOM, is_supported, unsupported_operator
 from clockstep_compiler.graph import CLOCKSTEP, Tensor
 from clockstep_compiler.operators import BY_NAME, full_name
@@ -165,7 +171,9 @@ class Walk:
             return
         schema = schema_of(node, step.opset)
         outputs = self._inferred(step, schema) if schema else self._declared(step)
-        if outputs is None or (schema and self._folded(step, schema, outputs)):
+        if outputs is None or self._empty(outputs):
+            return
+        if schema and self._folded(step, schema, outputs):
             return
         if self._moved(step, outputs):
             return
@@ -258,6 +266,15 @@ class Walk:
         self.wanted += edges(node).inputs
         self.poison(node.output)
         return False
+
+    def _empty(self, outputs: tuple[Inferred, ...]) -> bool:
+        """Whether all results are without elements, and so known whatever the operator does."""
+        known = [(r.name, r.shape, r.dtype) for r in outputs if r.shape is not None and r.dtype]
+        if len(known) < len(outputs) or not all(0 in shape for _, shape, _ in known):
+            return False
+        for name, shape, dtype in known:
+            self.add_constant(name, np.empty(shape, numpy_dtype(dtype)))
+        return bool(known)
 
     def _folded(self, step: Step, schema: OpSchema, outputs: tuple[Inferred, ...]) -> bool:
         names = [name for name in step.node.input if name]
