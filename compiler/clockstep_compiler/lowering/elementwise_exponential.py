@@ -29,6 +29,7 @@ __all__ = [
     "exponential_minus_one",
     "log1p_unit",
     "logarithm",
+    "positive_root",
     "power",
     "round_small",
     "scale_binary",
@@ -141,6 +142,13 @@ def power(x: Expr, y: Expr) -> Expr:
     signed = i32("or", i32("or", magnitude, sign), i32("mul", lost, 0x7FC00000))
     trivial = i32("or", f32("eq", y, 0.0), f32("eq", x, 1.0))
     return select(trivial, Const(np.ones(()), Type.F32), f32("mov", signed))
+
+
+def positive_root(x: Expr, n: float) -> Expr:
+    """The n-th root of an f32 that is not negative: within 16 units; 0, infinity and NaN stay."""
+    root = _positive_power(x, Const(np.asarray(1 / n), Type.F32))
+    usual = i32("and", f32("lt", x, math.inf), f32("lt", f32("neg", x), 0.0))
+    return select(usual, f32("mov", root), f32("mov", x))
 
 
 def _is_integer(y: Expr) -> Expr:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Expr, Leaf, Op, binary, cast, mul, unary
 from clockstep_compiler.graph import Node
+from clockstep_compiler.lowering.elementwise_exponential import positive_root
 from clockstep_compiler.lowering.elementwise_quotient import square_root
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
 from clockstep_compiler.lowering.reduce_rows import (
@@ -188,16 +189,24 @@ def _lower_average(state: Lowering, node: Node) -> None:
     state.define(node.outputs[0], mul(total, 1 / (counts.flat[0] if alike else counts)))
 
 
+_MOST_P = 16
+
+
 @lowers("LpPool")
 def _lower_lp(state: Lowering, node: Node) -> None:
     """(sum |x|**p) ** (1 / p)."""
     _needs_floats(state, node)
     p = float(node.attributes.get("p", 2))
-    if p not in (1, 2, 4):
-        raise UnsupportedModel("unsupported-form", f"LpPool of p = {p:g}", help="p may be 1, 2, 4")
+    if p not in range(1, _MOST_P + 1):
+        raise UnsupportedModel(
+            "unsupported-form", f"LpPool of p = {p:g}", help=f"p may be 1 to {_MOST_P}"
+        )
     total = _slid(state, node, _window(state, node), "add", partial(_magnitude, int(p)))
-    for _ in range(int(p) // 2):  # the fourth root is the root of the root
-        total = square_root(total)
+    if p in (1, 2, 4):
+        for _ in range(int(p) // 2):  # the fourth root is the root of the root
+            total = square_root(total)
+    else:
+        total = positive_root(total, p)
     state.define(node.outputs[0], total)
 
 
