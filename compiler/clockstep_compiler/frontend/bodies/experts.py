@@ -1,0 +1,155 @@
+"""Mixtures of experts: every expert computes every token, and routing says what counts.
+
+The products of all experts are one product, so that time does not depend on which are chosen; what
+was not chosen is left out by selection, not by zero weights, since zero times infinity is not zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_compiler.frontend.bodies.contrib import (
+    refuse_attributes,
+    refuse_operands,
+    sums,
+)
+from clockstep_compiler.frontend.bodies.packed_weights import unpacked
+from clockstep_compiler.frontend.body import Body, Refused, composes
+from clockstep_compiler.frontend.tensors import Array
+
+__all__: list[str] = []
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Weights [E, N, K] of all experts, and a bias [E, N] or ""."""
+
+    weights: str
+    bias: str
+
+
+@composes("com.microsoft.MoE")
+def _experts(body: Body) -> None:
+    x, scores, w1, b1, w2, b2 = body.inputs(6)
+    refuse_operands(body, {6: "fc3_experts_weights", 7: "fc3_experts_bias"})
+    _mixture(body, x, _routed(body, scores), (_Layer(w1, b1), _Layer(w2, b2)))
+
+
+@composes("com.microsoft.QMoE")
+def _quantized_experts(body: Body) -> None:
+    """As MoE, with weights of a few bits that become floats when the model is read."""
+    refuse_attributes(body, quant_type="int")
+    refuse_operands(body, dict.fromkeys((8, 9, 10, 13), "fc3") | {14: "router_weights"})
+    refuse_operands(body, dict.fromkeys(range(15, 19), "global or activation scales"))
+    if not body.attribute("normalize_routing_weights", 0):
+        problem = "normalize_routing_weights is 0, of which onnxruntime's devices differ"
+        raise Refused("unsupported-form", problem, "set it to 1")
+    if int(body.attribute("weights_prepacked", -1)) > 0:
+        raise Refused("unsupported-form", "weights that are packed for another device")
+    names = body.inputs(13)
+    one, two = (
+        _Layer(body.constant(_weights(body, i, names[zeros]), body.dtype(names[0])), names[i + 2])
+        for i, zeros in ((2, 11), (5, 12))
+    )
+    _mixture(body, names[0], _routed(body, names[1]), (one, two))
+
+
+def _weights(body: Body, first: int, zeros: str) -> NDArray[np.float32]:
+    """The weights at operand `first`, times the scales that follow: [E, N, K]."""
+    data, scales = (body.value(name) for name in body.inputs(first + 2)[first:])
+    if data is None or scales is None or (zeros and body.value(zeros) is None):
+        raise Refused("operand-not-constant", "weights of experts, or their scales, are computed")
+    bits = int(body.attribute(f"fc{1 if first == 2 else 2}_expert_weight_bits", 0))
+    bits = bits or int(body.attribute("expert_weight_bits", 4))
+    if bits not in (2, 4, 8):
+        raise Refused("unsupported-form", f"weights of {bits} bits: only 2, 4 and 8 are supported")
+    codes = unpacked(data, bits).astype(np.float32)
+    shift: float | NDArray[np.float32] = float(1 << bits - 1)
+    known = body.value(zeros) if zeros else None
+    if known is not None:
+        shift = _each(body, unpacked(known, bits)[..., : scales.shape[-1]], codes.shape)
+    return (codes - shift) * _each(body, scales, codes.shape)
+
+
+def _each(body: Body, array: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """What there is of a column [E, N] or of its blocks [E, N, blocks], for every weight."""
+    found = array.astype(np.float32)
+    if found.ndim == 2:
+        return np.broadcast_to(found[..., None], shape)
+    block = int(body.attribute("block_size", 0)) or -(-shape[2] // found.shape[2])
+    return np.repeat(found, block, 2)[..., : shape[2]]
+
+
+def _routed(body: Body, scores: str) -> tuple[str, str]:
+    """Which experts count for each token, and by how much: both [T, E, 1]."""
+    refuse_attributes(body, use_sparse_mixer=0)
+    tokens, experts = body.shape(scores)
+    count = body.constant([int(body.attribute("k", 1))])
+    best, which = body.ops("TopK", [body.op("Softmax", scores, axis=-1), count], 2)
+    if body.attribute("normalize_routing_weights", 0):
+        total = body.op("ReduceSum", best, body.constant([1]), keepdims=1)
+        best = body.op("Div", best, total)
+    ways = body.constant([2])
+    place = body.constant(np.arange(experts).reshape(1, 1, -1), body.dtype(which))
+    hit = body.op("Equal", body.op("Unsqueeze", which, ways), place)
+    weight = body.op("Where", hit, body.op("Unsqueeze", best, ways), body.like(0.0, best))
+    weight = body.op("ReduceSum", weight, body.constant([1]), keepdims=0)
+    chosen = body.op("ReduceMax", body.cast(hit, "int8"), body.constant([1]), keepdims=0)
+    shape = (tokens, experts, 1)
+    return body.reshape(body.cast(chosen, "bool"), shape), body.reshape(weight, shape)
+
+
+def _mixture(body: Body, x: str, routed: tuple[str, str], layers: tuple[_Layer, _Layer]) -> None:
+    shape, (one, two) = body.shape(x), layers
+    experts, wide, depth = body.shape(one.weights)
+    tokens = body.shape(routed[1])[0]
+    flat = body.reshape(body.transpose(one.weights, [2, 0, 1]), [depth, experts * wide])
+    inner = body.op("MatMul", body.reshape(x, [tokens, depth]), flat)
+    inner = sums(body, body.reshape(inner, [tokens, experts, wide]), one.bias)
+    inner = _activated(body, inner)
+    chosen, weight = routed
+    weight = body.cast(weight, body.dtype(inner))
+    inner = body.op("Where", chosen, body.op("Mul", inner, weight), body.like(0.0, inner))
+    size = body.shape(inner)[2]
+    back = body.transpose(two.weights, [0, 2, 1])
+    back = body.reshape(back, [experts * size, body.shape(back)[2]])
+    result = body.op("MatMul", body.reshape(inner, [tokens, experts * size]), back)
+    if two.bias:
+        mixed = body.op("MatMul", body.reshape(weight, [tokens, experts]), two.bias)
+        result = body.op("Add", result, mixed)
+    body.give(0, body.reshape(result, shape))
+
+
+def _activated(body: Body, inner: str) -> str:
+    """[T, E, N] after the activation; half as wide if that is gated."""
+    kind = body.attribute("activation_type", "relu")
+    if kind == "gelu":
+        return body.op("Gelu", inner, approximate="tanh")  # as onnxruntime has it here
+    if kind == "silu":
+        return body.op("Mul", inner, body.op("Sigmoid", inner))
+    if kind in ("relu", "identity"):
+        return body.op("Relu", inner) if kind == "relu" else inner
+    return _gated(body, inner, kind)
+
+
+def _gated(body: Body, inner: str, kind: str) -> str:
+    """Swish of one half times the other, both limited, the other shifted."""
+    fusion = int(body.attribute("swiglu_fusion", 0))
+    if kind != "swiglu" or fusion not in (1, 2) or body.attribute("swiglu_limit_after_activation"):
+        raise Refused("unsupported-form", f"activation {kind!r} with swiglu_fusion {fusion}")
+    size = body.shape(inner)[2] // 2
+    pairs = np.arange(2 * size).reshape((size, 2) if fusion == 1 else (2, size))
+    parts = pairs.T if fusion == 1 else pairs
+    gate, line = (body.op("Gather", inner, body.constant(part), axis=2) for part in parts)
+    limit = body.attribute("swiglu_limit")
+    if limit is not None:
+        low, high = body.like(-float(limit), inner), body.like(float(limit), inner)
+        gate, line = body.op("Min", gate, high), body.op("Clip", line, low, high)
+    alpha = float(body.attribute("activation_alpha", 1.0))
+    beta = float(body.attribute("activation_beta", 0.0))
+    scaled = gate if alpha == 1.0 else body.op("Mul", gate, body.like(alpha, gate))
+    gate = body.op("Mul", gate, body.op("Sigmoid", scaled))
+    return body.op("Mul", gate, body.op("Add", line, body.like(beta, line)) if beta else line)
