@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from clockstep_compiler.expr import Acc, Const, Source, flatten
 from clockstep_compiler.kernel import Array, FromMem, FromMxm, Origin, Rows, Run
 from clockstep_compiler.partition import Group, Member, find_product
-from clockstep_compiler.scheduler import Place, Scheduler, regular_runs
+from clockstep_compiler.runs import Span, spans
+from clockstep_compiler.scheduler import Place, Scheduler
 from clockstep_compiler.steps import Compute, Product, Value, sources_of
 from clockstep_compiler.storage import Copy, NoRoom
 from clockstep_compiler.sums import sum_program, with_sum
@@ -84,10 +85,8 @@ class BlockMaker:
         program, sources = flatten(step.expr)
         product = find_product(step.expr)
         operands = [self._operand(step, source, first, rows) for source in sources]
-        spans = self._spans(operands, product, first, rows)
-        found = [
-            self._sources(operands, product, groups, chip, tile, first, span) for span in spans
-        ]
+        runs = self._spans(operands, product, first, rows)
+        found = [self._sources(operands, product, groups, chip, tile, first, span) for span in runs]
         shun = s.neighbours(step.out, chunk, tile, chip, sources_of(step))
         if len(groups) > 1 and s.plan.machine.mem.slices_per_hemisphere < _FEW_SLICES:
             self._gather(chip, found)
@@ -96,10 +95,10 @@ class BlockMaker:
         except NoRoom:
             self._gather(chip, found)
             out, since = self._out_room(step, rows, chip, found, frozenset())
-        for span, run in zip(spans, found, strict=True):
-            place = Place(out, span[0], 1, since=since)
+        for span, run in zip(runs, found, strict=True):
+            place = Place(out, span.start, span.step, since=since)
             if product is None:
-                s.run(chip, program, run.origins, span[1], 1, place)
+                s.run(chip, program, run.origins, span.length, 1, place)
             else:
                 self._multiply(program, sources, product, groups, tile, first, span, run, place)
         s.storage.add((step.out.number, chunk, tile), chip, out)
@@ -168,7 +167,7 @@ class BlockMaker:
 
     def _spans(
         self, operands: list[_Operand | None], product: Product | None, first: int, rows: int
-    ) -> list[tuple[int, int]]:
+    ) -> list[Span]:
         """Runs of rows over which every source advances by a constant step within one chunk."""
         indices = [o.index for o in operands if o is not None]
         fixed = []
@@ -177,7 +176,7 @@ class BlockMaker:
             indices += [self._row_index(t.index, first, rows) for t in product.terms]
             if product.w_set is not None:
                 fixed.append(product.w_set[window])
-        return regular_runs(indices, fixed + [index // self.s.chunk for index in indices])
+        return spans(indices, fixed + [index // self.s.chunk for index in indices])
 
     @staticmethod
     def _row_index(index: NDArray[np.int64] | None, first: int, rows: int) -> NDArray[np.int64]:
@@ -187,15 +186,15 @@ class BlockMaker:
         self,
         value: Value,
         index: NDArray[np.int64],
-        span: tuple[int, int],
+        span: Span,
         tile: int,
         chip: int,
         avoid: frozenset[int],
     ) -> Rows:
         """The rows of a source for one run, in slices other than `avoid`."""
-        start, count = span
-        chunk, local = divmod(int(index[start]), self.s.chunk)
-        stride = int(index[start + 1] - index[start]) if count > 1 else 0
+        chosen = index[span.rows]
+        chunk, local = divmod(int(chosen[0]), self.s.chunk)
+        stride = int(chosen[1] - chosen[0]) if span.length > 1 else 0
         return Rows(self.s.fetch(value, chunk, tile, chip, avoid), local, stride)
 
     def _sources(
@@ -206,7 +205,7 @@ class BlockMaker:
         chip: int,
         tile: int,
         first: int,
-        span: tuple[int, int],
+        span: Span,
     ) -> _Sources:
         """Bring what the last kernel of a run reads: the last group's operands, then the leaves."""
         origins: list[Origin] = []
@@ -228,15 +227,15 @@ class BlockMaker:
         group: Group,
         tile: int,
         first: int,
-        span: tuple[int, int],
+        span: Span,
         taken: frozenset[int],
     ) -> tuple[list[Origin], frozenset[int]]:
         """The products of one group for one run of rows."""
         lanes = self.s.plan.machine.vector
         origins: list[Origin] = []
         for member in group.members:
-            array = self._array(product, member, group.chip, tile, first + span[0])
-            index = self._row_index(member.term.index, first, span[0] + span[1])
+            array = self._array(product, member, group.chip, tile, first + span.start)
+            index = self._row_index(member.term.index, first, span.rows.stop)
             rows = self._rows(member.term.a, index, span, member.k_tile, group.chip, taken)
             taken |= rows.copy.slices
             depth = min(lanes, member.term.weights.depth - member.k_tile * lanes)
@@ -269,12 +268,12 @@ class BlockMaker:
         groups: list[Group],
         tile: int,
         first: int,
-        span: tuple[int, int],
+        span: Span,
         run: _Sources,
         place: Place,
     ) -> None:
         """All groups of one run: partial sums through SRAM, the last with what follows it."""
-        s, count = self.s, span[1]
+        s, count = self.s, span.length
         interval = 1 if product.type == Type.I8 else s.plan.machine.mxm.fp16_interval
         partial: _Partial | None = None
         avoid = run.taken | place.copy.slices

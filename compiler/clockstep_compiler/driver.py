@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clockstep_compiler.blocks import BlockMaker
 from clockstep_compiler.exact import Summer
 from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.liveness import last_readers, peak_words, read_until
 from clockstep_compiler.movement import Mover
-from clockstep_compiler.partition import Partition, find_product, partition
+from clockstep_compiler.partition import Partition, find_product, partition, total_words
 from clockstep_compiler.scheduler import Scheduler
 from clockstep_compiler.steps import (
     Broadcast,
@@ -23,7 +27,7 @@ from clockstep_compiler.steps import (
 )
 from clockstep_isa.table import Type
 
-__all__ = ["TALL", "Schedule", "chunk_rows", "schedule"]
+__all__ = ["TALL", "Schedule", "chunk_rows", "least_chips", "schedule"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +87,26 @@ def schedule(
     chunk = max(1, chunk_rows(plan, lowered) * up // down)
     most = min(plan.machine.icu.repeat_max, max(1, plan.machine.words_per_slice // 8))
     s = Scheduler(plan, chips, effort, chunk=min(chunk, most))
-    parts = partition(plan, lowered, s.storage, reserve)
+    parts = partition(plan, lowered, s.storage, reserve, _spread(s, lowered))
     maker, mover = BlockMaker(s), Mover(s)
-    last_reader = {v.number: i for i, step in enumerate(lowered.steps) for v in sources_of(step)}
+    _load_large_inputs(s, lowered, parts)
+    last_reader = last_readers(lowered)
     kept = {value.number for _, value in lowered.outputs}
     s.names = {value.number: value.name for value in lowered.values}
     for index, step in enumerate(lowered.steps):
         s.wave = index + trial
-        _make_blocks(s, maker, mover, step, index, parts)
-        for value in sources_of(step):
-            if last_reader[value.number] == index and value.number not in kept:
-                _release(s, value)
+        ending = {
+            v.number: v
+            for v in sources_of(step)
+            if last_reader[v.number] == index and v.number not in kept and v.origin != "const"
+        }
+        until = [(value, read_until(step, value, s.chunk)) for value in ending.values()]
+        for chunk in range(s.storage.chunks(step.out)):
+            _make_blocks(s, maker, mover, step, index, chunk, parts)
+            for value, last in until:
+                _release(s, value, np.flatnonzero(last == chunk))
+        for value, last in until:
+            _release(s, value, np.flatnonzero(last < 0))
     for _, value in lowered.outputs:
         _load_if_unused(s, value)
     s.names.update({v.number: v.name for v in maker.consts.values()})
@@ -102,15 +115,68 @@ def schedule(
     return Schedule(s, parts)
 
 
+def least_chips(plan: Floorplan, lowered: Lowered) -> int:
+    """Chips below which weights and matrices cannot fit."""
+    words = total_words(plan, lowered) + peak_words(lowered, plan.machine.vector)
+    return max(1, -(-words // plan.machine.words_per_chip))
+
+
+_BLOCKS_A_CHIP = 2
+"""Blocks for each chip from which on a step is spread."""
+
+
+def _spread(s: Scheduler, lowered: Lowered) -> frozenset[int]:
+    """Steps whose blocks of rows are spread over all chips: none if one chip holds all matrices.
+
+    Elsewhere a step is where its weights are, and what it reads comes there.
+    """
+    if s.chips == 1 or peak_words(lowered, s.plan.machine.vector) < s.plan.machine.words_per_chip:
+        return frozenset()
+    least = _BLOCKS_A_CHIP * s.chips
+    steps = enumerate(lowered.steps)
+    return frozenset(i for i, step in steps if s.storage.chunks(step.out) >= least)
+
+
+_LARGE = 8
+"""An input is large from this part of a chip on."""
+
+
+def _load_large_inputs(s: Scheduler, lowered: Lowered, parts: Partition) -> None:
+    """Give large inputs their room before results can take it: nothing may have been there."""
+    words = s.plan.machine.words_per_chip
+    for index, step in enumerate(lowered.steps):
+        for value in sources_of(step):
+            chunks, tiles = s.storage.chunks(value), s.storage.tiles(value)
+            large = _LARGE * value.rows * tiles * value.type.bytes >= words
+            known = s.chips == 1 or index in parts.spread
+            if value.origin != "input" or not large or not known:
+                continue
+            for chunk, tile in np.ndindex(chunks, tiles):
+                chip, block = chunk * s.chips // chunks, (value.number, chunk, tile)
+                if not s.storage.holders(block):
+                    s.storage.load(value, block, chip, frozenset())
+
+
 def _make_blocks(
-    s: Scheduler, maker: BlockMaker, mover: Mover, step: Step, index: int, parts: Partition
+    s: Scheduler,
+    maker: BlockMaker,
+    mover: Mover,
+    step: Step,
+    index: int,
+    chunk: int,
+    parts: Partition,
 ) -> None:
-    """All blocks of a step, row chunks outside, tiles inside."""
+    """All blocks of a chunk of rows of a step."""
     chunks, tiles = s.storage.chunks(step.out), s.storage.tiles(step.out)
-    for position in range(chunks * tiles):
-        chunk, tile = divmod(position, tiles)
-        groups = parts.groups.get((index, tile), [])
-        chip = groups[-1].chip if groups else _home(s, step, chunk, tile, position)
+    share = chunk * s.chips // chunks
+    for tile in range(tiles):
+        groups = parts.groups_of(index, tile, share)
+        if groups:
+            chip = groups[-1].chip
+        elif index in parts.spread:
+            chip = share
+        else:
+            chip = _home(s, step, chunk, tile, chunk * tiles + tile)
         if isinstance(step, Compute):
             maker.make(step, chunk, tile, chip, groups)
         elif isinstance(step, Outer):
@@ -132,18 +198,16 @@ def _home(s: Scheduler, step: Step, chunk: int, tile: int, position: int) -> int
             continue
         for c in (chunk, 0):
             for t in (tile, 0):
-                holders = s.storage.holders((value.number, c, t))
-                if holders:
-                    return holders[0]
+                home = s.storage.homes.get((value.number, c, t))
+                if home is not None:
+                    return home[0]
     total = s.storage.chunks(step.out) * s.storage.tiles(step.out)
     return position * s.chips // total
 
 
-def _release(s: Scheduler, value: Value) -> None:
-    """Give back the room of a matrix that nobody reads again; constants stay for the next run."""
-    if value.origin == "const":
-        return
-    for chunk in range(s.storage.chunks(value)):
+def _release(s: Scheduler, value: Value, chunks: NDArray[np.int64]) -> None:
+    """Give back the room of blocks that nobody reads again."""
+    for chunk in chunks.tolist():
         for tile in range(s.storage.tiles(value)):
             for chip in s.storage.holders((value.number, chunk, tile)):
                 for copy in s.storage.copies.pop(((value.number, chunk, tile), chip)):

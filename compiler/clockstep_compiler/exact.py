@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clockstep_compiler.kernel import FromMem, FromSxm, Origin, Rows
-from clockstep_compiler.scheduler import Place, Scheduler, regular_runs
+from clockstep_compiler.runs import regular_runs
+from clockstep_compiler.scheduler import Place, Scheduler
 from clockstep_compiler.steps import Outer
 from clockstep_compiler.storage import Copy
 from clockstep_compiler.wave import WaveOp, WaveProgram

@@ -10,7 +10,8 @@ from clockstep_compiler.blocks import dynamic_runs, striped
 from clockstep_compiler.kernel import Array, FromMem, FromMxm, FromSxm, Origin, Rows, Run
 from clockstep_compiler.partition import stripe_slices
 from clockstep_compiler.patterns import Join, Part, Source, Turn, patterns
-from clockstep_compiler.scheduler import Place, Scheduler, move_program, regular_runs
+from clockstep_compiler.runs import regular_runs, spans
+from clockstep_compiler.scheduler import Place, Scheduler, move_program
 from clockstep_compiler.steps import Broadcast, Move, Relayout, Transpose, Value
 from clockstep_compiler.storage import Copy, NoRoom
 from clockstep_compiler.sums import group_size, sum_program
@@ -212,12 +213,11 @@ class Mover:
         """The rows of a join, in runs that advance regularly in every source."""
         s = self.s
         origins = [part.rows for part in join.parts]
-        for start, count in regular_runs([join.into, *origins], [o // s.chunk for o in origins]):
-            stride = int(join.into[start + 1] - join.into[start]) if count > 1 else 0
-            place = Place(out.copy, int(join.into[start]), stride, since=out.since)
-            parts = [
-                Part(p.source, p.tile, p.rows[start : start + count], p.lanes) for p in join.parts
-            ]
+        for span in spans([join.into, *origins], [o // s.chunk for o in origins]):
+            into, count = join.into[span.rows], span.length
+            stride = int(into[1] - into[0]) if count > 1 else 0
+            place = Place(out.copy, int(into[0]), stride, since=out.since)
+            parts = [replace(part, rows=part.rows[span.rows]) for part in join.parts]
             if not parts:
                 self._blank(step, count, chip, place)
             elif len(parts) == 1 and _kept(parts[0].lanes):

@@ -56,10 +56,18 @@ class Group:
 
 @dataclass(slots=True)
 class Partition:
-    """Groups of every (step index, column tile), and the words of weights of every chip."""
+    """Groups of every (step index, column tile, chip), and the words of weights of each chip.
 
-    groups: dict[tuple[int, int], list[Group]]
+    The chip is None but for the steps in `spread`.
+    """
+
+    groups: dict[tuple[int, int, int | None], list[Group]]
     weight_words: list[int]
+    spread: frozenset[int] = frozenset()
+
+    def groups_of(self, step: int, tile: int, chip: int) -> list[Group]:
+        """The groups of a tile, those on `chip` if the step is spread over all."""
+        return self.groups.get((step, tile, chip if step in self.spread else None), [])
 
 
 def find_product(expr: Expr) -> Product | None:
@@ -149,18 +157,33 @@ def total_words(plan: Floorplan, lowered: Lowered) -> int:
     return sum(unit.words for unit in _units(plan, lowered))
 
 
-def partition(plan: Floorplan, lowered: Lowered, storage: Storage, reserve: int) -> Partition:
+def partition(
+    plan: Floorplan,
+    lowered: Lowered,
+    storage: Storage,
+    reserve: int,
+    spread: frozenset[int] = frozenset(),
+) -> Partition:
     """Deal the units over the chips and place their weights, leaving `reserve` words a slice.
 
+    The steps `spread` have theirs on every chip, as long as they share them with no other step.
     Raises `NoRoom` if the weights do not fit.
     """
     chips = storage.chips
     units = _units(plan, lowered)
-    total = sum(unit.words for unit in units)
-    result = Partition({}, [0] * chips)
+    spread -= _sharing(units)
+    total = sum(unit.words for unit in units if unit.step not in spread)
+    result = Partition({}, [0] * chips, spread)
     before, turn = 0, [0] * chips
     placed: list[Group] = []
     for position, unit in enumerate(units):
+        if unit.step in spread:
+            for chip in range(chips):
+                group = _dealt(plan, storage, unit, chip, turn, reserve)
+                result.weight_words[chip] += unit.words
+                result.groups.setdefault((unit.step, unit.tile, chip), []).append(group)
+            placed.append(group)
+            continue
         share = (
             (2 * before + unit.words) * chips // (2 * total)
             if total
@@ -173,8 +196,14 @@ def partition(plan: Floorplan, lowered: Lowered, storage: Storage, reserve: int)
             group = _dealt(plan, storage, unit, min(chips - 1, share), turn, reserve)
         placed.append(group)
         result.weight_words[group.chip] += unit.words
-        result.groups.setdefault((unit.step, unit.tile), []).append(group)
+        result.groups.setdefault((unit.step, unit.tile, None), []).append(group)
     return result
+
+
+def _sharing(units: list[_Unit]) -> frozenset[int]:
+    """Steps that have weights in common with another."""
+    pairs = [(unit.step, units[unit.same].step) for unit in units if unit.same is not None]
+    return frozenset(step for pair in pairs for step in pair)
 
 
 def _shared(unit: _Unit, group: Group) -> Group:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from clockstep_compiler.channel_rules import PULLED, RULES
 from clockstep_compiler.channels import channels_last
-from clockstep_compiler.driver import TALL, Schedule, schedule
+from clockstep_compiler.driver import TALL, Schedule, least_chips, schedule
 from clockstep_compiler.emit import emit
 from clockstep_compiler.facts import facts, instruction_bytes_of
 from clockstep_compiler.floorplan import Floorplan
@@ -132,7 +132,10 @@ def _attempt(plan: Floorplan, lowered: Lowered, chips: int, effort: str) -> Sche
     """
     words = plan.machine.words_per_slice
     failure: NoRoom | None = None
-    for reserve, trial in ((words // 4, 0), (words // 16, 0), (0, 0), (words // 16, TALL)):
+    reserves: tuple[int, ...] = (words // 4, words // 16, 0)
+    if 8 * total_words(plan, lowered) < chips * plan.machine.words_per_chip:
+        reserves = reserves[:1]  # weights are not what fills the chips
+    for reserve, trial in (*((reserve, 0) for reserve in reserves), (words // 16, TALL)):
         try:
             done = schedule(plan, lowered, chips, effort, reserve, trial)
             _instructions_fit(plan, done)
@@ -181,8 +184,8 @@ def _instructions_fit(plan: Floorplan, done: Schedule) -> None:
 
 
 def _candidates(plan: Floorplan, lowered: Lowered) -> Iterator[int]:
-    """Chip counts worth trying: from what the weights alone take, one by one, then in strides."""
-    chips = max(1, -(-total_words(plan, lowered) // plan.machine.words_per_chip))
+    """Chip counts worth trying: from what would fit without a gap, one by one, then in strides."""
+    chips = least_chips(plan, lowered)
     first = chips
     while chips <= plan.machine.max_chips:
         yield chips

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clockstep_compiler.bundle import Bundle, Row
 from clockstep_compiler.calendar import Calendars
@@ -35,7 +34,7 @@ from clockstep_compiler.transfer import Links, send_block
 from clockstep_compiler.wave import WaveOp, WaveProgram, variants
 from clockstep_isa.table import Type
 
-__all__ = ["VARIANTS", "Place", "Scheduler", "move_program", "regular_runs"]
+__all__ = ["VARIANTS", "Place", "Scheduler", "move_program"]
 
 VARIANTS = {"fast": 1, "standard": 3, "high": 6}
 """Waves tried for every kernel at each effort; the one that ends first is taken."""
@@ -266,7 +265,11 @@ class Scheduler:
         if copy is not None:
             return copy
         if value.origin != "step":
-            return self.storage.load(value, block, chip, avoid)
+            try:
+                return self.storage.load(value, block, chip, avoid)
+            except NoRoom:
+                if not self.storage.holders(block):
+                    raise
         here = self.storage.find(block, chip, frozenset())
         if here is None:
             return self._bring(value, block, chip, avoid)
@@ -321,28 +324,3 @@ class Scheduler:
             copy = self.send(copy, a, b, value.type, avoided, value.name)
             self.storage.add(block, b, copy)
         return copy
-
-
-def regular_runs(
-    indices: Sequence[NDArray[np.int64]], fixed: Sequence[NDArray[np.int64]]
-) -> list[tuple[int, int]]:
-    """Split rows into (start, count) over which every index advances by a constant step.
-
-    `fixed` are arrays that must not change within a run (the chunk an index falls in).
-    """
-    total = len(indices[0]) if indices else len(fixed[0])
-    breaks = np.zeros(max(total - 1, 0), bool)
-    for array in fixed:
-        breaks |= np.diff(array) != 0
-    steps = [np.diff(index) for index in indices]
-    runs, start = [], 0
-    for end in [*np.flatnonzero(breaks) + 1, total]:
-        while start < end:
-            stop = int(end)
-            for step in steps:
-                changed = np.flatnonzero(step[start : stop - 1] != step[start : start + 1])
-                if changed.size:
-                    stop = start + int(changed[0]) + 1
-            runs.append((start, stop - start))
-            start = stop
-    return runs

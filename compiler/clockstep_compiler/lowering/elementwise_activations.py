@@ -217,10 +217,14 @@ def _activation(state: Lowering, node: Node) -> None:
 
 @lowers("PRelu")
 def _prelu(state: Lowering, node: Node) -> None:
-    """x, and slope x where x is negative."""
+    """x, and slope x where x is negative; of floats the sum of both parts, one of which is 0."""
     reject(node, state, (*FLOATS, "int32"))
     a, slope = operands(state, node.inputs, state.shape(node.outputs[0]))
     scaled = binary("mul", a, slope) if not isinstance(a, Const) else binary("mul", slope, a)
+    if a.out == Type.F32 and isinstance(slope, Const) and np.isfinite(slope.array).all():
+        below = binary("mul", f32("min", a, 0.0), slope)
+        state.define(node.outputs[0], binary("add", f32("max", a, 0.0), below))
+        return
     negative = f32("lt", a, 0.0) if a.out == Type.F32 else i32("lt", a, 0)
     state.define(node.outputs[0], select(negative, scaled, a))
 
