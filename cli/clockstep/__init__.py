@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from clockstep.api import check, compile, load, verify  # noqa: A004 - the contract's name
 from clockstep.onnx_backend import ClockstepBackend as backend
+from clockstep.quantization import quantize
 from clockstep_isa import (
     ClockstepError,
     Diagnostic,
@@ -42,5 +43,6 @@ __all__ = [
     "compile",
     "load",
     "load_machine",
+    "quantize",
     "verify",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from clockstep_compiler.frontend.cut import CUT, cut_model
 from clockstep_compiler.frontend.importer import Survey, import_model, survey
-from clockstep_compiler.frontend.load import Model
+from clockstep_compiler.frontend.load import Model, parse
 from clockstep_compiler.frontend.parameters import parameters_of
 from clockstep_compiler.frontend.unsupported import unsupported_nodes
 
@@ -19,6 +19,7 @@ __all__ = [
     "cut_model",
     "import_model",
     "parameters_of",
+    "parse",
     "survey",
     "unsupported_nodes",
 ]
