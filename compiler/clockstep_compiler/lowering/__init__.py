@@ -28,7 +28,8 @@ from clockstep_compiler.lowering import (
     shapes,
     softmax,
 )
-from clockstep_compiler.lowering.lower import HANDLERS, lower
+from clockstep_compiler.lowering.lower import HANDLERS
+from clockstep_compiler.lowering.whole import lower
 
 __all__ = [
     "HANDLERS",
