@@ -174,10 +174,21 @@ def ops(
     """List the supported operators, from the compiler's own table."""
     rows = [{"operator": op.name, "types": op.types, "limits": op.limits} for op in OPERATORS]
     columns = ("operator", "types", "limits")
-    if markdown:
-        lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-        lines += ["| " + " | ".join(row[c] for c in columns) + " |" for row in rows]
-        text = "\n".join(lines)
-    else:
-        text = table_text(rows, columns)
+    text = _operators_page(rows) if markdown else table_text(rows, columns)
     finish({"operators": rows}, text, as_json=json)
+
+
+def _operators_page(rows: list[dict[str, str]]) -> str:
+    """`docs/operators.md`."""
+    lines = [
+        "# Operators",
+        "",
+        "What `clockstep ops --markdown` prints: the operators that are compiled, their element",
+        "types and limits. Operators that ONNX defines as functions of these are compiled as well.",
+        "Errors are in units of the last place.",
+        "",
+        "| operator | types | limits |",
+        "|---|---|---|",
+        *(f"| {row['operator']} | {row['types']} | {row['limits']} |" for row in rows),
+    ]
+    return "\n".join(lines) + "\n"

@@ -180,7 +180,10 @@ def _run_text(data: Mapping[str, Any]) -> str:
         f"executed {number(data['cycles'])} cycles, predicted {number(data['predicted_cycles'])}: "
         f"{data['seconds'] * 1e6:.3f} us; {data['engine']} engine, {data['wall_seconds']:.2f} s"
     )
-    rows = [{"output": name, **facts} for name, facts in data["outputs"].items()]
+    rows = [
+        {"output": name, **facts, "shape": str(facts["shape"])}
+        for name, facts in data["outputs"].items()
+    ]
     if data["timing_only"]:
         return head + "; the program has no weights, so it was timed only"
     return head + "\n\n" + table_text(rows, ("output", "dtype", "shape", "sha256"))

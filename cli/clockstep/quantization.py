@@ -47,9 +47,10 @@ def quantize(
     """An ONNX model quantized to int8, as the bytes of a file.
 
     `calibration` has an array for each input of the model, or is the .npz file of them: samples
-    along a new first axis, or along the model's own first axis, as many as it has in each. Weights
-    have a scale for each channel if `per_channel`, `activations` are "int8" or "uint8", and
-    `method` says how their ranges follow from the data: "minmax", "entropy" or "percentile".
+    along a new first axis, or along the model's own first axis, as many as it has in each. What
+    else it has, such as labels, is not read. Weights have a scale for each channel if
+    `per_channel`, `activations` are "int8" or "uint8", and `method` says how their ranges follow
+    from the data: "minmax", "entropy" or "percentile".
 
     Raises `UsageError` for data that does not suit the model, a model that onnxruntime refuses, or
     if onnxruntime is not installed; `MalformedFile` for files that are not what they should be.
@@ -116,12 +117,12 @@ def quantize_(
 
 def _samples(inputs: Mapping[str, Input], given: Mapping[str, Any]) -> list[Sample]:
     """One dictionary of inputs for each sample."""
-    missing = [name for name in inputs if name not in given]
-    unknown = [name for name in given if name not in inputs]
-    for names, problem in ((missing, "has no data"), (unknown, "is no input of the model")):
-        if names:
-            remedy = f"inputs of the model: {', '.join(inputs)}"
-            raise UsageError("calibration-input", problem, where=f"input {names[0]!r}", help=remedy)
+    for name in inputs:
+        if name not in given:
+            remedy = f"the data has {', '.join(given) or 'nothing'}"
+            raise UsageError(
+                "calibration-input", "has no data", where=f"input {name!r}", help=remedy
+            )
     cut = {
         name: _pieces(name, _typed(name, np.asarray(given[name]), kind), shape)
         for name, (kind, shape) in inputs.items()

@@ -78,7 +78,8 @@ def test_the_same_data_give_the_same_file(tmp_path: Path) -> None:
     samples = np.random.default_rng(7).normal(size=(4, 1, 3, 8, 8))
     path, data, _ = _files(tmp_path, _convolutions(), {"x": samples})
     first = clockstep.quantize(path, data, method="percentile")
-    assert first == clockstep.quantize(path, {"x": samples}, method="percentile")
+    labelled = {"x": samples, "labels": np.zeros(4)}
+    assert first == clockstep.quantize(path, labelled, method="percentile")
     assert first != clockstep.quantize(path, {"x": 3 * samples}, method="percentile")
     along = clockstep.quantize(path, {"x": samples[:, 0]}, method="percentile")
     assert first == along, "samples may as well lie along the model's own first axis"
@@ -88,7 +89,7 @@ def test_the_same_data_give_the_same_file(tmp_path: Path) -> None:
     ("data", "code"),
     [
         ({}, "calibration-input"),
-        ({"x": np.zeros((2, 1, 3, 8, 8)), "z": np.zeros(2)}, "calibration-input"),
+        ({"labels": np.zeros(2)}, "calibration-input"),
         ({"x": np.zeros((2, 1, 3, 8, 9))}, "calibration-shape"),
         ({"x": np.zeros((0, 1, 3, 8, 8))}, "calibration-shape"),
         ({"x": np.zeros(3)}, "calibration-shape"),
