@@ -14,8 +14,9 @@ from clockstep_isa import Machine, load_machine
 from tests.support.endtoend import expected, run_checked
 from tests.support.machines import MACHINES
 from tests.support.models import ACTIVATIONS, random_inputs
+from tests.support.oracle import end_to_end as exact_end_to_end
 from tests.support.oracle import evaluate, expose_quantized, layerwise
-from tests.support.quantized import qdq_mlp, qdq_pair, qlinear_matmul
+from tests.support.quantized import qdq_convnet, qdq_mlp, qdq_pair, qlinear_matmul
 
 TINY = MACHINES["tiny"]
 KINDS = (("int8", "int8"), ("uint8", "int8"), ("uint8", "uint8"))
@@ -104,6 +105,29 @@ def test_what_is_looked_at_changes_nothing() -> None:
         alone = run_checked(model, TINY, inputs).outputs["y"]
         observed = run_checked(expose_quantized(model), TINY, inputs).outputs["y"]
         np.testing.assert_array_equal(alone, observed)
+
+
+def quantized_convnets(count: int) -> Iterator[tuple[ModelProto, Arrays]]:
+    """Random QDQ networks of images, with inputs."""
+    for seed in range(count):
+        rng = np.random.default_rng([seed, 6])
+        model = qdq_convnet(rng, *KINDS[seed % 3], per_channel=bool(seed // 3 % 2))
+        yield expose_quantized(model), random_inputs(model, rng)
+
+
+@pytest.mark.parametrize(("name", "count"), [("tiny", 3), ("lpu-v1", 4)])
+def test_convnets_layer_by_layer_and_end_to_end(name: str, count: int) -> None:
+    """A step at most in each layer; from the inputs on no further away than onnxruntime."""
+    machine = load_machine(name)
+    layers, ours, theirs = Tally(), Tally(), Tally()
+    for model, inputs in quantized_convnets(count):
+        outputs, runtime = run_checked(model, machine, inputs).outputs, expected(model, inputs)
+        layers.add(layerwise(model, inputs, outputs), outputs, most=1)
+        quantized, _ = exact_end_to_end(model, inputs)
+        ours.add(quantized, outputs)
+        theirs.add(quantized, runtime)
+    assert layers.differing <= 2e-3 * layers.elements, layers
+    assert ours.steps <= theirs.steps, (ours, theirs)
 
 
 SIZES = [

@@ -1,10 +1,13 @@
-"""Exact arithmetic on arrays: integers times a common power of two, which every float is."""
+"""Exact arithmetic on arrays: integers times a common power of two, which every float is.
+
+Means have a denominator besides.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +22,11 @@ _FLOAT64_EXACT = 1 << 53
 
 @dataclass(frozen=True, slots=True)
 class Exact:
-    """The values `numerators * 2**exponent`; Python integers, so nothing overflows."""
+    """The values `numerators * 2**exponent / denominator`; Python integers never overflow."""
 
     numerators: Integers
     exponent: int
+    denominator: int = 1
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -31,11 +35,11 @@ class Exact:
 
     def reshape(self, shape: tuple[int, ...]) -> Exact:
         """The same values in another shape."""
-        return Exact(self.numerators.reshape(shape), self.exponent)
+        return replace(self, numerators=self.numerators.reshape(shape))
 
     def transpose(self, axes: tuple[int, ...] | None = None) -> Exact:
         """The same values with axes permuted, reversed by default."""
-        return Exact(self.numerators.transpose(axes), self.exponent)
+        return replace(self, numerators=self.numerators.transpose(axes))
 
     def at(self, exponent: int) -> Integers:
         """The numerators for a smaller or equal exponent."""
@@ -50,11 +54,18 @@ class Exact:
 
     def __mul__(self, other: Exact) -> Exact:
         product = self.numerators * other.numerators
-        return Exact(np.asarray(product, object), self.exponent + other.exponent)
+        return self._product(other, np.asarray(product, object))
+
+    def _product(self, other: Exact, numerators: Integers) -> Exact:
+        exponent = self.exponent + other.exponent
+        return Exact(numerators, exponent, self.denominator * other.denominator)
 
     def __matmul__(self, other: Exact) -> Exact:
-        product = matmul_integers(self.numerators, other.numerators)
-        return Exact(product, self.exponent + other.exponent)
+        return self._product(other, matmul_integers(self.numerators, other.numerators))
+
+    def over(self, divisor: int) -> Exact:
+        """The values divided by a positive integer."""
+        return replace(self, denominator=self.denominator * divisor)
 
     def maximum(self, other: Exact) -> Exact:
         """The larger of two values, elementwise with broadcasting."""
@@ -66,12 +77,17 @@ class Exact:
 
     def to_float(self) -> NDArray[np.float64]:
         """The nearest float64 of each value."""
-        flat = [_to_float(int(n), self.exponent) for n in self.numerators.reshape(-1)]
+        top, bottom = max(self.exponent, 0), self.denominator << max(-self.exponent, 0)
+        flat = [(int(n) << top) / bottom for n in self.numerators.reshape(-1)]
         return np.array(flat, np.float64).reshape(self.shape)
 
     def _aligned(self, other: Exact, f: Callable[[Integers, Integers], Integers]) -> Exact:
         exponent = min(self.exponent, other.exponent)
-        return Exact(np.asarray(f(self.at(exponent), other.at(exponent)), object), exponent)
+        a, b = self.at(exponent), other.at(exponent)
+        denominator = math.lcm(self.denominator, other.denominator)
+        if denominator > 1:
+            a, b = a * (denominator // self.denominator), b * (denominator // other.denominator)
+        return Exact(np.asarray(f(a, b), object), exponent, denominator)
 
 
 def to_exact(array: Array) -> Exact:
@@ -92,8 +108,8 @@ def to_exact(array: Array) -> Exact:
 def round_half_even(value: Exact, divisor: Exact) -> Integers:
     """`value / divisor` rounded to the nearest integer, ties to even; `divisor` is positive."""
     shift = value.exponent - divisor.exponent
-    top = value.numerators * (1 << max(shift, 0))
-    bottom = divisor.numerators * (1 << max(-shift, 0))
+    top = value.numerators * (divisor.denominator << max(shift, 0))
+    bottom = divisor.numerators * (value.denominator << max(-shift, 0))
     return np.asarray(np.frompyfunc(_divide_half_even, 2, 1)(top, bottom), object)
 
 
@@ -120,9 +136,3 @@ def _divide_half_even(top: int, bottom: int) -> int:
     if 2 * rest > bottom or (2 * rest == bottom and quotient % 2):
         return quotient + 1
     return quotient
-
-
-def _to_float(numerator: int, exponent: int) -> float:
-    if exponent < 0:
-        return numerator / (1 << -exponent)
-    return math.ldexp(float(numerator), exponent)

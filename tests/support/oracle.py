@@ -2,24 +2,37 @@
 
 Floating tensors are `Exact` values without any intermediate rounding, integer tensors are numpy
 arrays. Implementations of QDQ models differ in their roundings; this is what all of them round.
-Only Sigmoid and Tanh, which no exact arithmetic has, are float64.
+Only Div, Sigmoid, Softmax and Tanh, which no exact arithmetic has, are float64. Operators on images
+are in `oracle_images.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from tests.support.exact import Exact, matmul_integers, round_half_even, to_exact
+from tests.support.oracle_images import (
+    MOVES,
+    average_pool,
+    convolve,
+    global_average,
+    max_pool,
+    mean,
+    moved,
+)
 
 __all__ = [
     "as_float",
     "compare_steps",
+    "end_to_end",
     "evaluate",
     "expose_quantized",
     "layerwise",
@@ -28,14 +41,25 @@ __all__ = [
 
 Array = NDArray[np.generic]
 Value = Exact | Array
+Arguments = list[Any]
+Attributes = dict[str, Any]
 
-_QUANTIZED = ("QuantizeLinear", "QLinearMatMul", "MatMulInteger")
+_QUANTIZED = ("QuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
 
 
 def evaluate(model: ModelProto, inputs: Mapping[str, Array]) -> dict[str, Value]:
     """Every tensor of the model by name, initializers and inputs included."""
-    values, _ = _run(model, inputs, {})
+    values, _ = _run(model, inputs, {}, frozenset(), every=True)
     return values
+
+
+def end_to_end(
+    model: ModelProto, inputs: Mapping[str, Array], names: Iterable[str] = ()
+) -> tuple[dict[str, Array], dict[str, Value]]:
+    """The quantized tensors, and the graph's outputs and `names`; nothing else is kept."""
+    wanted = frozenset(output.name for output in model.graph.output).union(names)
+    values, quantized = _run(model, inputs, {}, wanted)
+    return quantized, {name: values[name] for name in sorted(wanted)}
 
 
 def layerwise(
@@ -45,8 +69,8 @@ def layerwise(
 
     An early step of one does not excuse later ones: each layer is judged on the inputs it had.
     """
-    _, expected = _run(model, inputs, actual)
-    return expected
+    _, expected = _run(model, inputs, actual, frozenset())
+    return {name: value for name, value in expected.items() if name in actual}
 
 
 def quantized_names(model: ModelProto) -> tuple[str, ...]:
@@ -81,33 +105,49 @@ def as_float(value: Value) -> NDArray[np.float64]:
 
 
 def _run(
-    model: ModelProto, inputs: Mapping[str, Array], actual: Mapping[str, Array]
+    model: ModelProto,
+    inputs: Mapping[str, Array],
+    actual: Mapping[str, Array],
+    wanted: frozenset[str],
+    every: bool = False,
 ) -> tuple[dict[str, Value], dict[str, Array]]:
+    """Tensors by name, and the quantized ones as computed; from `actual` they are as it says.
+
+    Tensors that are not `wanted` go when nobody needs them any more, unless `every` is.
+    """
     values: dict[str, Value] = {"": np.empty(0)}
     for tensor in model.graph.initializer:
         values[tensor.name] = _value(np.asarray(numpy_helper.to_array(tensor)))
     values.update({name: _value(np.asarray(array)) for name, array in inputs.items()})
+    uses = Counter(name for node in model.graph.node for name in node.input)
+    opset = next(entry.version for entry in model.opset_import if not entry.domain)
     expected: dict[str, Array] = {}
     for node in model.graph.node:
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         arguments = [values[name] if name else None for name in node.input]
+        found = _results(node, opset, arguments)
+        values.update(zip(node.output, found, strict=False))
         name = node.output[0]
-        values[name] = _OPERATORS[node.op_type](arguments, attributes)
-        if node.op_type in _QUANTIZED and name in actual:
+        if node.op_type in _QUANTIZED:
             result = values[name]
             assert not isinstance(result, Exact), f"{name} is quantized, so it is an integer array"
             expected[name] = result
-            values[name] = np.asarray(actual[name])
+            values[name] = np.asarray(actual.get(name, result))
+        uses.subtract(node.input)
+        for done in {n for n in node.input if n and not uses[n] and not every}.difference(wanted):
+            del values[done]
     del values[""]
     return values, expected
 
 
+def _results(node: NodeProto, opset: int, arguments: Arguments) -> list[Value]:
+    if node.op_type in MOVES:
+        return moved(node, opset, arguments)
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    return [_OPERATORS[node.op_type](arguments, attributes)]
+
+
 def _value(array: Array) -> Value:
     return array if array.dtype.kind in "biu" else to_exact(array)
-
-
-Arguments = list[Any]
-Attributes = dict[str, Any]
 
 
 def _along(value: Any, like: tuple[int, ...], axis: int) -> Any:
@@ -170,6 +210,58 @@ def _qlinear_matmul(arguments: Arguments, attributes: Attributes) -> Value:
     return _saturate(round_half_even(real, y_scale), y_zero, y_zero.dtype)
 
 
+def _convolved(arguments: Arguments, attributes: Attributes) -> Value:
+    x, w, bias = [*arguments, None][:3]
+    exponent, denominator = x.exponent + w.exponent, x.denominator * w.denominator
+    result = Exact(convolve(x.numerators, w.numerators, attributes), exponent, denominator)
+    return result if bias is None else result + _per_channel(bias, result)
+
+
+def _per_channel(vector: Any, like: Any) -> Any:
+    return vector if not vector.shape else vector.reshape((-1, *[1] * (len(like.shape) - 2)))
+
+
+def _conv_integer(arguments: Arguments, attributes: Attributes) -> Value:
+    x, w, x_zero, w_zero = [*arguments, None, None][:4]
+    result = convolve(_centred(x, x_zero, False), _centred_weights(w, w_zero), attributes)
+    return _wrap(result, np.dtype(np.int32))
+
+
+def _centred_weights(w: Array, zero: Array | None) -> NDArray[np.object_]:
+    if zero is not None and zero.size > 1:
+        zero = zero.reshape(-1, *[1] * (w.ndim - 1))
+    return _centred(w, None if zero is None else zero.reshape(zero.shape or ()), False)
+
+
+def _qlinear_conv(arguments: Arguments, attributes: Attributes) -> Value:
+    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias = [*arguments, None][:9]
+    product = convolve(_centred(x, x_zero, False), _centred_weights(w, w_zero), attributes)
+    if bias is not None:
+        product = product + _per_channel(bias.astype(object), product)
+    real = Exact(product, 0) * x_scale.reshape(()) * _per_channel(w_scale, product)
+    return _saturate(round_half_even(real, y_scale.reshape(())), y_zero, y_zero.dtype)
+
+
+def _max_pool(arguments: Arguments, attributes: Attributes) -> Value:
+    (x,) = arguments
+    if isinstance(x, Exact):
+        return replace(x, numerators=max_pool(x.numerators, attributes))
+    return max_pool(x, attributes)
+
+
+def _reduce_mean(arguments: Arguments, attributes: Attributes) -> Value:
+    x, axes = [*arguments, None][:2]
+    chosen = attributes.get("axes", ()) if axes is None else [int(axis) for axis in axes]
+    return mean(x, chosen, bool(attributes.get("keepdims", 1)))
+
+
+def _softmax(arguments: Arguments, attributes: Attributes) -> Value:
+    x = as_float(arguments[0])
+    axis = attributes.get("axis", -1)
+    power = np.exp(x - x.max(axis=axis, keepdims=True))
+    return to_exact(np.asarray(power / power.sum(axis=axis, keepdims=True)))
+
+
 def _wrap(value: NDArray[np.object_], dtype: np.dtype[Any]) -> Array:
     """Integer arithmetic is modulo two to the number of bits."""
     limits = np.iinfo(dtype)
@@ -213,6 +305,23 @@ def _leaky(arguments: Arguments, attributes: Attributes) -> Value:
     (x,) = arguments
     alpha = to_exact(np.float64(attributes.get("alpha", np.float32(0.01))))
     return x.maximum(_ZERO) + x.minimum(_ZERO) * alpha
+
+
+def _clamped(x: Exact, high: int) -> Exact:
+    return x.maximum(_ZERO).minimum(to_exact(np.asarray(high)))
+
+
+def _hard_sigmoid(arguments: Arguments, attributes: Attributes) -> Value:
+    alpha, beta = (
+        to_exact(np.float64(np.float32(attributes.get(key, default))))
+        for key, default in (("alpha", 0.2), ("beta", 0.5))
+    )
+    return _clamped(arguments[0] * alpha + beta, 1)
+
+
+def _hard_swish(arguments: Arguments, attributes: Attributes) -> Value:
+    (x,) = arguments
+    return (x * _clamped(x + to_exact(np.asarray(3)), 6)).over(6)
 
 
 def _gemm(arguments: Arguments, attributes: Attributes) -> Value:
@@ -284,25 +393,36 @@ def _constant(arguments: Arguments, attributes: Attributes) -> Value:
 _OPERATORS: Mapping[str, Callable[[Arguments, Attributes], Value]] = {
     "Abs": _exactly(lambda x: x.maximum(_ZERO - x)),
     "Add": _exactly(Exact.__add__),
+    "AveragePool": lambda arguments, attributes: average_pool(arguments[0], attributes),
     "Cast": _cast,
     "Clip": _clip,
     "Constant": _constant,
+    "Conv": _convolved,
+    "ConvInteger": _conv_integer,
     "DequantizeLinear": _dequantize,
+    "Div": lambda arguments, _: to_exact(as_float(arguments[0]) / as_float(arguments[1])),
     "Flatten": _flatten,
     "Gemm": _gemm,
+    "GlobalAveragePool": lambda arguments, attributes: global_average(arguments[0]),
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _hard_swish,
     "Identity": lambda arguments, attributes: arguments[0],
     "LeakyRelu": _leaky,
     "MatMul": _exactly(Exact.__matmul__),
     "MatMulInteger": _matmul_integer,
     "Max": _exactly(_reduce(Exact.maximum)),
+    "MaxPool": _max_pool,
     "Min": _exactly(_reduce(Exact.minimum)),
     "Mul": _exactly(Exact.__mul__),
     "Neg": _exactly(lambda x: _ZERO - x),
+    "QLinearConv": _qlinear_conv,
     "QLinearMatMul": _qlinear_matmul,
     "QuantizeLinear": _quantize,
+    "ReduceMean": _reduce_mean,
     "Relu": _exactly(lambda x: x.maximum(_ZERO)),
     "Reshape": _reshape,
     "Sigmoid": _rounded(_sigmoid),
+    "Softmax": _softmax,
     "Squeeze": _squeeze,
     "Sub": _exactly(Exact.__sub__),
     "Tanh": _rounded(np.tanh),

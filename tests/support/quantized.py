@@ -15,7 +15,15 @@ from onnx import ModelProto, helper
 
 from tests.support.models import build, mlp, random_inputs
 
-__all__ = ["full_range", "matmul_integer", "qdq_mlp", "qdq_pair", "qlinear_matmul", "quantize"]
+__all__ = [
+    "full_range",
+    "matmul_integer",
+    "qdq_convnet",
+    "qdq_mlp",
+    "qdq_pair",
+    "qlinear_matmul",
+    "quantize",
+]
 
 Array = NDArray[np.generic]
 
@@ -152,3 +160,74 @@ def _near_middle(rng: np.random.Generator, shape: Sequence[int], dtype: str) -> 
     limits = np.iinfo(dtype)
     middle = (limits.min + limits.max + 1) // 2
     return np.asarray(middle + rng.integers(-9, 10, size=tuple(shape)), dtype)
+
+
+def qdq_convnet(
+    rng: np.random.Generator,
+    activation_type: str = "int8",
+    weight_type: str = "int8",
+    per_channel: bool = False,
+) -> ModelProto:
+    """A small network of images with all that such networks have, put through the quantizer.
+
+    "x" [1, 3, 12, 10] -> "y" [1, 7]; convolutions of all kinds, a shortcut, and branches.
+    """
+    net = _Net(rng)
+    size = int(rng.integers(4, 9))
+    x = net.convolution("x", 3, size, 3, strides=[2, 1], pads=[1, 1, 1, 1])
+    x = net.add(str(rng.choice(["Relu", "HardSwish", "Sigmoid", "LeakyRelu"])), x)
+    deep = net.convolution(x, size, 2 * size, 1)
+    deep = net.clip(deep)
+    deep = net.convolution(deep, 2 * size, 2 * size, 3, group=2 * size, pads=[1, 1, 1, 1])
+    deep = net.convolution(net.add("Relu", deep), 2 * size, size, 1)
+    x = net.add("Add", x, deep)
+    pooled = net.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+    means = net.add("AveragePool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    grown = net.add("Resize", pooled, "", net.constant(np.array([1, 1, 2, 2], np.float32)))
+    x = net.add("Concat", grown, means, axis=1)
+    x = net.convolution(x, 2 * size, 8, 3, group=2, dilations=[1, 2], pads=[1, 2, 1, 2])
+    x = net.add("Flatten", net.add("GlobalAveragePool", net.add("Relu", x)))
+    net.layer("Gemm", [x, net.weights((7, 8), 8), net.weights((7,), 1)], "y", transB=1)
+    outputs = {"y": ("float32", (1, 7))}
+    model = build(net.nodes, {"x": ("float32", (1, 3, 12, 10))}, outputs, net.constants)
+    samples = [random_inputs(model, rng) for _ in range(6)]
+    return quantize(model, samples, activation_type, weight_type, per_channel)
+
+
+class _Net:
+    """Nodes and constants of a network as it grows."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, Array] = {}
+
+    def layer(self, op: str, inputs: list[str], out: str, **attributes: object) -> str:
+        self.nodes.append(helper.make_node(op, inputs, [out], f"{op}{len(self.nodes)}"))
+        given = [helper.make_attribute(key, value) for key, value in attributes.items()]
+        self.nodes[-1].attribute.extend(given)
+        return out
+
+    def add(self, op: str, *inputs: str, **attributes: object) -> str:
+        """A node after the others; the name of its output."""
+        return self.layer(op, list(inputs), f"t{len(self.nodes)}", **attributes)
+
+    def constant(self, value: Array) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants[name] = value
+        return name
+
+    def weights(self, shape: tuple[int, ...], fan: int) -> str:
+        return self.constant((self.rng.normal(size=shape) / np.sqrt(fan)).astype(np.float32))
+
+    def convolution(self, x: str, c: int, m: int, kernel: int, **attributes: object) -> str:
+        """A convolution with a bias, whose kernel is square."""
+        width = c // int(attributes.get("group", 1))  # type: ignore[call-overload]
+        fan = width * kernel * kernel
+        w, b = self.weights((m, width, kernel, kernel), fan), self.weights((m,), 4)
+        return self.add("Conv", x, w, b, **attributes)
+
+    def clip(self, x: str) -> str:
+        """ReLU6."""
+        bounds = [self.constant(np.array(v, np.float32)) for v in (0, 6)]
+        return self.add("Clip", x, *bounds)

@@ -13,11 +13,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_compiler.expr import Expr, Leaf, Op, binary, cast, mul, unary
+from clockstep_compiler.expr import Expr, Leaf, Op, add, binary, cast, mul, unary
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_exponential import positive_root
 from clockstep_compiler.lowering.elementwise_quotient import square_root
-from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
+from clockstep_compiler.lowering.lower import FLOATS, Lowering, Quant, lowers, offset_of
 from clockstep_compiler.lowering.reduce_rows import (
     source,
 )
@@ -73,39 +73,48 @@ def _stored(state: Lowering, name: str) -> Value:
     return source(state, name).value if dequantized else state.store(name)
 
 
-def _slid(state: Lowering, node: Node, window: Window, name: str, before: Map) -> Expr:
+def _slid(
+    state: Lowering, image: Value, window: Window, name: str, before: Map, fill: int = 0
+) -> Expr:
     """The windows of the image combined by "max" or "add", the last axis first.
 
-    `before` is applied to every element of the image.
+    `before` is applied to every element of the image, and to the `fill` of its border.
     """
-    image = _stored(state, node.inputs[0])
     sizes, expr = list(window.sizes), before(Leaf(image, None))
     for axis in reversed(range(len(sizes))):
         if (window.kernel[axis], window.strides[axis], sizes[axis]) == (1, 1, window.outputs[axis]):
             continue
         if not isinstance(expr, Leaf):
-            image, before = _held(state, expr, image), _same
-        parts = _leaves(state, image, window, axis, sizes, clamped=name == "max")
+            image, before, fill = _held(state, expr, image), _same, 0
+        parts = _leaves(state, image, window, axis, sizes, None if name == "max" else fill)
         expr = _combined(state, name, [before(part) for part in parts], image)
         before, sizes[axis] = _same, window.outputs[axis]
     return expr
 
 
 def _leaves(
-    state: Lowering, image: Value, window: Window, axis: int, sizes: Sequence[int], *, clamped: bool
+    state: Lowering,
+    image: Value,
+    window: Window,
+    axis: int,
+    sizes: Sequence[int],
+    fill: int | None,
 ) -> list[Leaf]:
-    """The image under every tap along one axis; `sizes` are those of the image so far."""
+    """The image under every tap along one axis; `sizes` are those of the image so far.
+
+    Without a `fill` for the border, taps are moved to where there is none.
+    """
     rank = len(sizes)
     taps = (
         _clamped(window, axis)
-        if clamped
+        if fill is None
         else [window.coordinates(axis, k) for k in range(window.kernel[axis])]
     )
     low, high = [0] * rank, [0] * rank
     low[axis] = max(0, -int(min(at.min() for at in taps)))
     high[axis] = max(0, int(max(at.max() for at in taps)) - sizes[axis] + 1)
     grid = Grid(window.batch, tuple(sizes), tuple(low), tuple(high))
-    image = bordered(state, image, grid)
+    image = bordered(state, image, grid, fill or 0)
     others = [np.arange(size) for size in sizes]
     return [
         Leaf(image, grid.under([at if i == axis else c for i, c in enumerate(others)]))
@@ -162,7 +171,7 @@ def _lower_max(state: Lowering, node: Node) -> None:
     x, out = node.inputs[0], node.outputs[0]
     if len(node.outputs) > 1 and node.outputs[1]:
         raise UnsupportedModel("unsupported-form", "the indices of the maxima are not computed")
-    result = _slid(state, node, _window(state, node), "max", _same)
+    result = _slid(state, _stored(state, x), _window(state, node), "max", _same)
     if state.dtype(x) in FLOATS:
         state.define(out, _wide(result))
     else:
@@ -174,11 +183,30 @@ def _needs_floats(state: Lowering, node: Node) -> None:
         raise UnsupportedModel("element-type", f"{node.op} of {state.dtype(node.inputs[0])}")
 
 
+def _sum(state: Lowering, node: Node, window: Window) -> Expr:
+    """The sum of every window in f32; of integers that were dequantized it is exact."""
+    tensor = state.tensors.get(node.inputs[0])
+    quant = None if tensor is None else tensor.quant
+    if quant is None or quant.scale.size > 1 or quant.zero.size > 1 or not _is_narrow(state, quant):
+        return _slid(state, _stored(state, node.inputs[0]), window, "add", _wide)
+    nothing = int(quant.zero.reshape(())) + offset_of(state.dtype(quant.source))
+
+    def before(expr: Expr) -> Expr:
+        return add(cast(expr, Type.I32), -nothing)
+
+    total = _slid(state, state.store(quant.source), window, "add", before, nothing)
+    return mul(cast(total, Type.F32), quant.scale.reshape(()))
+
+
+def _is_narrow(state: Lowering, quant: Quant) -> bool:
+    return state.dtype(quant.source) in ("int8", "uint8") and state.constant(quant.source) is None
+
+
 @lowers("AveragePool")
 def _lower_average(state: Lowering, node: Node) -> None:
     _needs_floats(state, node)
     window = _window(state, node)
-    total = _slid(state, node, window, "add", _wide)
+    total = _sum(state, node, window)
     padded = bool(node.attributes.get("count_include_pad", 0))
     counts = np.ones((1,) * (len(window.sizes) + 2))
     for axis in range(len(window.sizes)):
@@ -201,7 +229,8 @@ def _lower_lp(state: Lowering, node: Node) -> None:
         raise UnsupportedModel(
             "unsupported-form", f"LpPool of p = {p:g}", help=f"p may be 1 to {_MOST_P}"
         )
-    total = _slid(state, node, _window(state, node), "add", partial(_magnitude, int(p)))
+    image = _stored(state, node.inputs[0])
+    total = _slid(state, image, _window(state, node), "add", partial(_magnitude, int(p)))
     if p in (1, 2, 4):
         for _ in range(int(p) // 2):  # the fourth root is the root of the root
             total = square_root(total)
