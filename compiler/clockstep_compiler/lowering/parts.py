@@ -182,6 +182,7 @@ def _scale(state: Lowering, value: Value) -> tuple[Value, Value]:
     def exponent(a: Expr) -> Expr:
         return i32("add", i32("and", a, _EXPONENT), _FIELD)
 
+    value = _dense(state, value)
     stored = Stored(value, (value.rows, value.columns))
     greatest = reduced(state, stored, (0, 1), "max", before=exponent, shape=(1, 1))
     field = hold(state, i32("max", greatest, _LEAST * _FIELD), (1, 1)).value
@@ -190,6 +191,19 @@ def _scale(state: Lowering, value: Value) -> tuple[Value, Value]:
     unit = i32("add", bits, -_TOP * _FIELD)
     scales = [hold(state, f32("mov", word), (1, 1)).value for word in (inverse, unit)]
     return scales[0], scales[1]
+
+
+def _dense(state: Lowering, value: Value) -> Value:
+    """The same elements in no particular order: an input is loaded with its longest axis last."""
+    if value.origin != "input":
+        return value
+    shape = state.graph.tensors[value.source].shape
+    axes = sorted(range(len(shape)), key=lambda axis: (shape[axis], axis))
+    if not axes or shape[axes[-1]] <= value.columns:
+        return value
+    columns = shape[axes[-1]]
+    rows = math.prod(shape) // columns
+    return state.input_view(value.source, tuple(axes), rows, columns, value.type)
 
 
 # -- side by side ----------------------------------------------------------------------------------
