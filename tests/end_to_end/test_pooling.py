@@ -18,6 +18,7 @@ TINY = MACHINES["tiny"]
 CASES: list[tuple[tuple[int, ...], dict[str, Any]]] = [
     ((1, 3, 6, 7), {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1), "strides": (2, 2)}),
     ((2, 20, 5, 4), {"kernel_shape": (2, 3), "ceil_mode": 1, "strides": (2, 2)}),
+    ((2, 3, 5, 4), {"kernel_shape": (1, 1), "strides": (2, 3)}),
     ((1, 3, 9), {"kernel_shape": (3,), "dilations": (2,), "pads": (2, 2)}),
     ((1, 3, 6, 5), {"kernel_shape": (3, 2), "auto_pad": "SAME_LOWER"}),
     ((1, 3, 6, 5), {"kernel_shape": (4, 3), "auto_pad": "SAME_UPPER", "strides": (1, 2)}),

@@ -84,7 +84,7 @@ def _slid(
     for axis in reversed(range(len(sizes))):
         if (window.kernel[axis], window.strides[axis], sizes[axis]) == (1, 1, window.outputs[axis]):
             continue
-        if not isinstance(expr, Leaf):
+        if not isinstance(expr, Leaf) or expr.index is not None:
             image, before, fill = _held(state, expr, image), _same, 0
         parts = _leaves(state, image, window, axis, sizes, None if name == "max" else fill)
         expr = _combined(state, name, [before(part) for part in parts], image)
