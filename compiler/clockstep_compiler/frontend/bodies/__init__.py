@@ -8,6 +8,7 @@ from __future__ import annotations
 from clockstep_compiler.frontend.bodies import (
     addressed,
     attention,
+    classic,
     contrib,
     contrib_attention,
     cumulative,
@@ -36,6 +37,7 @@ __all__ = [
     "BODIES",
     "addressed",
     "attention",
+    "classic",
     "contrib",
     "contrib_attention",
     "cumulative",
