@@ -128,8 +128,16 @@ def _weights(state: Lowering, b: _Operand, kind: Type) -> Weights:
     if value.origin != "const":
         return Weights(sets, columns, depth, value=value)
     assert value.data is not None
-    state.weight_bytes += value.data.nbytes
+    _count(state, value)
     return Weights(sets, columns, depth, data=value.data.reshape(sets, columns, depth))
+
+
+def _count(state: Lowering, value: Value) -> None:
+    """Add a constant to the bytes of weights, once, however many products read it."""
+    key = "counted", value.number
+    if value.data is not None and key not in state.memo:
+        state.memo[key] = True
+        state.weight_bytes += value.data.nbytes
 
 
 def _rows(lead: tuple[int, ...], out: tuple[int, ...], rows: int) -> NDArray[np.int64] | None:
@@ -234,8 +242,7 @@ def _exact_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
         turned = state.new_value(b.name, depth, columns, Type.F32)
         state.steps.append(Relayout(turned, right, (state.node,)))
         right = turned
-    if right.data is not None:
-        state.weight_bytes += right.data.nbytes
+    _count(state, right)
     out = state.new_value(f"{a.name} @ {b.name}", total, columns, Type.F32)
     index, sets = _rows(a.shape[:-2], lead, rows), _sets(b.shape[:-2], lead, rows)
     state.steps.append(Outer(out, left, right, index, sets, (state.node,)))
