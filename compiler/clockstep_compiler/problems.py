@@ -43,19 +43,20 @@ def lowered_model(model: Model, options: Options) -> tuple[Graph, Lowered]:
 
 
 def _refuse(problems: Iterable[Diagnostic], nodes: Nodes) -> NoReturn:
-    """Raise for all problems, of one node and one kind once."""
+    """Raise for all problems in the order of the model's nodes, of one node and one kind once."""
     unique: dict[tuple[str, ...], Diagnostic] = {}
     for problem in problems:
         told = _of_the_model(problem, nodes)
         key = (told.node, told.code) if told.node else (told.where, told.code, told.message)
         unique.setdefault(key, told)
-    first = next(iter(unique.values()))
+    order = {name: place for place, name in enumerate(nodes)}
+    found = sorted(unique.values(), key=lambda problem: order.get(problem.node, -1))
     raise UnsupportedModel(
-        first.code,
-        first.message,
-        where=first.where,
-        help=first.help,
-        diagnostics=tuple(unique.values()),
+        found[0].code,
+        found[0].message,
+        where=found[0].where,
+        help=found[0].help,
+        diagnostics=tuple(found),
     )
 
 
