@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance mutate fuzz fuzz-bytes bench
+.PHONY: help demo test conformance models mutate fuzz fuzz-bytes bench
 
 help:  ## Say what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,10 @@ test: $(STAMP)  ## Run the tests, the linters and the type checks.
 
 conformance: $(STAMP)  ## Run onnx's own backend suite (FILTER=regex: a part), write docs/conformance.md.
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.conformance --filter "$(FILTER)" $(ARGS)
+
+models: $(STAMP)  ## Compile real models of the registry (NAME="a b": some), write docs/models.md.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[models]'
+	$(BIN)/python -m tests.acceptance $(NAME) $(ARGS)
 
 mutate: $(STAMP)  ## Change N (30000) fields of programs at random: verifier, engines and interpreter agree.
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.mutation -n $(or $(N),30000) --seed $(or $(SEED),0)
