@@ -102,6 +102,7 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("Erf", _FLOAT, _within("3 units")),
     Operator("Exp", _FLOAT, _within("1 unit")),
     Operator("Expand", "any", "shape constant", moved=True),
+    Operator("EyeLike", "any", "folded"),
     Operator("Flatten", "any"),
     Operator("Floor", _FLOAT),
     Operator("GRU", _FLOAT),
@@ -222,7 +223,9 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("ai.onnx.ml.Binarizer", "float32, int32, int64 as 32-bit values"),
     Operator("ai.onnx.ml.LinearRegressor", "float32", "without a transformation"),
     Operator("ai.onnx.ml.Scaler", "float32, int32, int64 as 32-bit values"),
-    Operator("ai.onnx.ml.TreeEnsemble", "float16, float32", "sums and averages, without a transformation"),
+    Operator(
+        "ai.onnx.ml.TreeEnsemble", "float16, float32", "sums and averages, without a transformation"
+    ),
     Operator("ai.onnx.preview.FlexAttention", _FLOAT),
     Operator("ai.onnx.preview.training.Adagrad", "float32"),
     Operator("ai.onnx.preview.training.Adam", "float32"),

@@ -1,4 +1,4 @@
-"""Operators that make features: TfIdfVectorizer, Binarizer."""
+"""Operators that make features, TfIdfVectorizer and Binarizer, and a few that vanish on import."""
 
 from __future__ import annotations
 
@@ -57,3 +57,25 @@ def test_binarizer() -> None:
         model.graph.node[0].CopyFrom(node)
         model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
         _compare(model, x)
+
+
+@pytest.mark.parametrize("diagonal", [0, 2, -1, 9, -9])
+@pytest.mark.parametrize("dtype", [None, "int32", "bool"])
+def test_ones_along_a_diagonal(diagonal: int, dtype: str | None) -> None:
+    more = {} if dtype is None else {"dtype": helper.np_dtype_to_tensor_dtype(np.dtype(dtype))}
+    nodes = [helper.make_node("EyeLike", ["x"], ["y"], k=diagonal, **more)]
+    model = build(nodes, {"x": ("float32", (3, 5))}, {"y": (dtype or "float32", (3, 5))})
+    have = run_checked(model, TINY, {"x": np.zeros((3, 5), np.float32)}).outputs["y"]
+    np.testing.assert_array_equal(have, np.eye(3, 5, diagonal))
+    assert have.dtype == (dtype or "float32")
+
+
+def test_slopes_of_channels() -> None:
+    """As opsets before 7 have them: along the second axis, not the last."""
+    node = helper.make_node("PRelu", ["x", "s"], ["y"])
+    kinds = {"x": ("float32", (2, 3, 4))}, {"y": ("float32", (2, 3, 4))}
+    slopes = np.array([0.5, -1.0, 2.0], np.float32)
+    model = build([node], *kinds, {"s": slopes}, opset=6)
+    x = np.arange(-12, 12, dtype=np.float32).reshape(2, 3, 4)
+    have = run_checked(model, TINY, {"x": x}).outputs["y"]
+    np.testing.assert_array_equal(have, np.where(x < 0, x * slopes[:, None], x))

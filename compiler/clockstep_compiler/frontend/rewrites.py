@@ -15,7 +15,13 @@ from clockstep_compiler.frontend.body import Body
 from clockstep_compiler.frontend.infer import Mismatch
 from clockstep_compiler.frontend.inline import Step
 from clockstep_compiler.frontend.load import attributes_of
-from clockstep_compiler.frontend.tensors import Array, bytes_needed, to_array
+from clockstep_compiler.frontend.tensors import (
+    Array,
+    bytes_needed,
+    dtype_name,
+    numpy_dtype,
+    to_array,
+)
 from clockstep_compiler.frontend.walk import Rewrite, Walk
 
 __all__ = ["REWRITES"]
@@ -90,6 +96,20 @@ def _constant_of_shape(walk: Walk, step: Step) -> bool:
     return True
 
 
+def _eye_like(walk: Walk, step: Step) -> bool:
+    """Ones along a diagonal, in the shape of the operand, whatever that is."""
+    like, attributes = walk.types[step.node.input[0]], attributes_of(step.node)
+    if len(like.shape) != 2:
+        raise Mismatch(f"shape {like.shape} is not of a matrix")
+    kind = dtype_name(attributes["dtype"].i) if "dtype" in attributes else like.dtype
+    if kind is None:
+        return walk.refuse(step, "element-type", "there are no ones of strings")
+    diagonal = attributes["k"].i if "k" in attributes else 0
+    ones = np.eye(*like.shape, min(max(diagonal, -like.shape[0]), like.shape[1]))
+    walk.add_constant(step.node.output[0], ones.astype(numpy_dtype(kind)))
+    return True
+
+
 def _shape(walk: Walk, step: Step) -> bool:
     shape = walk.types[step.node.input[0]].shape
     attributes = attributes_of(step.node)
@@ -130,6 +150,7 @@ REWRITES: Mapping[str, Rewrite] = {
     "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
     "Dropout": _dropout,
+    "EyeLike": _eye_like,
     "Identity": _identity,
     "PRelu": _prelu,
     "Range": _range,
