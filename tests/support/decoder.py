@@ -129,7 +129,6 @@ class Decoder:
         given: dict[str, Any] = {
             "num_heads": self.heads,
             "kv_num_heads": self.groups,
-            "do_rotary": 1,
         }
         node = helper.make_node(
             "GroupQueryAttention", operands, found, domain="com.microsoft", do_rotary=1, **given
