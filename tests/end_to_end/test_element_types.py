@@ -206,3 +206,17 @@ def test_floats_to_64_bits_are_exact_or_refused() -> None:
     )
     y = run_checked(model, TINY, {"x": x}, precision="exact").outputs["y"]
     np.testing.assert_array_equal(y, [[-4, 2**20, 2**30]])
+
+
+def test_double_precision_is_said_to_be_single() -> None:
+    x = np.random.default_rng(2).normal(size=(3, 5))
+    model = build(
+        [helper.make_node("Abs", ["x"], ["a"]), helper.make_node("Sqrt", ["a"], ["y"])],
+        {"x": ("float64", x.shape)},
+        {"y": ("float64", x.shape)},
+    )
+    run = run_checked(model, TINY, {"x": x}, precision="fp16")
+    np.testing.assert_allclose(run.outputs["y"], np.sqrt(np.abs(x)), rtol=2**-21)
+    assert run.program.info["warnings"] == [
+        "3 tensors, 'x' the first, are float64: computed in float32"
+    ]

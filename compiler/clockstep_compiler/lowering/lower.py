@@ -50,7 +50,7 @@ SMALL_FLOATS = (
 STORED = {
     **dict.fromkeys(FLOATS, Type.F16),
     **dict.fromkeys(SMALL_FLOATS, Type.F16),
-    "float8_e8m0fnu": Type.F32,
+    **dict.fromkeys(("float64", "float8_e8m0fnu"), Type.F32),
     **dict.fromkeys(("int4", "uint4", "int2", "uint2"), Type.I8),
     "int8": Type.I8,
     "uint8": Type.I8,
@@ -62,8 +62,8 @@ STORED = {
     "int64": Type.I32,
     "uint64": Type.I32,
 }
-"""How a tensor's elements are kept in SRAM: floats as fp16, uint8 as int8 less 128, uint32 as int32
-less 2**31. A program refuses inputs of 64 bits that do not fit 32."""
+"""How a tensor's elements are kept in SRAM: floats as fp16, float64 as f32, uint8 as int8 less 128,
+uint32 as int32 less 2**31. A program refuses inputs of 64 bits that do not fit 32."""
 
 WORDS = ("int64", "uint64")
 """Types whose values are kept in 32 bits: a program refuses inputs that do not fit."""
@@ -272,7 +272,7 @@ class Lowering:
     def stored_type(self, name: str) -> Type:
         """The type a tensor is stored in: by its dtype, and f32 where fp16 would not do."""
         dtype = self.dtype(name)
-        exact = self.options.precision == "exact" and dtype in ("float32", "float64", "bfloat16")
+        exact = self.options.precision == "exact" and dtype in ("float32", "bfloat16")
         return Type.F32 if exact or name in self._wide else STORED[dtype]
 
     def store(self, name: str, kind: Type | None = None) -> Value:

@@ -96,14 +96,26 @@ def _lowered(graph: Graph, options: Options, limits: Mapping[str, int]) -> Lower
         outputs,
         _stored(state),
         state.weight_bytes,
-        (*state.warnings, *(_limited(graph, name, most) for name, most in limits.items())),
+        (*_doubles(graph, options), *state.warnings, *_limited(graph, limits)),
         {name: state.bounds[name] for name in limits},
     )
 
 
-def _limited(graph: Graph, name: str, most: int) -> str:
-    dtype = graph.tensors[name].dtype
-    return f"input {name!r} is {dtype}: the program takes magnitudes up to {most}"
+def _limited(graph: Graph, limits: Mapping[str, int]) -> list[str]:
+    """What is to be said of inputs that are taken from less than their type's range."""
+    return [
+        f"input {name!r} is {graph.tensors[name].dtype}: the program takes magnitudes up to {most}"
+        for name, most in limits.items()
+    ]
+
+
+def _doubles(graph: Graph, options: Options) -> list[str]:
+    """That float64 is not what it says, unless it is only converted."""
+    made = (name for node in graph.nodes for name in node.outputs if name)
+    found = [n for n in (*graph.inputs, *made) if graph.tensors[n].dtype == "float64"]
+    if not found or options.precision == "exact":
+        return []
+    return [f"{len(found)} tensors, {found[0]!r} the first, are float64: computed in float32"]
 
 
 def _lower_nodes(state: Lowering) -> list[Diagnostic]:
