@@ -220,6 +220,21 @@ def test_attention_with_its_projections(node: NodeProto, more: dict[str, Array])
     assert_like_onnxruntime(node, {"x": floats(2, 3, 6), **more}, constants)
 
 
+def test_projections_of_integers() -> None:
+    rng = np.random.default_rng(5)
+    constants: dict[str, Array] = {
+        "w": rng.integers(-128, 128, (6, 24)).astype(np.int8),
+        "b": floats(24),
+        "xs": np.array(0.02, np.float32),
+        "ws": np.array(0.01, np.float32),
+        "xz": np.array(120, np.uint8),
+        "wz": np.array(3, np.int8),
+    }
+    inputs = {"x": rng.integers(0, 256, (2, 3, 6)).astype(np.uint8), "m": HIDE[:, :3].copy()}
+    node = contrib("QAttention", "x w b xs ws m xz wz", num_heads=2)
+    assert_like_onnxruntime(node, inputs, constants)
+
+
 def grouped(operands: str, **given: Any) -> NodeProto:
     return contrib("GroupQueryAttention", operands, "y x z", num_heads=4, kv_num_heads=2, **given)
 

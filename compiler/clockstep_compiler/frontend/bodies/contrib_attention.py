@@ -119,15 +119,28 @@ def _biased(
 def _attention(body: Body) -> None:
     """The projections of the input are part of the operator."""
     x, weights, bias, mask, past, more, length = body.inputs(7)
-    refuse_attributes(body, do_rotary=0, past_present_share_buffer=0)
     if length:
         raise Refused("unsupported-form", "buffers that are shared")
-    whole = body.shape(weights)[1]
+    projected = sums(body, body.op("MatMul", x, weights), bias)
+    _attend_to(body, projected, mask, past, more)
+
+
+@composes("com.microsoft.QAttention")
+def _quantized_attention(body: Body) -> None:
+    """The projections are of integers, the rest is of floats."""
+    x, weights, bias, scale, scales, mask, zero, zeros, past = body.inputs(9)
+    operands = (x, weights, scale, scales, zero, zeros, bias)
+    projected = body.op("MatMulIntegerToFloat", *operands, domain="com.microsoft")
+    _attend_to(body, projected, mask, past, "")
+
+
+def _attend_to(body: Body, projected: str, mask: str, past: str, more: str) -> None:
+    """Attention over queries, keys and values that lie side by side, [B, S, all of them]."""
+    refuse_attributes(body, do_rotary=0, past_present_share_buffer=0)
+    whole = body.shape(projected)[2]
     widths = [int(n) for n in body.attribute("qkv_hidden_sizes", [whole // 3] * 3)]
     if sum(widths) != whole:
         raise Mismatch(f"{whole} columns of weights are not {widths} together")
-    projected = body.op("MatMul", x, weights)
-    projected = sums(body, projected, bias)
     ends = np.cumsum([0, *widths]).tolist()
     count = int(body.attribute("num_heads", 0))
     q, k, v = (in_heads(body, body.slice(projected, 2, *ends[i : i + 2]), count) for i in range(3))
