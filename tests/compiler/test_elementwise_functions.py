@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Const, Expr
 from clockstep_compiler.lowering import elementwise_activations as activations
+from clockstep_compiler.lowering import elementwise_division as division
 from clockstep_compiler.lowering import elementwise_exponential as exponential
 from clockstep_compiler.lowering import elementwise_quotient as quotient
 from clockstep_compiler.lowering import elementwise_trigonometric as circular
 from clockstep_compiler.lowering.elementwise_bits import f32
 from clockstep_compiler.lowering.elementwise_formats import round_to
+from clockstep_isa.layout import tensor_dtype
 from clockstep_isa.table import Type
 from tests.support.expressions import apply, ulps
 
@@ -207,6 +209,17 @@ def test_reciprocals_of_moderate_numbers() -> None:
     assert _error(quotient.reciprocal_near_one, np.reciprocal, x) <= 3
 
 
+def test_remainders_are_exact() -> None:
+    rng = np.random.default_rng(5)
+    y = np.abs(rng.integers(0, 2**32, COUNT, dtype=np.uint32).view(np.float32))
+    y[:100] = rng.integers(1, 5000, 100).astype(np.uint32).view(np.float32)  # denormal
+    with np.errstate(all="ignore"):
+        x = (y * 2 ** rng.uniform(-3, 41.9, COUNT)).astype(np.float32)
+        x *= rng.choice([-1, 1], COUNT).astype(np.float32)
+        want = np.fmod(x, y)
+    np.testing.assert_array_equal(apply(division.float_remainder, x, y), want)
+
+
 def test_rounding_to_narrower_floats() -> None:
     x = _samples(-9, 9)
     for name, dtype in (("float16", np.float16), ("bfloat16", ml_dtypes.bfloat16)):
@@ -214,6 +227,20 @@ def test_rounding_to_narrower_floats() -> None:
             want = x.astype(dtype).astype(np.float32)
         have = apply(lambda a, name=name: round_to(a, name), x)
         np.testing.assert_array_equal(have, want)
+
+
+def test_rounding_to_small_floats() -> None:
+    x = np.concatenate([_samples(-600, 600), np.arange(-2000, 2000, dtype=np.float32) / 8])
+    x = np.where(np.isnan(x), np.float32(np.nan), x)
+    for name in ("float4_e2m1fn", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2"):
+        dtype = tensor_dtype(name)
+        with np.errstate(all="ignore"):
+            want = x.astype(dtype).astype(np.float32)
+        have = apply(lambda a, name=name: round_to(a, name, saturate=False), x)
+        np.testing.assert_array_equal(have, want)
+        np.testing.assert_array_equal(
+            np.signbit(have[~np.isnan(want)]), np.signbit(want[~np.isnan(want)])
+        )
 
 
 def test_an_error_is_seen() -> None:

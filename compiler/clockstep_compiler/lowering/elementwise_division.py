@@ -30,7 +30,7 @@ from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
-__all__ = ["quotient", "remainder"]
+__all__ = ["float_remainder", "quotient", "remainder"]
 
 _SHORT = ("int8", "uint8", "int16", "uint16")
 
@@ -95,12 +95,11 @@ def remainder(a: Expr, b: Expr, dtype: str, *, truncated: bool) -> Expr:
     return i32("add", rest, i32("and", i32("neg", wrong), b))
 
 
-def _float_remainder(x: Expr, y: Expr) -> Expr:
-    """x - y q, q toward zero: exact for quotients below 2**22, NaN for larger ones.
+def _reduced(size: Expr, divisor: Expr) -> Expr:
+    """The remainder of floats without sign: exact for quotients below 2**22, NaN for larger ones.
 
-    The quotient is taken 12 bits at a time: then its products with halves of y are exact.
+    The quotient is taken 12 bits at a time: then its products with halves of the divisor are exact.
     """
-    size, divisor = f32("abs", x), f32("abs", y)
     root = f32("rsqrt", divisor)
     high = cut(divisor)
     low = f32("sub", divisor, high)
@@ -118,13 +117,22 @@ def _float_remainder(x: Expr, y: Expr) -> Expr:
     nan = Const(np.full((), np.nan), Type.F32)
     rest = select(f32("lt", estimate, 2.0**22), rest, nan)
     # A smaller dividend is the remainder, also of infinity.
-    smaller = select(f32("lt", size, divisor), f32("mov", size), rest)
-    return f32("mov", i32("or", smaller, i32("and", x, SIGN)))
+    return select(f32("lt", size, divisor), f32("mov", size), rest)
+
+
+def float_remainder(x: Expr, y: Expr) -> Expr:
+    """x - y q, q toward zero: exact for quotients below 2**42, NaN for larger ones.
+
+    What is more than 2**21 divisors goes first: a remainder of the same remainder.
+    """
+    size, divisor = f32("abs", x), f32("abs", y)
+    rest = _reduced(_reduced(size, f32("mul", divisor, 2.0**21)), divisor)
+    return f32("mov", i32("or", rest, i32("and", x, SIGN)))
 
 
 def _floored_remainder(x: Expr, y: Expr) -> Expr:
     """x - y q, q rounded down: the sign of y, also of 0, and as exact as the other remainder."""
-    rest = _float_remainder(x, y)
+    rest = float_remainder(x, y)
     zero = f32("eq", rest, 0.0)
     other = i32("and", i32("lt", i32("xor", rest, y), 0), i32("xor", zero, 1))
     moved = f32("add", rest, f32("mov", i32("and", i32("neg", other), y)))
@@ -160,7 +168,7 @@ def _modulo(state: Lowering, node: Node) -> None:
     if dtype not in FLOATS:
         define_integer(state, out, remainder(a, b, dtype, truncated=truncated))
     else:
-        state.define(out, (_float_remainder if truncated else _floored_remainder)(a, b))
+        state.define(out, (float_remainder if truncated else _floored_remainder)(a, b))
 
 
 @lowers("Pow")
