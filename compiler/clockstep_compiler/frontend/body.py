@@ -101,6 +101,16 @@ class Body:
         self.walk.add_constant(name, np.asarray(array, dtype))
         return name
 
+    def sequence(self, name: str) -> tuple[str, ...] | None:
+        """The elements of a sequence, None if it is a tensor."""
+        return self.walk.sequences.get(self.walk.resolve(name))
+
+    def give_sequence(self, index: int, elements: Sequence[str]) -> None:
+        """Let the node's output of that index be a sequence."""
+        if self.wants(index):
+            found = tuple(map(self.walk.resolve, elements))
+            self.walk.sequences[self.step.node.output[index]] = found
+
     # -- operators --------------------------------------------------------------------------------
 
     def op(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
@@ -134,7 +144,7 @@ class Body:
     def known(self, name: str) -> str:
         """The value behind a name that a step gives; the body ends if that step was refused."""
         found = self.walk.resolve(name)
-        if found not in self.walk.types:
+        if found not in self.walk.types and found not in self.walk.sequences:
             raise Unknown
         return found
 
@@ -168,6 +178,18 @@ class Body:
         if (start, end) == (0, self.shape(name)[axis]):
             return name
         return self.op("Slice", name, *(self.constant([n]) for n in (start, end, axis)))
+
+    def stack(self, names: Sequence[str], axis: int) -> str:
+        """Values of one shape side by side along a new axis."""
+        shape = self.shape(names[0])
+        rank = len(shape) + 1
+        if not -rank <= axis < rank:
+            raise Mismatch(f"axis {axis} of a result that has {rank}")
+        parts = [self.reshape(name, (1, *shape)) for name in names]
+        joined = self.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
+        order = list(range(1, rank))
+        order.insert(axis % rank, 0)
+        return self.transpose(joined, order)
 
     def take(self, name: str, axis: int, index: int) -> str:
         """One element along an axis, which goes."""

@@ -172,6 +172,11 @@ def _walk(proto: ModelProto, loaded: Loaded, declared: Mapping[str, Inferred]) -
     for tensor in proto.graph.initializer:
         walk.add_constant(tensor.name, to_array(tensor, loaded.files))
     walk.run(Step(node, node_name(node), opsets) for node in proto.graph.node)
+    walk.problems += [
+        Diagnostic("not-a-tensor", "is a sequence, not a dense tensor", f"output {value.name!r}")
+        for value in proto.graph.output
+        if walk.resolve(value.name) in walk.sequences
+    ]
     return walk
 
 

@@ -81,6 +81,9 @@ INDICES: Operands = {
     "Scatter": ("indices",),
     "ScatterElements": ("indices",),
     "ScatterND": ("indices",),
+    "SequenceAt": ("position",),
+    "SequenceErase": ("position",),
+    "SequenceInsert": ("position",),
     "TensorScatter": ("write_indices",),
 }
 """Which elements are taken or written."""

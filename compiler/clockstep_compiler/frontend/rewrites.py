@@ -110,6 +110,12 @@ def _eye_like(walk: Walk, step: Step) -> bool:
     return True
 
 
+def _has_element(walk: Walk, step: Step) -> bool:
+    """What is not optional is there."""
+    walk.add_constant(step.node.output[0], np.array(any(step.node.input)))
+    return True
+
+
 def _shape(walk: Walk, step: Step) -> bool:
     shape = walk.types[step.node.input[0]].shape
     attributes = attributes_of(step.node)
@@ -153,6 +159,8 @@ REWRITES: Mapping[str, Rewrite] = {
     "EyeLike": _eye_like,
     "Identity": _identity,
     "PRelu": _prelu,
+    "OptionalGetElement": _identity,
+    "OptionalHasElement": _has_element,
     "Range": _range,
     "Shape": _shape,
     "Size": _size,

@@ -42,7 +42,15 @@ from clockstep_compiler.graph import CLOCKSTEP, Tensor
 from clockstep_compiler.operators import BY_NAME, full_name
 from clockstep_isa.diagnostics import Diagnostic
 
-__all__ = ["Rewrite", "Walk"]
+__all__ = ["OF_SEQUENCES", "Rewrite", "Walk"]
+
+OF_SEQUENCES = frozenset(
+    [
+        *("ConcatFromSequence", "Identity", "If", "Loop", "OptionalGetElement", "SequenceAt"),
+        *("OptionalHasElement", "SequenceErase", "SequenceInsert", "SequenceLength", "SequenceMap"),
+    ]
+)
+"""Operators that take sequences, which are known element by element."""
 
 Rewrite = Callable[["Walk", Step], bool]
 """Takes the place of a step where it can, and says whether it did."""
@@ -67,6 +75,7 @@ class Walk:
         self.types: dict[str, Tensor] = {}
         self.constants: dict[str, Array] = {}
         self.alias: dict[str, str] = {}
+        self.sequences: dict[str, tuple[str, ...]] = {}
         self.steps: list[Step] = []
         self.problems: list[Diagnostic] = []
         self.mismatches: list[Diagnostic] = []
@@ -109,7 +118,8 @@ class Walk:
     def forward(self, source: str, target: str) -> None:
         """Let `target` be another name of `source`."""
         self.alias[target] = source
-        self.types[target] = Tensor(target, self.types[source].shape, self.types[source].dtype)
+        if source not in self.sequences:
+            self.types[target] = Tensor(target, self.types[source].shape, self.types[source].dtype)
 
     def resolve(self, name: str) -> str:
         """The value behind a name that only forwards it."""
@@ -147,6 +157,8 @@ class Walk:
         schema, names = schema_of(step.node, step.opset), [n for n in step.node.input if n]
         if schema is None or all(n in self.constants or n not in self.types for n in names):
             return {}
+        if not self.sequences.keys().isdisjoint(names):
+            return {}
         try:
             rows = infer(step.node, schema, step.opsets, self.types, self.constants)
         except Mismatch:
@@ -162,9 +174,7 @@ class Walk:
         sources = {name: self.resolve(name) for name in edges(step.node).inputs}
         step = replace(step, node=rename(step.node, sources, {}))
         node = step.node
-        if self._unknowable(step):
-            return
-        if self._rewritten(step):
+        if self._unknowable(step) or self._no_tensor(step) or self._rewritten(step):
             return
         if subgraphs(node):
             self.refuse(step, "control-flow", "control flow that depends on data is not static")
@@ -181,6 +191,13 @@ class Walk:
             return
         if self._typed(step, schema, outputs):
             self.steps.append(step)
+
+    def _no_tensor(self, step: Step) -> bool:
+        """Whether an operator of tensors is given a sequence; notes it."""
+        found = [name for name in step.node.input if name in self.sequences]
+        if not found or (step.node.op_type in OF_SEQUENCES and not step.node.domain):
+            return False
+        return self.refuse(step, "not-a-tensor", f"{found[0]!r} is a sequence")
 
     def _rewritten(self, step: Step) -> bool:
         rewrite = self._rewrites.get(full_name(step.node.domain, step.node.op_type))

@@ -28,6 +28,7 @@ from clockstep_compiler.frontend.bodies import (
     rotary,
     sampling,
     scattered,
+    sequences,
     spectral,
     training,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "rotary",
     "sampling",
     "scattered",
+    "sequences",
     "spectral",
     "training",
 ]

@@ -67,12 +67,28 @@ def _scalar(body: Body, condition: str) -> str:
 def _select(body: Body, condition: str, one: str, other: str) -> str:
     if one == other:
         return one
+    several = [body.sequence(name) for name in (one, other)]
+    if several != [None, None]:
+        return _select_elements(body, condition, *several)
     kinds = [(body.dtype(name), body.shape(name)) for name in (one, other)]
     if kinds[0] != kinds[1]:
         shown = " or ".join(f"{dtype}{list(shape)}" for dtype, shape in kinds)
         problem = f"whether a result is {shown} depends on data"
         raise Refused("control-flow", problem, "make the condition constant")
     return body.op("Where", condition, one, other)
+
+
+def _select_elements(
+    body: Body, condition: str, one: tuple[str, ...] | None, other: tuple[str, ...] | None
+) -> str:
+    """A sequence of selected elements, under a name of its own."""
+    if one is None or other is None or len(one) != len(other):
+        problem = "how many elements a sequence has depends on data"
+        raise Refused("control-flow", problem, "make the condition constant")
+    name = body.walk.fresh(f"{body.step.name}/sequence")
+    pairs = zip(one, other, strict=True)
+    body.walk.sequences[name] = tuple(_select(body, condition, *pair) for pair in pairs)
+    return name
 
 
 # -- passes ----------------------------------------------------------------------------------------
@@ -122,9 +138,11 @@ class _Passes:
         body, names = self.body, [outputs[index] for outputs in self.given]
         if not names:
             return self._empty(index)
+        if any(body.sequence(name) is not None for name in names):
+            raise Mismatch(f"a result of {self.graph.name!r} is a sequence")
         if any(body.shape(name) != body.shape(names[0]) for name in names):
             raise Mismatch(f"a result of {self.graph.name!r} changes its shape")
-        return _stack(body, names[::-1] if backward else names, axis)
+        return body.stack(names[::-1] if backward else names, axis)
 
     def _empty(self, index: int) -> str:
         """What no pass at all gives, of the type that the subgraph declares."""
@@ -134,19 +152,6 @@ class _Passes:
             problem = f"no pass is made, and the shape of {value.name!r} is not declared"
             raise Refused("dynamic-shape", problem)
         return self.body.cast(self.body.constant(np.zeros((0, *row.shape)), np.float32), row.dtype)
-
-
-def _stack(body: Body, names: Sequence[str], axis: int) -> str:
-    """Values of one shape side by side along a new axis."""
-    shape = body.shape(names[0])
-    rank = len(shape) + 1
-    if not -rank <= axis < rank:
-        raise Mismatch(f"axis {axis} of a result that has {rank}")
-    parts = [body.reshape(name, (1, *shape)) for name in names]
-    joined = body.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
-    order = list(range(1, rank))
-    order.insert(axis % rank, 0)
-    return body.transpose(joined, order)
 
 
 # -- Loop ------------------------------------------------------------------------------------------
