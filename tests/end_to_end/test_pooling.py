@@ -63,6 +63,22 @@ def test_largest_integers(dtype: str) -> None:
     check("MaxPool", (1, 3, 6, 5), dtype, kernel_shape=(3, 2), pads=(1, 1, 1, 0), strides=(2, 1))
 
 
+LONG: list[tuple[tuple[int, ...], dict[str, Any]]] = [
+    ((1, 2, 9, 10), {"kernel_shape": (9, 8), "pads": (4, 4, 4, 4)}),
+    ((2, 3, 30), {"kernel_shape": (13,), "pads": (6, 5), "strides": (3,)}),
+    ((1, 3, 60), {"kernel_shape": (10,), "pads": (8, 9), "strides": (4,), "dilations": (6,)}),
+    ((1, 1, 44), {"kernel_shape": (11,), "dilations": (4,), "ceil_mode": 1}),
+    ((1, 2, 20, 3), {"kernel_shape": (16, 1), "strides": (1, 2)}),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "uint8"])
+@pytest.mark.parametrize(("image", "attributes"), LONG)
+def test_long_windows(image: tuple[int, ...], attributes: dict[str, Any], dtype: str) -> None:
+    """Of which maxima are made of those of shorter ones."""
+    check("MaxPool", image, dtype, **attributes)
+
+
 @pytest.mark.parametrize("op", ["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"])
 @pytest.mark.parametrize("image", [(2, 20, 5, 3), (1, 3, 7)])
 def test_everything(op: str, image: tuple[int, ...]) -> None:

@@ -7,6 +7,7 @@ which is known for every output pixel.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -24,6 +25,7 @@ from clockstep_compiler.lowering.reduce_rows import (
 from clockstep_compiler.lowering.windows import Grid, Window, bordered, window_of
 from clockstep_compiler.steps import Compute, Value
 from clockstep_isa.diagnostics import UnsupportedModel
+from clockstep_isa.layout import numpy_type
 from clockstep_isa.table import Type
 
 __all__: list[str] = []
@@ -33,6 +35,9 @@ _FAN = 4
 
 _FAN_WIDE = 2
 """The same for matrices of four bytes an element, which a small machine has fewer slices for."""
+
+_LONG = 8
+"""Taps from which on maxima are made of maxima of shorter windows."""
 
 Places = NDArray[np.int64]
 Map = Callable[[Expr], Expr]
@@ -86,8 +91,11 @@ def _slid(
             continue
         if not isinstance(expr, Leaf) or expr.index is not None:
             image, before, fill = _held(state, expr, image), _same, 0
-        parts = _leaves(state, image, window, axis, sizes, None if name == "max" else fill)
-        expr = _combined(state, name, [before(part) for part in parts], image)
+        if name == "max" and window.kernel[axis] >= _LONG:
+            expr = _doubled(state, image, window, axis, sizes)
+        else:
+            parts = _leaves(state, image, window, axis, sizes, None if name == "max" else fill)
+            expr = _combined(state, name, [before(part) for part in parts], image)
         before, sizes[axis] = _same, window.outputs[axis]
     return expr
 
@@ -120,6 +128,45 @@ def _leaves(
         Leaf(image, grid.under([at if i == axis else c for i, c in enumerate(others)]))
         for at in taps
     ]
+
+
+def _doubled(
+    state: Lowering, image: Value, window: Window, axis: int, sizes: Sequence[int]
+) -> Expr:
+    """The maxima along one axis from those of windows half as long, and these likewise.
+
+    Two windows of a power of two cover any window up to twice as long; both may see a pixel.
+    """
+    kernel, stride, dilation = window.kernel[axis], window.strides[axis], window.dilations[axis]
+    step = math.gcd(stride, dilation)
+    first, last = int(window.coordinates(axis, 0)[0]), int(window.coordinates(axis, kernel - 1)[-1])
+    at = np.arange(first, last + 1, step)
+    low, high = [0] * len(sizes), [0] * len(sizes)
+    low[axis], high[axis] = max(0, -first), max(0, last - sizes[axis] + 1)
+    grid = Grid(window.batch, tuple(sizes), tuple(low), tuple(high))
+    image = bordered(state, image, grid, _least(image.type))
+    others = [np.arange(size) for size in sizes]
+
+    def leaf(where: Places) -> Leaf:
+        return Leaf(image, grid.under([where if i == axis else c for i, c in enumerate(others)]))
+
+    length, apart = 1, dilation // step
+    while 2 * length <= kernel:
+        pair = leaf(at[: len(at) - length * apart]), leaf(at[length * apart :])
+        image = _held(state, binary("max", *pair), image)
+        at = np.arange(len(at) - length * apart)
+        bare = tuple(len(at) if i == axis else size for i, size in enumerate(sizes))
+        grid = Grid(window.batch, bare, (0,) * len(sizes), (0,) * len(sizes))
+        length *= 2
+    starts = np.arange(window.outputs[axis]) * (stride // step)
+    ends = starts + (kernel - length) * apart
+    return leaf(starts) if length == kernel else binary("max", leaf(starts), leaf(ends))
+
+
+def _least(kind: Type) -> float:
+    """What is never larger than anything."""
+    stored = numpy_type(kind)
+    return -math.inf if stored.kind == "f" else int(np.iinfo(stored).min)
 
 
 def _combined(state: Lowering, name: str, parts: Sequence[Expr], image: Value) -> Expr:
