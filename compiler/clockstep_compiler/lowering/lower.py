@@ -19,7 +19,7 @@ from clockstep_compiler.expr import Const, Expr, Leaf, add, binary, cast, mul
 from clockstep_compiler.graph import Graph, Node
 from clockstep_compiler.lowering.wide import wide_tensors
 from clockstep_compiler.options import Options
-from clockstep_compiler.steps import Broadcast, Compute, Step, Value, Weights
+from clockstep_compiler.steps import Broadcast, Compute, Step, Value
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.layout import numpy_type
 from clockstep_isa.table import Type
@@ -163,9 +163,6 @@ class Lowering:
         self.uses = Counter(name for node in graph.nodes for name in node.inputs if name)
         self.uses.update(graph.outputs)
         self.views: dict[tuple[object, ...], Value] = {}
-        self.integer_weights: dict[
-            tuple[object, ...], tuple[tuple[Weights, ...], NDArray[np.int64]]
-        ] = {}
         self.memo: dict[tuple[object, ...], Any] = {}  # what a family of operators works out once
         self.bounds = {
             name: (0 if graph.tensors[name].dtype == "uint64" else -most, most)

@@ -282,8 +282,8 @@ def _integer_weights(state: Lowering, b: _Operand) -> tuple[tuple[Weights, ...],
 
     The products of one constant have the same arrays, so that its weights are stored once.
     """
-    key = (b.name, b.shape, b.swap, b.zero.shape, b.zero.tobytes())
-    if key not in state.integer_weights:
+    key = ("integers", b.name, b.shape, b.swap, b.zero.shape, b.zero.tobytes())
+    if key not in state.memo:
         constant = state.constant(b.name)
         assert constant is not None
         matrix = constant.astype(np.int64).reshape(_swapped(b.shape, b.swap))
@@ -293,8 +293,9 @@ def _integer_weights(state: Lowering, b: _Operand) -> tuple[tuple[Weights, ...],
         weights = tuple(Weights(*effective.shape, data=part) for part in _parts(effective))
         state.weight_bytes += sum(w.data.nbytes for w in weights if w.data is not None)
         sums = effective.sum(axis=2).reshape(*b.shape[:-2], 1, b.shape[-1])
-        state.integer_weights[key] = weights, sums
-    return state.integer_weights[key]
+        state.memo[key] = weights, sums
+    found: tuple[tuple[Weights, ...], NDArray[np.int64]] = state.memo[key]
+    return found
 
 
 def _constant_integer_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
