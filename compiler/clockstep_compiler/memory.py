@@ -57,13 +57,15 @@ class ChipMemory:
 
     def _best(self, queue: int, words: int, now: int) -> Span | None:
         """The span to write next. Where untouched words run short they are left for what must be
-        there at the start, as long as a span given back can be written by `now`."""
+        there at the start, as long as a span given back can be written by `now`; where few are
+        left, as long as there is one."""
         spans = [s for s in self.free[queue] if s.end - s.start >= words]
-        sparing = 2 * self.virgin_room(queue) < self.words
+        room = self.virgin_room(queue)
+        sparing, scarce = 2 * room < self.words, 8 * room < self.words
 
-        def key(span: Span) -> tuple[int, int]:
+        def key(span: Span) -> tuple[bool, int, int]:
             wait = max(span.since, now)
-            return (wait + (sparing and not span.since), span.start)
+            return (scarce and not span.since, wait + (sparing and not span.since), span.start)
 
         return min(spans, key=key, default=None)
 

@@ -14,10 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_compiler.expr import Const, Expr, Leaf, binary, cast, mul
+from clockstep_compiler.expr import Acc, Const, Expr, Leaf, binary, cast, mul
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.convolve_integer import integer_convolution
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, Quant, lowers
+from clockstep_compiler.lowering.parts import (
+    SHORT,
+    factors,
+    on_alus,
+    scaled,
+    split,
+    split_constant,
+)
 from clockstep_compiler.lowering.taps import (
     Taps,
     constant_weights,
@@ -31,7 +39,7 @@ from clockstep_compiler.lowering.taps import (
     with_bias,
 )
 from clockstep_compiler.lowering.windows import Window, bordered, gathered
-from clockstep_compiler.steps import Move, Value
+from clockstep_compiler.steps import Move, Product, Term, Value, Weights
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
@@ -48,20 +56,47 @@ def _float_convolution(state: Lowering, node: Node) -> Expr:
     if array is not None and groups == state.shape(x)[-1] and groups > 1:
         image = state.store(x, Type.F32 if state.options.precision == "exact" else Type.F16)
         return _depthwise(state, bordered(state, image, grid), window, array)
+    if array is not None and _is_product(state, node, window, groups):
+        return _product(state, x, array.reshape(len(array), -1))
     shape = state.shape(w)
     numbered = np.arange(math.prod(shape)).reshape(groups, shape[0] // groups, shape[1], -1)
     narrow = groups == 1 and is_narrow(window, shape[1])
     taps = line_taps(window) if narrow else window.taps()
-    image, factors = operands(state, node, numbered.transpose(3, 0, 1, 2), len(taps))
+    image, given = operands(state, node, numbered.transpose(3, 0, 1, 2), len(taps))
     if narrow:
         image, grid = gathered(state, image, window, 0)
-        lines = side_by_side(factors.places[:, 0], window)[:, None]
-        factors = replace(factors, places=lines)
+        lines = side_by_side(given.places[:, 0], window)[:, None]
+        given = replace(given, places=lines)
     else:
         image = bordered(state, image, grid, groups=groups)
     under = tuple(window.under(grid, tap) for tap in taps)
-    seen = Taps(image, under, tap_weights(state, w, factors), groups, grid.rows, factors)
+    seen = Taps(image, under, tap_weights(state, w, given), groups, grid.rows, given)
     return summed(state, node.outputs[0], seen, len(under[0]))
+
+
+def _is_product(state: Lowering, node: Node, window: Window, groups: int) -> bool:
+    """Whether every pixel is by itself and has so many channels that its parts stay apart."""
+    x = node.inputs[0]
+    if state.options.precision != "exact" or state.dtype(x) == "float16":
+        return False
+    alone = {groups, *window.kernel, *window.strides} == {1}
+    padded = any(window.before) or any(window.after)
+    return alone and not padded and state.shape(x)[-1] > SHORT and not on_alus(state, node)
+
+
+def _product(state: Lowering, x: str, array: Array) -> Expr:
+    """Pixels times constant weights [M, C], both in parts."""
+    image = split(state, state.store(x, Type.F32))
+    high, low, scale = split_constant(array)
+    state.weight_bytes += high.nbytes + low.nbytes
+    channels, depth = array.shape
+    weights = [Weights(1, channels, depth, data=part[None]) for part in (high, low)]
+    terms = tuple(Term(value, w, None) for value, w in factors(state, image, weights))
+    shape = image.high.rows, channels
+    sums = Acc(Product(Type.F16, *shape, terms, None))
+    if isinstance(image.unit, Value):
+        return scaled(state, sums, shape, scale, [image.unit])
+    return scaled(state, sums, shape, scale * image.unit, [])
 
 
 def _depthwise(state: Lowering, image: Value, window: Window, array: Array) -> Expr:

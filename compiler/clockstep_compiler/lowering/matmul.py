@@ -20,9 +20,10 @@ from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise import attribute, combine, has_product
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, Quant, lowers, offset_of
 from clockstep_compiler.lowering.parts import (
-    IMAGE,
+    SHORT,
     WEIGHTS,
     beside,
+    factors,
     on_alus,
     scaled,
     split,
@@ -36,9 +37,6 @@ from clockstep_isa.table import Type
 __all__: list[str] = []
 
 Array = NDArray[Any]
-
-_SHORT = 512
-"""Inner elements up to which fp16 parts of float32 lie side by side in the lanes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +186,8 @@ def _float_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
         units.append(left.unit)
     else:
         scale = scale * left.unit
-    if len(weights) == 1:
-        factors = [(beside(state, left, IMAGE), weights[0])]
-    else:
-        factors = [(left.low, weights[0]), (left.high, weights[1]), (left.high, weights[0])]
-    sums = _product(Type.F16, a, b, [Term(value, w, index) for value, w in factors], lead)
+    terms = [Term(value, w, index) for value, w in factors(state, left, weights)]
+    sums = _product(Type.F16, a, b, terms, lead)
     return scaled(state, sums, (math.prod(lead) * a.shape[-2], b.shape[-1]), scale, units)
 
 
@@ -207,7 +202,7 @@ def _weight_parts(state: Lowering, b: _Operand) -> tuple[list[Weights], Array, l
         both = _weights(state, b, Type.F32)
         assert both.value is not None
         parts = split(state, both.value)
-        values = [beside(state, parts, WEIGHTS)] if depth <= _SHORT else [parts.high, parts.low]
+        values = [beside(state, parts, WEIGHTS)] if depth <= SHORT else [parts.high, parts.low]
         unit = [parts.unit] if isinstance(parts.unit, Value) else []
         scale = np.ones(1) if unit else np.full(1, parts.unit)
         return [Weights(sets, columns, v.columns, value=v) for v in values], scale, unit
@@ -224,7 +219,7 @@ def _constant_parts(state: Lowering, stack: Array) -> tuple[list[Weights], Array
     sets, columns, depth = stack.shape
     high, low, units = split_constant(np.swapaxes(stack, 0, 1).reshape(columns, -1))
     arrays = [np.swapaxes(p.reshape(columns, sets, depth), 0, 1) for p in (high, low)]
-    if depth <= _SHORT:
+    if depth <= SHORT:
         arrays = [np.concatenate([arrays[k] for k in WEIGHTS], axis=2)]
     state.weight_bytes += sum(array.nbytes for array in arrays)
     return [Weights(sets, columns, w.shape[2], data=w) for w in arrays], units

@@ -29,15 +29,29 @@ from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_bits import f32, i32
 from clockstep_compiler.lowering.lower import Lowering
 from clockstep_compiler.lowering.reduce_rows import Stored, hold, reduced
-from clockstep_compiler.steps import Move, Value
+from clockstep_compiler.steps import Move, Value, Weights
 from clockstep_isa.table import Type
 
-__all__ = ["IMAGE", "WEIGHTS", "Split", "beside", "on_alus", "scaled", "split", "split_constant"]
+__all__ = [
+    "IMAGE",
+    "SHORT",
+    "WEIGHTS",
+    "Split",
+    "beside",
+    "factors",
+    "on_alus",
+    "scaled",
+    "split",
+    "split_constant",
+]
 
 Array = NDArray[Any]
 
 IMAGE, WEIGHTS = (0, 1, 0), (0, 0, 1)
 """Which parts, 0 high and 1 low, lie side by side in the left and in the right operand."""
+
+SHORT = 512
+"""Inner elements up to which parts are put side by side, which saves K tiles and costs a move."""
 
 _ALL = ("passes",)
 
@@ -225,6 +239,14 @@ def beside(state: Lowering, parts: Split, order: tuple[int, ...], groups: int = 
         state.steps.append(Move(out, sources, index, (state.node,)))
         state.views[key] = out
     return state.views[key]
+
+
+def factors(state: Lowering, left: Split, right: list[Weights]) -> list[tuple[Value, Weights]]:
+    """What is multiplied and summed: one product if `right` is side by side, else high and low."""
+    if len(right) == 1:
+        return [(beside(state, left, IMAGE), right[0])]
+    high, low = right
+    return [(left.low, high), (left.high, low), (left.high, high)]
 
 
 # -- the sums --------------------------------------------------------------------------------------
