@@ -122,7 +122,7 @@ def perturbed(node: Node, operands: Sequence[Known | None], out: Array) -> Float
         total += _effects(node, values, value, operand[1], out)
     total *= _STEPS
     most = np.max(np.abs(out), initial=0.0, where=np.isfinite(out))
-    return node.storage.rounded(out, total) + SINGLE * most
+    return node.storage.rounded(out, total) + 2 * SINGLE * most
 
 
 def _is_float(value: Array) -> bool:
