@@ -280,6 +280,7 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("com.microsoft.MoE", _FLOAT, "without FC3; every expert computed"),
     Operator("com.microsoft.MultiHeadAttention", _FLOAT, "no shared buffers"),
     Operator("com.microsoft.QAttention", "int8, uint8", "no shared buffers"),
+    Operator("com.microsoft.QEmbedLayerNormalization", "int8, uint8"),
     Operator("com.microsoft.QGemm", "int8, uint8"),
     Operator("com.microsoft.QLinearAdd", "int8, uint8"),
     Operator("com.microsoft.QLinearAveragePool", "int8, uint8"),

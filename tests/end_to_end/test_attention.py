@@ -230,7 +230,8 @@ def test_projections_of_integers() -> None:
         "xz": np.array(120, np.uint8),
         "wz": np.array(3, np.int8),
     }
-    inputs = {"x": rng.integers(0, 256, (2, 3, 6)).astype(np.uint8), "m": HIDE[:, :3].copy()}
+    inputs: dict[str, Array] = {"m": HIDE[:, :3].copy()}
+    inputs["x"] = rng.integers(0, 256, (2, 3, 6)).astype(np.uint8)
     node = contrib("QAttention", "x w b xs ws m xz wz", num_heads=2)
     assert_like_onnxruntime(node, inputs, constants)
 

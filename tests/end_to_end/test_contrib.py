@@ -141,6 +141,21 @@ def test_embeddings() -> None:
     )
 
 
+def test_embeddings_of_integers() -> None:
+    rng = np.random.default_rng(6)
+    sizes = {"w": (10, 8), "p": (5, 8), "s": (2, 8), "g": (8,), "b": (8,)}
+    constants: dict[str, Array] = {}
+    for k, (name, shape) in enumerate(sizes.items()):
+        constants[name] = rng.integers(0, 256, shape).astype(np.uint8)
+        constants[f"{name}s"] = np.array(0.01 + k / 300, np.float32)
+        constants[f"{name}z"] = np.array(120 + k, np.uint8)
+    ids = np.array([[3, 0, 9], [5, 5, 1]], np.int32)
+    inputs = {"ids": ids, "seg": ids // 5, "m": (ids > 0).astype(np.int32)}
+    text = "ids seg w p s g b m ws ps ss gs bs wz pz sz gz bz"
+    node = contrib("QEmbedLayerNormalization", text, "y count")
+    assert_like_onnxruntime(node, inputs, constants, kinds={"count": "int32"})
+
+
 @pytest.mark.parametrize(
     ("bits", "zeros"),
     [
@@ -193,7 +208,7 @@ def test_packed_tables(kind: str) -> None:
         (contrib("FusedGemm", "x x", transB=1, activation="Softplus"), "unsupported-form"),
         (contrib("SkipLayerNormalization", "x x b", "y mean"), "unsupported-form"),
         (contrib("MatMulNBits", "x b b", K=8, N=8, block_size=16), "operand-not-constant"),
-        (contrib("QMoE", "x b"), "unsupported-operator"),
+        (contrib("NoSuchOperator", "x b"), "unsupported-operator"),
     ],
 )
 def test_refusals(node: NodeProto, code: str) -> None:

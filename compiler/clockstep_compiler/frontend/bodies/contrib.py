@@ -209,19 +209,44 @@ def _skip_simplified(body: Body) -> None:
 def _embed(body: Body) -> None:
     """Words, positions and segments looked up, added and normalised; how many words there are."""
     ids, segment, words, places, segments, scale, shift, mask, positions = body.inputs(9)
-    batch, length = body.shape(ids)
-    if positions:
-        place = body.op("Gather", places, positions, axis=0)
-    else:
-        place = body.slice(places, 0, 0, length)
-    found = [body.op("Gather", words, ids, axis=0), place]
-    if segment:
-        found.append(body.op("Gather", segments, segment, axis=0))
+    found = [
+        body.op("Gather", words, ids, axis=0),
+        _placed(body, places, ids, positions),
+        body.op("Gather", segments, segment, axis=0) if segment else "",
+    ]
     total = sums(body, *found)
     body.give(0, _layer(body, total, scale, shift, 1e-12))
     body.give(2, total)
     if body.wants(1):
-        body.give(1, _words(body, mask, batch))
+        body.give(1, _words(body, mask, body.shape(ids)[0]))
+
+
+def _placed(body: Body, places: str, ids: str, positions: str) -> str:
+    """The rows of a table for the places of words, which follow each other unless given."""
+    if positions:
+        return body.op("Gather", places, positions, axis=0)
+    return body.slice(places, 0, 0, body.shape(ids)[1])
+
+
+@composes("com.microsoft.QEmbedLayerNormalization")
+def _quantized_embed(body: Body) -> None:
+    """As EmbedLayerNormalization, from tables of integers: what is looked up becomes floats."""
+    ids, segment, words, places, segments, gain, shift, mask, *rest = body.inputs(18)
+    scales, zeros = rest[:5], rest[5:]
+
+    def real(name: str, index: int) -> str:
+        operands = filter(None, (name, scales[index], zeros[index]))
+        return body.op("DequantizeLinear", *operands)
+
+    found = [
+        real(body.op("Gather", words, ids, axis=0), 0),
+        real(_placed(body, places, ids, ""), 1),
+        real(body.op("Gather", segments, segment, axis=0), 2) if segment else "",
+    ]
+    total = sums(body, *found)
+    body.give(0, _layer(body, total, real(gain, 3), real(shift, 4), 1e-12))
+    if body.wants(1):
+        body.give(1, _words(body, mask, body.shape(ids)[0]))
 
 
 def _words(body: Body, mask: str, batch: int) -> str:
