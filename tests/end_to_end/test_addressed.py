@@ -15,7 +15,7 @@ from onnx import helper
 from clockstep_compiler import Options, compile_model
 from clockstep_isa import load_machine
 from clockstep_isa.diagnostics import UnsupportedModel
-from tests.support.endtoend import assert_equal, expected, run_checked
+from tests.support.endtoend import expected, run_checked
 from tests.support.machines import MACHINES
 from tests.support.one_node import node_of, one_node
 
@@ -108,18 +108,18 @@ def test_large_matrices_are_masked() -> None:
     check("Gather", stack, axis=1)
 
 
-def test_a_quantized_table_stays_quantized() -> None:
-    """A DequantizeLinear below a Gather: one byte for each element."""
-    table, i = elements((40, 18), "int8"), places((6,), 40)
+@pytest.mark.parametrize(("zero", "count"), [(0, 1), (3, 2)])
+def test_a_quantized_table_stays_quantized(zero: int, count: int) -> None:
+    """A DequantizeLinear below a Gather: a byte for each element, two if they take nine bits."""
+    table, i = elements((40, 18), "int8"), np.array([3, -1, 40, 0])
     nodes = [node_of("DequantizeLinear", "q s z", "x"), node_of("Gather", "x i")]
-    scale, zero = np.array(0.25, np.float32), np.array(3, np.int8)
-    model = one_node(nodes[1], {"i": i}, {"q": table, "s": scale, "z": zero}, opset=18)
+    parameters = {"s": np.array(0.25, np.float32), "z": np.array(zero, np.int8)}
+    model = one_node(nodes[1], {"i": i}, {"q": table, **parameters}, opset=18)
     model.graph.node.insert(0, nodes[0])
-    program = compile_model(model.SerializeToString(), TINY, Options(precision="exact"))
-    assert program.info["weight_bytes"] == table.size
-    assert_equal(
-        run_checked(model, TINY, {"i": i}, precision="exact").outputs, expected(model, {"i": i})
-    )
+    run = run_checked(model, TINY, {"i": i}, precision="exact")
+    want = (np.stack([table[3], table[-1], np.full(18, zero), table[0]]) - zero) * 0.25
+    np.testing.assert_array_equal(run.outputs["y"], want)
+    assert run.program.info["weight_bytes"] == count * table.size
 
 
 def test_an_embedding() -> None:

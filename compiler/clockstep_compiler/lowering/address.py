@@ -8,23 +8,14 @@ of few rows each is masked instead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from clockstep_compiler.expr import Acc, Const, Expr, Leaf, Op, add, cast, mul
+from clockstep_compiler.expr import Acc, Const, Expr, Leaf, Op, cast, mul
 from clockstep_compiler.graph import Node
+from clockstep_compiler.lowering.address_table import Table, integers_of, table_of
 from clockstep_compiler.lowering.elementwise_bits import i32
 from clockstep_compiler.lowering.elementwise_operands import bounds, record_bounds
-from clockstep_compiler.lowering.lower import (
-    Lowering,
-    is_float,
-    lowers,
-    matrix_shape,
-    stored_elements,
-)
+from clockstep_compiler.lowering.lower import Lowering, is_float, lowers
 from clockstep_compiler.lowering.reduce_rows import hold, relaid
 from clockstep_compiler.steps import Product, Term, Transpose, Value, Weights
 from clockstep_isa.table import Type
@@ -34,56 +25,8 @@ __all__: list[str] = []
 _FEW = 8
 """Rows of a table up to which each is masked and joined."""
 
-_UNSIGNED = {"uint8": 1, "uint16": 2, "uint32": 4}
-"""Types whose stored elements are not the values, or wider: taken as i32, of so many bytes."""
-
 _WORDS = {1: Type.I8, 2: Type.I16, 4: Type.I32}
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """Tables of `sizes` [batch, height, inner, width]; `count` bytes of an element matter.
-
-    With `last` they are one matrix [batch, height]. It is the constant `data`, or stored.
-    """
-
-    sizes: tuple[int, int, int, int]
-    last: bool
-    kind: Type
-    count: int
-    signed: bool
-    data: NDArray[Any] | None
-    value: Value | None
-
-    @property
-    def batch(self) -> int:
-        return self.sizes[0]
-
-    @property
-    def height(self) -> int:
-        return self.sizes[1]
-
-    @property
-    def inner(self) -> int:
-        return self.sizes[2]
-
-    @property
-    def width(self) -> int:
-        return self.sizes[3]
-
-    def plane(self, byte: int) -> NDArray[np.int8] | None:
-        """One byte of every element of a constant matrix."""
-        if self.data is None:
-            return None
-        raw = np.ascontiguousarray(self.data).view(np.int8)
-        return raw.reshape(*self.data.shape, self.kind.bytes)[..., byte]
-
-    def stored(self, state: Lowering) -> Value:
-        """The matrix in SRAM."""
-        if self.data is not None:
-            return state.constant_value("table", self.data)
-        assert self.value is not None
-        return self.value
+"""The integers of so many bytes."""
 
 
 @lowers("Take")
@@ -99,19 +42,18 @@ def _take(state: Lowering, node: Node) -> None:
         kind = Type.F32 if is_float(dtype) else Type.I32
         state.define(out, Const(np.zeros((), np.float64 if is_float(dtype) else np.int64), kind))
         return
-    tensor = state.tensors.get(name)
-    quant = tensor.quant if tensor is not None else None
-    if quant is not None and quant.scale.size == 1 and quant.zero.size == 1:
-        table = _table(state, node, quant.source, state.stored_type(quant.source))
-        integers = _wide(state, table, _picked(state, node, table), state.dtype(quant.source))
-        shifted = add(integers, -quant.zero.reshape(()))
-        state.define(out, mul(cast(shifted, Type.F32), quant.scale.reshape(())))
+    table = integers_of(state, node, name)
+    if table is not None:
+        quant = state.tensors[name].quant
+        assert quant is not None
+        integers = cast(_picked(state, node, table), Type.I32)
+        state.define(out, mul(cast(integers, Type.F32), quant.scale.reshape(())))
         return
-    table = _table(state, node, name, state.stored_type(out))
+    table = table_of(state, node, name, state.stored_type(out))
     _define(state, node, table, _picked(state, node, table))
 
 
-def _define(state: Lowering, node: Node, table: _Table, expr: Expr) -> None:
+def _define(state: Lowering, node: Node, table: Table, expr: Expr) -> None:
     """The result is what was taken of the table, as that is stored."""
     out = node.outputs[0]
     dtype = state.dtype(out)
@@ -121,42 +63,10 @@ def _define(state: Lowering, node: Node, table: _Table, expr: Expr) -> None:
     if table.signed and expr.out == state.stored_type(out):
         state.define(out, expr, narrow=True)
     else:
-        state.define(out, _wide(state, table, expr, dtype))
+        state.define(out, state.widen(expr, dtype) if table.signed else expr)
 
 
-def _wide(state: Lowering, table: _Table, expr: Expr, dtype: str) -> Expr:
-    return state.widen(expr, dtype) if table.signed else expr
-
-
-def _table(state: Lowering, node: Node, name: str, kind: Type) -> _Table:
-    """The table as it is stored, or as i32 where a stored zero is no zero."""
-    shape, dtype, constant = state.shape(name), state.dtype(name), state.constant(name)
-    last = bool(node.attributes.get("last", 0))
-    matrix = matrix_shape(shape)
-    sizes = (shape[0], shape[1], 1, 1) if last else _sizes(shape)
-    if dtype in _UNSIGNED:
-        count = _UNSIGNED[dtype]
-        if constant is not None:
-            data = constant.astype(np.int64).astype(np.int32).reshape(matrix)
-            return _Table(sizes, last, Type.I32, count, False, data, None)
-        wide = hold(state, state.widen(Leaf(state.store(name), None), dtype), shape).value
-        return _Table(sizes, last, Type.I32, count, False, None, wide)
-    if constant is not None:
-        stored = stored_elements(constant, dtype, kind).reshape(matrix)
-        return _Table(sizes, last, kind, kind.bytes, True, stored, None)
-    value = state.store(name)
-    kind = value.type
-    return _Table(sizes, last, kind, kind.bytes, True, value.data, value)
-
-
-def _sizes(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Tables, rows of one, rows inside a row, columns."""
-    batch = shape[0] if len(shape) > 2 else 1
-    inner = shape[2] if len(shape) > 3 else 1
-    return batch, shape[0] if len(shape) < 3 else shape[1], inner, shape[-1]
-
-
-def _picked(state: Lowering, node: Node, table: _Table) -> Expr:
+def _picked(state: Lowering, node: Node, table: Table) -> Expr:
     """What is taken, as the table is stored."""
     index = state.store(node.inputs[1])
     rows = index.rows * index.columns
@@ -199,7 +109,7 @@ def _one_hot(state: Lowering, column: Value, height: int) -> Value:
 
 
 def _rows(
-    state: Lowering, table: _Table, hot: Value, byte: int, per_table: int, owned: bool
+    state: Lowering, table: Table, hot: Value, byte: int, per_table: int, owned: bool
 ) -> Expr | None:
     """One byte of the rows that are taken, as i32 with a sign; None if a higher one is zero.
 
@@ -223,7 +133,7 @@ def _rows(
     return Acc(Product(Type.I8, batch * per_table, width, (term,), sets))
 
 
-def _elements(state: Lowering, table: _Table, hot: Value, byte: int) -> Expr | None:
+def _elements(state: Lowering, table: Table, hot: Value, byte: int) -> Expr | None:
     """One byte of the elements that are taken of every row: the one-hot rows are the weights."""
     plane = table.plane(byte)
     if byte and plane is not None and not plane.any():
@@ -248,7 +158,7 @@ def _turned(state: Lowering, value: Value, batch: int) -> Value:
     return state.views[key]
 
 
-def _joined(state: Lowering, table: _Table, bytes_: list[Expr | None]) -> Expr:
+def _joined(state: Lowering, table: Table, bytes_: list[Expr | None]) -> Expr:
     """Elements out of their bytes, the first of which is the lowest."""
     kind, out = table.kind, state.graph.nodes[state.node].outputs[0]
     shape = state.shape(out)
@@ -289,13 +199,13 @@ def _pick(state: Lowering, node: Node) -> None:
     """Of tables [b, n, c] element `index[b, m, c]` of each column; zero where there is none."""
     out = node.outputs[0]
     shape = state.shape(out)
-    table = _table(state, node, node.inputs[0], state.stored_type(out))
+    table = table_of(state, node, node.inputs[0], state.stored_type(out))
     index = Leaf(state.store(node.inputs[1]), None)
     expr = _masked(state, table, index, (*shape[:2], 1, shape[2]))
     _define(state, node, table, expr)
 
 
-def _masked(state: Lowering, table: _Table, index: Leaf, shape: tuple[int, ...]) -> Expr:
+def _masked(state: Lowering, table: Table, index: Leaf, shape: tuple[int, ...]) -> Expr:
     """Every row of the table where the index is its number, else zero, joined.
 
     `shape` is that of the result: tables, rows taken of one, rows inside a row, columns.

@@ -1,4 +1,4 @@
-"""Images sampled at computed places: GridSample, RoiAlign, DeformConv.
+"""Images sampled at computed places: GridSample, DeformConv.
 
 An image is a table with a row for each pixel and its channels along the lanes; a place is a column
 of numbers for each axis. The pixels around a place are taken by `Take`, weighed and added up.
@@ -15,7 +15,7 @@ import numpy as np
 from clockstep_compiler.frontend.bodies.addressed import take
 from clockstep_compiler.frontend.body import Body, Refused, composes
 
-__all__: list[str] = []
+__all__ = ["Columns", "table_of"]
 
 _CUBIC = -0.75
 """The parameter of cubic convolution."""
@@ -34,8 +34,8 @@ class _Tap:
 
 
 @dataclass(frozen=True, slots=True)
-class _Columns:
-    """Arithmetic with columns of numbers."""
+class Columns:
+    """Arithmetic with columns of numbers in float32."""
 
     body: Body
 
@@ -76,13 +76,13 @@ def _grid_sample(body: Body) -> None:
     places = [body.slice(grid, 2, rank - 1 - k, rank - k) for k in range(rank)]
     sampler = _Sampler(body, sizes, mode, str(body.attribute("padding_mode", "zeros")), align)
     places = [sampler.placed(k, place) for k, place in enumerate(places)]
-    found = sampler.sample(_table(body, image), places)
+    found = sampler.sample(table_of(body, image), places)
     found = body.reshape(found, [shape[0], *wanted, shape[1]])
     order = [0, len(wanted) + 1, *range(1, len(wanted) + 1)]
     body.give(0, body.cast(body.transpose(found, order), body.dtype(image)))
 
 
-def _table(body: Body, image: str) -> str:
+def table_of(body: Body, image: str) -> str:
     """Images [n, c, ...] as tables [n, pixels, c]."""
     shape = body.shape(image)
     turned = body.transpose(image, [0, *range(2, len(shape)), 1])
@@ -101,7 +101,7 @@ class _Sampler:
 
     def placed(self, axis: int, place: str) -> str:
         """A place from -1 to 1 in pixels, brought into the image as the padding has it."""
-        columns, size = _Columns(self.body), self.sizes[axis]
+        columns, size = Columns(self.body), self.sizes[axis]
         place = columns.add(place, 1.0)
         if self.align:
             place = columns.mul(columns.mul(place, 0.5), size - 1)
@@ -139,7 +139,7 @@ class _Sampler:
         """The neighbours of a place along an axis."""
         if self.mode == "nearest":
             return [self._tap(axis, place, "")]
-        body, columns = self.body, _Columns(self.body)
+        body, columns = self.body, Columns(self.body)
         first = body.op("Floor", place)
         part = body.op("Sub", place, first)
         rest = body.op("Sub", columns.number(1.0), part)
@@ -171,7 +171,7 @@ class _Sampler:
         With cubic convolution only pixels (`whole`) are moved to the border, as torch and
         onnxruntime have it.
         """
-        columns, last = _Columns(self.body), self.sizes[axis] - 1
+        columns, last = Columns(self.body), self.sizes[axis] - 1
         if self.padding == "border" and (whole or self.mode != "cubic"):
             return columns.clip(place, 0.0, last)
         if self.padding == "reflection":
@@ -182,7 +182,7 @@ class _Sampler:
 
     def _reflected(self, place: str, low: float, high: float) -> str:
         """A triangular wave: there and back between both borders."""
-        body, columns, span = self.body, _Columns(self.body), high - low
+        body, columns, span = self.body, Columns(self.body), high - low
         if span == 0:
             return columns.clip(place, low, high)
         distance = columns.add(place, -low)
@@ -190,93 +190,6 @@ class _Sampler:
         rest = body.op("Sub", distance, columns.mul(turns, 2 * span))
         back = body.op("Sub", columns.number(2 * span), rest)
         return columns.add(body.op("Min", rest, back), low)
-
-
-# -- RoiAlign --------------------------------------------------------------------------------------
-
-
-@composes("RoiAlign")
-def _roi_align(body: Body) -> None:
-    """Every bin is sampled at `sampling_ratio` squared places, averaged or their maximum."""
-    image, rois, batch = body.inputs(3)
-    shape, count = body.shape(image), body.shape(rois)[0]
-    ratio = body.attribute("sampling_ratio", 0)
-    if ratio <= 0:
-        raise Refused(
-            "dynamic-shape",
-            "sampling_ratio 0 takes as many samples as the regions are large",
-            "give it a sampling_ratio of 1 or more",
-        )
-    bins = body.attribute("output_height", 1), body.attribute("output_width", 1)
-    axes = [_roi_axis(body, rois, k, bins[k], ratio, shape[2 + k]) for k in range(2)]
-    first = body.reshape(body.cast(batch, "int32"), [count, 1, 1, 1, 1, 1])
-    table = body.reshape(_table(body, image), [shape[0] * shape[2] * shape[3], shape[1]])
-    weighed = []
-    inside = body.op("And", axes[0].inside, axes[1].inside)
-    for y, y_weight in axes[0].taps:
-        for x, x_weight in axes[1].taps:
-            row = body.op("Add", body.op("Mul", first, body.constant(shape[2], np.int32)), y)
-            flat = body.op("Add", body.op("Mul", row, body.constant(shape[3], np.int32)), x)
-            flat = body.op("Where", inside, flat, body.constant(-1, np.int32))
-            value = body.cast(take(body, table, flat), "float32")
-            form = [*body.shape(flat)[:-1], shape[1]]
-            weight = body.op("Mul", y_weight, x_weight)
-            weighed.append(body.op("Mul", body.reshape(value, form), weight))
-    greatest = body.attribute("mode", "avg") == "max"
-    total = weighed[0]
-    for value in weighed[1:]:
-        total = body.op("Max" if greatest else "Add", total, value)
-    reduce = "ReduceMax" if greatest else "ReduceMean"
-    total = body.op(reduce, total, body.constant([2, 4]), keepdims=0)
-    body.give(0, body.cast(body.transpose(total, (0, 3, 1, 2)), body.dtype(image)))
-
-
-@dataclass(frozen=True, slots=True)
-class _RoiAxis:
-    """The samples along an axis: places and weights of both neighbours, and which count."""
-
-    taps: tuple[tuple[str, str], tuple[str, str]]
-    inside: str
-
-
-def _roi_axis(body: Body, rois: str, axis: int, bins: int, ratio: int, size: int) -> _RoiAxis:
-    """Rows are rois [x, y, x, y]; axis 0 is y. Results have axes [roi, y, y, x, x, 1]."""
-    columns, count = _Columns(body), body.shape(rois)[0]
-    half = body.attribute("coordinate_transformation_mode", "half_pixel") == "half_pixel"
-    rois = body.cast(rois, "float32")
-    start, end = (
-        columns.add(
-            columns.mul(
-                body.reshape(body.slice(rois, 1, at, at + 1), [count, 1, 1, 1, 1, 1]),
-                body.attribute("spatial_scale", 1.0),
-            ),
-            -0.5 if half and body.step.opset >= 16 else 0.0,
-        )
-        for at in (1 - axis, 3 - axis)
-    )
-    length = body.op("Sub", end, start)
-    if not half or body.step.opset < 16:
-        length = body.op("Max", length, columns.number(1.0))
-    width = body.op("Div", length, columns.number(bins))
-    form = [1, bins, ratio, 1, 1, 1] if axis == 0 else [1, 1, 1, bins, ratio, 1]
-    spread = np.broadcast_to(np.arange(bins)[:, None], (bins, ratio)).reshape(form)
-    within = np.broadcast_to(np.arange(ratio) + 0.5, (bins, ratio)).reshape(form)
-    bin_ = body.op("Mul", width, body.constant(spread, np.float32))
-    sample = body.op("Mul", width, body.constant(within, np.float32))
-    sample = body.op("Div", sample, columns.number(ratio))
-    place = body.op("Add", body.op("Add", start, bin_), sample)
-    inside = body.op(
-        "And",
-        body.op("GreaterOrEqual", place, columns.number(-1.0)),
-        body.op("LessOrEqual", place, columns.number(size)),
-    )
-    place = columns.clip(place, 0.0, size - 1)
-    low = body.op("Floor", place)
-    part = body.op("Sub", place, low)
-    high = columns.clip(columns.add(low, 1.0), 0.0, size - 1)
-    rest = body.op("Sub", columns.number(1.0), part)
-    taps = (body.cast(low, "int32"), rest), (body.cast(high, "int32"), part)
-    return _RoiAxis(taps, inside)
 
 
 # -- DeformConv ------------------------------------------------------------------------------------
@@ -295,7 +208,7 @@ def _deform_conv(body: Body) -> None:
     starts = _tap_places(body, kernel, outputs)
     offset = body.reshape(body.cast(offset, "float32"), [batch, parts, taps, 2, pixels])
     sampler = _Sampler(body, shape[2:], "linear", "zeros", True)
-    table, width = _table(body, image), shape[1] // parts
+    table, width = table_of(body, image), shape[1] // parts
     found = []
     for part in range(parts):
         own = body.take(offset, 1, part)
