@@ -113,7 +113,7 @@ def test_a_quantized_table_stays_quantized(zero: int, count: int) -> None:
     """A DequantizeLinear below a Gather: a byte for each element, two if they take nine bits."""
     table, i = elements((40, 18), "int8"), np.array([3, -1, 40, 0])
     nodes = [node_of("DequantizeLinear", "q s z", "x"), node_of("Gather", "x i")]
-    parameters = {"s": np.array(0.25, np.float32), "z": np.array(zero, np.int8)}
+    parameters: dict[str, Array] = {"s": np.array(0.25, np.float32), "z": np.array(zero, np.int8)}
     model = one_node(nodes[1], {"i": i}, {"q": table, **parameters}, opset=18)
     model.graph.node.insert(0, nodes[0])
     run = run_checked(model, TINY, {"i": i}, precision="exact")
