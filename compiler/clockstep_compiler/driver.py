@@ -32,10 +32,14 @@ __all__ = ["TALL", "Schedule", "chunk_rows", "least_chips", "schedule"]
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A finished schedule and the partition it follows."""
+    """A finished schedule and the partition it follows.
+
+    `held` words of every chip were kept free for instructions.
+    """
 
     scheduler: Scheduler
     partition: Partition
+    held: int
 
 
 _BLOCKS = ((1, 1), (2, 1), (1, 2), (4, 1))
@@ -87,6 +91,7 @@ def schedule(
     chunk = max(1, chunk_rows(plan, lowered) * up // down)
     most = min(plan.machine.icu.repeat_max, max(1, plan.machine.words_per_slice // 8))
     s = Scheduler(plan, chips, effort, chunk=min(chunk, most))
+    held = _hold(s, lowered)
     parts = partition(plan, lowered, s.storage, reserve, _spread(s, lowered))
     maker, mover = BlockMaker(s), Mover(s)
     _load_large_inputs(s, lowered, parts)
@@ -112,7 +117,7 @@ def schedule(
     s.names.update({v.number: v.name for v in maker.consts.values()})
     s.names.update({v.number: v.name for v in (mover.identity, mover.zero) if v is not None})
     s.storage.finish(s.names)
-    return Schedule(s, parts)
+    return Schedule(s, parts, held)
 
 
 def least_chips(plan: Floorplan, lowered: Lowered) -> int:
@@ -126,15 +131,34 @@ _BLOCKS_A_CHIP = 2
 
 
 def _spread(s: Scheduler, lowered: Lowered) -> frozenset[int]:
-    """Steps whose blocks of rows are spread over all chips: none if one chip holds all matrices.
+    """Steps whose blocks of rows are spread over all chips, if weights are not what fills them.
 
     Elsewhere a step is where its weights are, and what it reads comes there.
     """
-    if s.chips == 1 or peak_words(lowered, s.plan.machine.vector) < s.plan.machine.words_per_chip:
+    words = s.plan.machine.words_per_chip
+    large = peak_words(lowered, s.plan.machine.vector) >= words
+    if s.chips == 1 or (not large and 4 * total_words(s.plan, lowered) >= words):
         return frozenset()
     least = _BLOCKS_A_CHIP * s.chips
     steps = enumerate(lowered.steps)
     return frozenset(i for i, step in steps if s.storage.chunks(step.out) >= least)
+
+
+_INSTRUCTIONS = 16
+"""The part of a chip that is kept for instructions where matrices fill half of it."""
+
+
+def _hold(s: Scheduler, lowered: Lowered) -> int:
+    """Keep words of every slice for instructions, which need such as nothing else ever uses."""
+    machine = s.plan.machine
+    filled = 2 * peak_words(lowered, machine.vector) >= s.chips * machine.words_per_chip
+    if not machine.icu.instructions_in_sram or not filled:
+        return 0
+    words = machine.words_per_slice // _INSTRUCTIONS
+    for memory in s.storage.memories:
+        for queue in memory.free:
+            memory.take_virgin(queue, words)
+    return words * sum(map(len, s.plan.slices.values()))
 
 
 _LARGE = 8

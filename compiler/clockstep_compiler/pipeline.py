@@ -179,8 +179,8 @@ def _instructions_fit(plan: Floorplan, done: Schedule) -> None:
             span.end - span.start for q in memory.free for span in memory.free[q] if not span.since
         )
         words = -(-needed // plan.machine.vector)
-        if words > free:
-            raise NoRoom(chip, "instructions", words - free)
+        if words > free + done.held:
+            raise NoRoom(chip, "instructions", words - free - done.held)
 
 
 def _candidates(plan: Floorplan, lowered: Lowered) -> Iterator[int]:

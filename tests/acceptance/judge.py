@@ -115,7 +115,7 @@ def _typed(value: Array, kind: str) -> Array:
 def judge(name: str, precision: str, path: Path, machine: str) -> dict[str, Any]:
     """What is kept of one run; a refusal has a `problem` instead of figures."""
     model = BY_NAME[name]
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         program = clockstep.compile(
             path,
@@ -128,7 +128,7 @@ def judge(name: str, precision: str, path: Path, machine: str) -> dict[str, Any]
         found = getattr(error, "diagnostics", ()) or (error.diagnostic,)
         problem = f"{found[0].code}: {found[0].message}"
         return {"verdict": "refused", "problem": problem, "problems": len(found)}
-    seconds, peak = time.perf_counter() - start, _peak()
+    seconds, peak = time.process_time() - start, _peak()
     info = program.info
     figures = {
         "chips": program.chips,

@@ -27,8 +27,8 @@ runs it on two inputs (photographs, token ids, a voice), and compares with onnxr
 *off* is the largest error in parts of the output's range. A model matches under `exact` if every
 error is within 1e-3 of the value plus 1e-5 of the range, under `fp16` within 2e-2 of the range, and
 quantized (`auto`) if it is no further from onnxruntime without optimisations than onnxruntime with
-them is, or 1e-2 of the range, with the same arg-max. Seconds are wall-clock, on a machine that did
-other work as well; memory is the compiler's peak. The machine file hashes to `{machine}`.
+them is, or 1e-2 of the range, with the same arg-max. Seconds are of processor time, on one core;
+memory is the compiler's peak. The machine file hashes to `{machine}`.
 
 | model | precision | verdict | off | chips | cycles | instructions | compile s | MB | date |
 |---|---|---|--:|--:|--:|--:|--:|--:|---|

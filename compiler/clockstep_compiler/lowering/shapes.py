@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from clockstep_compiler.channels import order
 from clockstep_compiler.expr import Leaf
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_operands import carry_bounds
@@ -19,6 +20,7 @@ from clockstep_compiler.lowering.lower import (
 )
 from clockstep_compiler.lowering.reduce_rows import relaid
 from clockstep_compiler.steps import Move, Value
+from clockstep_isa.table import Type
 
 __all__: list[str] = []
 
@@ -61,7 +63,10 @@ def _move(state: Lowering, node: Node) -> None:
     if axes is not None and node.inputs[0] in state.graph.inputs:
         state.define_value(out, state.input_view(node.inputs[0], axes, rows, columns, kind))
         return
+    turned = _channels_last(state, node, index, kind)
     sources = [state.store(name, kind) for name in node.inputs]
+    if turned is not None:
+        sources, index = [turned[0]], turned[1]
     fill = stored_elements(np.asarray(node.attributes["fill"]), state.dtype(out), kind)
     if not index.size:
         state.define_value(out, state.constant_value(out, np.zeros(index.shape, fill.dtype)))
@@ -82,6 +87,28 @@ def _move(state: Lowering, node: Node) -> None:
     result = state.new_value(out, rows, columns, kind)
     state.steps.append(Move(result, tuple(sources), index, (state.node,)))
     state.define_value(out, result)
+
+
+def _channels_last(
+    state: Lowering, node: Node, index: NDArray[np.int64], kind: Type
+) -> tuple[Value, NDArray[np.int64]] | None:
+    """An input loaded with channels last, where that keeps more elements together; the index."""
+    name = node.inputs[0]
+    shape = state.shape(name)
+    if len(node.inputs) != 1 or name not in state.graph.inputs or len(shape) < 3:
+        return None
+    axes = order(len(shape))
+    last = tuple(shape[axis] for axis in axes)
+    places = np.arange(math.prod(shape)).reshape(last).transpose(np.argsort(axes)).ravel()
+    other = np.append(places, -1)[index]
+    if _together(other) <= _together(index):
+        return None
+    return state.input_view(name, axes, *matrix_shape(last), kind), other
+
+
+def _together(index: NDArray[np.int64]) -> int:
+    """Neighbours in a row that were neighbours before."""
+    return int((np.diff(index, axis=1) == 1).sum())
 
 
 def _permutation(index: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[int, ...] | None:
