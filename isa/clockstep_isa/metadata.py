@@ -160,7 +160,10 @@ def _limits(data: Mapping[str, Any], where: str) -> tuple[int, int] | None:
     values = member(data, "limits", list, where)
     if len(values) != 2 or not all(type(v) is int and abs(v) < _LIMIT for v in values):
         raise MalformedFile("json", "'limits' is wrong: want two integers", where=where)
-    return values[0], values[1]
+    low, high = values
+    if not low <= 0 <= high:
+        raise MalformedFile("binding", f"limits {low} to {high} leave out 0", where=where)
+    return low, high
 
 
 def probe_to_json(probe: Probe, write_pieces: Callable[[Pieces], Any]) -> dict[str, Any]:

@@ -113,6 +113,18 @@ def test_bindings_without_sense(change: dict[str, Any], message: str, tmp_path: 
         load_program(tmp_path / "x.lpu")
 
 
+@pytest.mark.parametrize(
+    "limits", [7, [0], [0, 1, 2], [0, "1"], [0, 2**48], [1, 9], [-9, -1], [3, -3]]
+)
+def test_limits_without_sense(limits: Any, tmp_path: Path) -> None:
+    text, arrays = split(two_chips().program(), tmp_path)
+    data = json.loads(text)
+    data["inputs"][0]["limits"] = limits
+    (tmp_path / "x.lpu").write_bytes(program_file(json.dumps(data), arrays))
+    with pytest.raises(MalformedFile, match="limits"):
+        load_program(tmp_path / "x.lpu")
+
+
 ALTER: dict[str, Callable[[Array], Array]] = {
     "int64": lambda a: a.astype(np.int64),
     "int32": lambda a: a.astype(np.int32),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from clockstep_isa import Binding, Layout, Type, UsageError, numpy_type, tensor_dtype
+from clockstep_isa.layout import integer_range
 from tests.support.programs import TINY, layouts
 
 Memory = dict[tuple[int, int, int], NDArray[np.uint8]]
@@ -116,6 +119,44 @@ def test_integers_that_do_not_fit(dtype: str, stored: Type, offset: int, value: 
     with pytest.raises(UsageError, match="holds an integer outside") as caught:
         store(one(dtype, stored, offset), full)
     assert caught.value.diagnostic.where == "input 'x'"
+
+
+def test_limits_are_narrower_than_the_stored_type() -> None:
+    binding = replace(one("int64", Type.I32), limits=(-5, 5))
+    value = np.array([[-5, 0, 5], [1, 2, 3]])
+    np.testing.assert_array_equal(fetch(binding, store(binding, value)), value)
+    for outside in (-6, 6):
+        value[1, 1] = outside
+        with pytest.raises(UsageError, match="outside -5 to 5"):
+            store(binding, value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored"),
+    [
+        *((name, Type.F16) for name in ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2")),
+        *((name, Type.F16) for name in ("float8_e5m2fnuz", "float4_e2m1fn")),
+        *((name, Type.I8) for name in ("int4", "uint4", "int2", "uint2")),
+        ("float8_e8m0fnu", Type.F32),
+    ],
+)
+def test_small_types_keep_every_value(dtype: str, stored: Type) -> None:
+    kind = tensor_dtype(dtype)
+    bits = {"float4_e2m1fn": 16, "int4": 16, "uint4": 16, "int2": 4, "uint2": 4}.get(dtype, 256)
+    if "int" in dtype:
+        low, high = integer_range(dtype)
+        every = np.arange(low, high + 1).astype(kind)
+    else:
+        every = np.arange(bits, dtype=np.uint8).view(kind)
+    for start in range(0, bits, TINY.vector):
+        part = every[start : start + TINY.vector]
+        value = np.stack([part, part[::-1]])
+        binding = one(dtype, stored, columns=len(part))
+        result = fetch(binding, store(binding, value))
+        assert result.dtype == kind
+        number = value == value
+        assert np.array_equal(result[number].view(np.uint8), value[number].view(np.uint8))
+        assert not (result == result)[~number].any()
 
 
 @pytest.mark.parametrize("value", [np.zeros((3, 2), np.int8), np.zeros((2, 3), np.uint8)])

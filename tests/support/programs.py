@@ -121,6 +121,8 @@ TEXTS = st.text(max_size=8) | st.sampled_from(
     ["", "#0", "a | b", '"', "fc1", "x[0:7, 3]", " x ", "a;b*3", "\n", "\udc80", "é"]
 )
 
+LIMITS = (None, (-5, 2**40), (0, 0))
+
 
 @st.composite
 def probes(draw: st.DrawFn, nodes: int) -> Probe:
@@ -146,7 +148,7 @@ def programs(draw: st.DrawFn) -> Program:
     note, used = canonical_notes(code.note, notes)
     shape = tuple(draw(st.lists(st.integers(0, 6), max_size=3)))
     bindings = [
-        Binding(name, "int8", shape, (draw(layouts(shape)),))
+        Binding(name, "int8", shape, (draw(layouts(shape)),), draw(st.sampled_from(LIMITS)))
         for name in draw(st.lists(TEXTS, max_size=2, unique=True))
     ]
     return Program(
