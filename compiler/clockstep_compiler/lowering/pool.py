@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -23,7 +24,7 @@ from clockstep_compiler.lowering.reduce_rows import (
     source,
 )
 from clockstep_compiler.lowering.windows import Grid, Window, bordered, window_of
-from clockstep_compiler.steps import Compute, Value
+from clockstep_compiler.steps import Compute, Move, Value
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.layout import numpy_type
 from clockstep_isa.table import Type
@@ -141,10 +142,11 @@ def _doubled(
     step = math.gcd(stride, dilation)
     first, last = int(window.coordinates(axis, 0)[0]), int(window.coordinates(axis, kernel - 1)[-1])
     at = np.arange(first, last + 1, step)
-    low, high = [0] * len(sizes), [0] * len(sizes)
-    low[axis], high[axis] = max(0, -first), max(0, last - sizes[axis] + 1)
-    grid = Grid(window.batch, tuple(sizes), tuple(low), tuple(high))
-    image = bordered(state, image, grid, _least(image.type))
+    none = (0,) * len(sizes)
+    grid = Grid(window.batch, tuple(sizes), none, none)
+    if first < 0 or last >= sizes[axis]:
+        image, at = _seen(state, image, grid, axis, at), np.arange(len(at))
+        grid = replace(grid, sizes=(*sizes[:axis], len(at), *sizes[axis + 1 :]))
     others = [np.arange(size) for size in sizes]
 
     def leaf(where: Places) -> Leaf:
@@ -155,12 +157,29 @@ def _doubled(
         pair = leaf(at[: len(at) - length * apart]), leaf(at[length * apart :])
         image = _held(state, binary("max", *pair), image)
         at = np.arange(len(at) - length * apart)
-        bare = tuple(len(at) if i == axis else size for i, size in enumerate(sizes))
-        grid = Grid(window.batch, bare, (0,) * len(sizes), (0,) * len(sizes))
+        grid = replace(grid, sizes=(*sizes[:axis], len(at), *sizes[axis + 1 :]))
         length *= 2
     starts = np.arange(window.outputs[axis]) * (stride // step)
     ends = starts + (kernel - length) * apart
     return leaf(starts) if length == kernel else binary("max", leaf(starts), leaf(ends))
+
+
+def _seen(state: Lowering, image: Value, grid: Grid, axis: int, at: Places) -> Value:
+    """The image at some places along an axis; beyond it, what is never larger than anything."""
+    others = [np.arange(size) for size in grid.sizes]
+    near = np.clip(at, 0, grid.sizes[axis] - 1)
+    rows = grid.under([near if i == axis else c for i, c in enumerate(others)])
+    shape = [len(at) if i == axis else size for i, size in enumerate(grid.sizes)]
+    beyond = (near != at).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    border = np.broadcast_to(beyond, (grid.batch, *shape)).ravel()
+    lanes = np.arange(image.columns)
+    index = rows[:, None] * image.columns + lanes
+    index[border] = image.rows * image.columns + lanes
+    fill = np.full((1, image.columns), _least(image.type), numpy_type(image.type))
+    out = state.new_value(image.name, len(rows), image.columns, image.type)
+    sources = (image, state.constant_value("border", fill))
+    state.steps.append(Move(out, sources, index, (state.node,)))
+    return out
 
 
 def _least(kind: Type) -> float:

@@ -156,7 +156,7 @@ def _automatic(
     return tuple(large + small if mode == "SAME_LOWER" else small + large)
 
 
-Fill = float | Value
+Fill = int | Value
 """What a border is made of: elements as stored, or a matrix of one row."""
 
 
