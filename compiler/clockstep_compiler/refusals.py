@@ -23,8 +23,9 @@ class Reason:
 REASONS: tuple[Reason, ...] = (
     Reason(
         "control-flow",
-        "A branch or the number of passes through a loop depends on data.",
-        "Make the condition or the trip count constant, or compute all branches and select.",
+        "A branch or the number of passes through a loop depends on data, and so does the shape of"
+        " a result; or there are too many passes.",
+        "Make the condition or the trip count constant, or results of equal shapes.",
     ),
     Reason(
         "dynamic-shape",
@@ -50,8 +51,8 @@ REASONS: tuple[Reason, ...] = (
     ),
     Reason(
         "not-a-tensor",
-        "A value is a sequence, an optional, a map or sparse.",
-        "Use dense tensors; split and join them with Split and Concat.",
+        "An input, an output or an operand is a sequence, an optional, a map or sparse.",
+        "Use dense tensors; sequences may come and go inside a model.",
     ),
     Reason(
         "operand-not-constant",
