@@ -105,24 +105,30 @@ def _alike(key: Ints, turned: NDArray[np.bool_]) -> list[Ints]:
 def _joins(rows: Ints, key: Ints, lane: Ints, where: tuple[Ints, Ints, Ints]) -> list[Join]:
     """Rows that want the same lanes of as many source rows, together."""
     source, tile, row = where
-    groups: dict[bytes, tuple[list[int], Ints]] = {}
-    for r in rows.tolist():
-        _, first, part = np.unique(key[r], return_index=True, return_inverse=True)
-        # Parts in the order of their first lanes; -1 is nothing.
-        rank = np.argsort(np.argsort(first))
-        number = np.where(key[r] < 0, -1, rank[part])
-        leads = np.sort(first)
-        signature = np.concatenate([number, lane[r], source[r, leads], tile[r, leads]])
-        alike, _ = groups.setdefault(signature.tobytes(), ([], leads))
-        alike.append(r)
+    leads = _leads(key[rows])
+    forms = np.concatenate([leads, lane[rows], source[rows], tile[rows]], axis=1)
+    groups: dict[bytes, list[int]] = {}
+    for position, form in enumerate(forms):
+        groups.setdefault(form.tobytes(), []).append(position)
     found = []
-    for alike, leads in groups.values():
-        r, into = alike[0], np.array(alike)
+    for alike in groups.values():
+        lead_of, into = leads[alike[0]], rows[alike]
+        r = int(into[0])
         parts = []
-        for lead in leads.tolist():
-            if key[r, lead] < 0:
-                continue
-            wanted = np.where(key[r] == key[r, lead], lane[r], -1)
+        for lead in np.unique(lead_of[lead_of >= 0]).tolist():
+            wanted = np.where(lead_of == lead, lane[r], -1)
             parts.append(Part(int(source[r, lead]), int(tile[r, lead]), row[into, lead], wanted))
         found.append(Join(into, tuple(parts)))
     return found
+
+
+def _leads(key: Ints) -> Ints:
+    """For every lane the first of its row that wants the same source row, -1 if it wants none."""
+    order = np.argsort(key, axis=1, kind="stable")
+    begins = np.zeros(key.shape, np.int64)
+    changed = np.diff(np.take_along_axis(key, order, axis=1), axis=1) != 0
+    begins[:, 1:] = np.where(changed, np.arange(1, key.shape[1]), 0)
+    first = np.take_along_axis(order, np.maximum.accumulate(begins, axis=1), axis=1)
+    leads = np.empty_like(key)
+    np.put_along_axis(leads, order, first, axis=1)
+    return np.where(key < 0, -1, leads)
