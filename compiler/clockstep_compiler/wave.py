@@ -105,6 +105,16 @@ class _Item:
     args: tuple[tuple[str, int], ...]
 
 
+class _Need(NamedTuple):
+    """An operand: the key of its value, and the stretches and streams it takes on its way."""
+
+    key: tuple[str, int]
+    direction: int
+    first: int
+    last: int
+    streams: int
+
+
 @dataclass(slots=True)
 class _Plan:
     """The search state: who runs where, and which streams are taken on which stretch."""
@@ -122,6 +132,8 @@ class _Plan:
     steps_left: int = _SEARCH_STEPS
     taken: dict[tuple[int, int], int] = field(default_factory=dict)
     alus: dict[int, int] = field(default_factory=dict)
+    used: set[int] = field(default_factory=set)
+    needs: list[tuple[_Need, ...]] = field(default_factory=list)
     where: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     """Direction and first stream of each leaf or item result."""
 
@@ -153,6 +165,7 @@ def plan_wave(
     windows = [machine.window(alu) for alu in range(machine.vxm.rows * machine.vxm.ranks)]
     first_row = variant % machine.vxm.rows
     plan = _Plan(machine, path, order, items, sides, first_row, _sequence(items), windows)
+    plan.needs = _needs(plan)
     if not _place(plan, 0):
         return None
     away = tuple(q for q in order if 4 * q >= installing)
@@ -215,28 +228,41 @@ def _path(machine: Machine, depth: int, variant: int) -> tuple[int, ...] | None:
     return tuple(path)
 
 
+def _needs(plan: _Plan) -> list[tuple[_Need, ...]]:
+    """The operands of every item."""
+    return [
+        tuple(
+            _Need(key, *_stretch(plan, key, item.level), _type_of(plan, key, item, position).bytes)
+            for position, key in enumerate(item.args)
+        )
+        for item in plan.items
+    ]
+
+
 def _place(plan: _Plan, done: int) -> bool:
     """Give items `order[done:]` an ALU each and their operands streams, backtracking."""
     if done == len(plan.items):
         return True
     index = plan.sequence[done]
     item = plan.items[index]
-    row = BY_NAME[item.op.name]
+    large = BY_NAME[item.op.name].large
     ranks = plan.machine.vxm.ranks
     rank = plan.path[item.level]
     rows = plan.machine.vxm.rows
     for r in range(rows):
         alu = (r + plan.first_row) % rows * ranks + rank
-        if alu in plan.alus.values() or (row.large and not plan.machine.is_large(alu)):
+        if alu in plan.used or (large and not plan.machine.is_large(alu)):
             continue
         plan.alus[index] = alu
-        for _ in _operands(plan, item, alu, 0):
+        plan.used.add(alu)
+        for _ in _operands(plan, plan.needs[index], alu, 0):
             plan.steps_left -= 1
             if _place(plan, done + 1):
                 return True
             if plan.steps_left < 0:
                 break
         del plan.alus[index]
+        plan.used.remove(alu)
         if plan.steps_left < 0:
             return False
     return False
@@ -250,31 +276,35 @@ def _sequence(items: list[_Item]) -> list[int]:
     )
 
 
-def _operands(plan: _Plan, item: _Item, alu: int, position: int) -> Iterator[None]:
+def _operands(plan: _Plan, needs: tuple[_Need, ...], alu: int, position: int) -> Iterator[None]:
     """Every way to give the operands from `position` on streams that the ALU can read."""
-    if position == len(item.args):
-        if _ports_meet(plan, item):
+    if position == len(needs):
+        if _ports_meet(plan, needs):
             yield
         return
-    key = item.args[position]
+    key, direction, first, last, width = needs[position]
     window = plan.windows[alu]
     if key in plan.where:
         if plan.where[key][1] // 4 in window:
-            yield from _operands(plan, item, alu, position + 1)
+            yield from _operands(plan, needs, alu, position + 1)
         return
-    direction, first, last = _stretch(plan, key, item.level)
-    width = _type_of(plan, key, item, position).bytes
+    taken = plan.taken
+    keys = [(direction, stretch) for stretch in range(first, last + 1)]
+    before = [taken.get(stretch, 0) for stretch in keys]
     for base in _free_bases(plan, direction, first, last, width, window):
-        _mark(plan, direction, first, last, base, width, True)
+        mask = ((1 << width) - 1) << base
+        taken.update((stretch, busy | mask) for stretch, busy in zip(keys, before, strict=True))
         plan.where[key] = (direction, base)
-        yield from _operands(plan, item, alu, position + 1)
+        yield from _operands(plan, needs, alu, position + 1)
         del plan.where[key]
-        _mark(plan, direction, first, last, base, width, False)
+        taken.update(zip(keys, before, strict=True))
 
 
-def _ports_meet(plan: _Plan, item: _Item) -> bool:
+def _ports_meet(plan: _Plan, needs: tuple[_Need, ...]) -> bool:
     """Whether the two operands come through different quads, or from one direction."""
-    ends = [plan.where[key] for key in item.args]
+    if len(needs) < 2:
+        return True
+    ends = [plan.where[need.key] for need in needs]
     return all(a[0] == b[0] or a[1] // 4 != b[1] // 4 for a in ends for b in ends)
 
 
@@ -303,27 +333,27 @@ def _free_bases(
     width: int,
     window: frozenset[int] | None,
     order: tuple[int, ...] = (),
-) -> Iterator[int]:
+) -> list[int]:
     """First streams of free, aligned groups, one a quad, in an order of preference."""
     busy = 0
     for stretch in range(first, last + 1):
         busy |= plan.taken.get((direction, stretch), 0)
+    ones = (1 << width) - 1
+    found = []
     for quad in order or plan.order:
         if window is not None and quad not in window:
             continue
         for base in range(4 * quad, 4 * quad + 4, width):
-            if not busy >> base & ((1 << width) - 1):
-                yield base
+            if not busy >> base & ones:
+                found.append(base)
                 break
+    return found
 
 
-def _mark(
-    plan: _Plan, direction: int, first: int, last: int, base: int, width: int, on: bool
-) -> None:
+def _mark(plan: _Plan, direction: int, first: int, last: int, base: int, width: int) -> None:
     mask = ((1 << width) - 1) << base
     for stretch in range(first, last + 1):
-        before = plan.taken.get((direction, stretch), 0)
-        plan.taken[direction, stretch] = before | mask if on else before & ~mask
+        plan.taken[direction, stretch] = plan.taken.get((direction, stretch), 0) | mask
 
 
 def _finish(
@@ -341,23 +371,21 @@ def _finish(
         cycles.append(cycles[-1] + machine.vxm.op_latency + abs(rank_x[b] - rank_x[a]))
     feed_bases = []  # before the result: they are the ones that cross the chip
     for feed in feeds:
-        free = next(
-            _free_bases(plan, feed.direction, feed.first, feed.last, feed.streams, None, outward),
-            None,
-        )
-        if free is None:
+        free = _free_bases(plan, feed.direction, feed.first, feed.last, feed.streams, None, outward)
+        if not free:
             return None
-        _mark(plan, feed.direction, feed.first, feed.last, free, feed.streams, True)
-        feed_bases.append(free)
+        _mark(plan, feed.direction, feed.first, feed.last, free[0], feed.streams)
+        feed_bases.append(free[0])
 
     final_rank = plan.path[-1]
     first, last = (final_rank + 1, ranks) if out == EAST else (0, final_rank)
     result = len(plan.items) - 1
     width = plan.items[result].op.out.bytes
-    base = next(_free_bases(plan, out, first, last, width, None, outward), None)
-    if base is None:
+    bases = _free_bases(plan, out, first, last, width, None, outward)
+    if not bases:
         return None
-    _mark(plan, out, first, last, base, width, True)
+    base = bases[0]
+    _mark(plan, out, first, last, base, width)
     out_cycle = cycles[-1] + machine.vxm.op_latency
     holds = [Hold(out, first, last, base, width, _phase(out, out_cycle, rank_x[final_rank]))]
     plan.where["item", result] = (out, base)

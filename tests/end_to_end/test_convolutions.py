@@ -204,7 +204,6 @@ def test_a_chain_moves_nothing() -> None:
 @pytest.mark.parametrize(
     ("op", "attributes", "code"),
     [
-        ("MaxPool", {"kernel_shape": (2, 2), "outputs": 2}, "unsupported-form"),
         ("LpPool", {"kernel_shape": (2, 2), "p": 17}, "unsupported-form"),
     ],
 )
