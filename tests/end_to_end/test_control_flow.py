@@ -12,7 +12,7 @@ from onnx import ModelProto, helper, parser
 
 from clockstep_compiler import Options, compile_model
 from clockstep_compiler.frontend import import_model
-from clockstep_isa.diagnostics import UnsupportedModel
+from clockstep_isa.diagnostics import MalformedFile, UnsupportedModel
 from tests.support.endtoend import assert_close, expected, run_checked
 from tests.support.machines import MACHINES
 
@@ -221,3 +221,30 @@ def test_a_branch_that_is_not_valid() -> None:
     text = BRANCHES.replace("KEEP", "0").replace("y2 = Exp(x)", "y2 = Add(x, five)")
     text = text.replace("s = Reduce", "five = Constant<value_floats=[1.0, 2.0]>() s = Reduce")
     assert "one is not valid" in refused(parsed(text))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_scan_inputs", 0),
+        ("num_scan_inputs", 3),
+        ("scan_input_axes", [0, 0]),
+        ("scan_input_axes", [2]),
+        ("scan_output_axes", [5]),
+        ("scan_output_directions", [0, 1]),
+    ],
+)
+def test_scans_that_are_not_valid(name: str, value: int | list[int]) -> None:
+    model = parsed("""g (float a, float[3,4] x) => (float b, float[m,n] z) {
+        b, z = Scan<num_scan_inputs=1, body = c (float s, float[k] v) => (float t, float[k] o) {
+            t = Neg(s)
+            o = Mul(v, s)
+        }>(a, x)
+    }""")
+    scan = model.graph.node[0]
+    kept = [attribute for attribute in scan.attribute if attribute.name != name]
+    del scan.attribute[:]
+    scan.attribute.extend([*kept, helper.make_attribute(name, value)])
+    with pytest.raises(MalformedFile) as caught:
+        compile_model(model.SerializeToString(), TINY, Options())
+    assert caught.value.diagnostic.code == "shape-mismatch"

@@ -133,6 +133,12 @@ class _Passes:
         """Outputs besides."""
         return len(self.graph.output) - self.first - len(self.carried)
 
+    def expect_outputs(self) -> None:
+        """Check that the node has no more outputs than there are results."""
+        given, made = len(self.body.step.node.output), len(self.carried) + self.count
+        if given > made:
+            raise Mismatch(f"the node has {given} outputs, {self.graph.name!r} makes {made}")
+
     def stacked(self, index: int, axis: int = 0, backward: bool = False) -> str:
         """One of the outputs besides, those of all passes along a new axis."""
         body, names = self.body, [outputs[index] for outputs in self.given]
@@ -165,6 +171,7 @@ def loop(body: Body) -> None:
     if count and (trips is None or trips.size != 1):
         raise Refused("control-flow", "the trip count depends on data", "make it constant")
     passes = _Passes(body, body.attribute("body"), carried, first=1)
+    passes.expect_outputs()
     _make(body, passes, None if trips is None else int(trips.item()), condition)
     for k, name in enumerate(passes.carried):
         body.give(k, name)
@@ -214,17 +221,27 @@ def _make_selected(body: Body, passes: _Passes, trip: int, trips: int | None, go
 def scan(body: Body) -> None:
     """Pass by pass, as many as the scanned inputs are long."""
     inputs, count = list(body.step.node.input), body.attribute("num_scan_inputs")
-    axes = body.attribute("scan_input_axes", [0] * count)
-    backward = body.attribute("scan_input_directions", [0] * count)
+    if not 0 < count <= len(inputs):
+        raise Mismatch(f"{count} of {len(inputs)} inputs are scanned")
+    axes, backward = (_each(body, f"scan_input_{what}", count) for what in ("axes", "directions"))
     states, scanned = inputs[:-count], inputs[-count:]
     passes = _scanned(body, states, scanned, axes, backward)
-    axes = body.attribute("scan_output_axes", [0] * passes.count)
-    backward = body.attribute("scan_output_directions", [0] * passes.count)
+    count = passes.count
+    axes, backward = (_each(body, f"scan_output_{what}", count) for what in ("axes", "directions"))
+    passes.expect_outputs()
     for k, name in enumerate(passes.carried):
         body.give(k, name)
     for k, (axis, turned) in enumerate(zip(axes, backward, strict=True)):
         if body.wants(len(states) + k):
             body.give(len(states) + k, passes.stacked(k, axis, bool(turned)))
+
+
+def _each(body: Body, attribute: str, count: int) -> list[int]:
+    """An attribute with one number for each of `count` values, by default 0."""
+    found: list[int] = body.attribute(attribute, [0] * count)
+    if len(found) != count:
+        raise Mismatch(f"{attribute} has {len(found)} numbers, not {count}")
+    return found
 
 
 def _scanned(

@@ -113,7 +113,7 @@ def split(body: Body) -> None:
             raise Mismatch(f"parts of {each} places")
         counts = [min(each, total - i) for i in range(0, total, each)]
     else:
-        counts = [int(n) for n in value]
+        counts = [int(n) for n in value.ravel()]
     ends = np.cumsum([0, *counts])
     if min(counts, default=0) < 0 or ends[-1] != total:
         raise Mismatch(f"parts of {counts} of {total} places")
