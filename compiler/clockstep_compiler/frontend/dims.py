@@ -118,7 +118,8 @@ def _problems(value: ValueInfoProto) -> list[Diagnostic]:
     where = f"input {value.name!r}"
     if not value.type.HasField("tensor_type"):
         kind = value.type.WhichOneof("value") or "unknown type"
-        problem = f"is a {kind.removesuffix('_type').replace('_', ' ')}, not a dense tensor"
+        kind = kind.removesuffix("_type").replace("_", " ")
+        problem = f"is {'an' if kind[0] in 'aeiou' else 'a'} {kind}, not a dense tensor"
         return [Diagnostic("not-a-tensor", problem, where)]
     dtype = dtype_name(value.type.tensor_type.elem_type)
     if dtype is None:
