@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from clockstep_isa import load_machine
-from tests.support.endtoend import assert_equal, expected, run_checked
+from tests.support.endtoend import assert_equal, build_session, expected, run_checked
 from tests.support.machines import MACHINES
 from tests.support.models import build, random_inputs
 from tests.support.quantized import full_range
@@ -51,10 +51,11 @@ def test_dynamic_quantization_is_onnxruntimes_to_the_bit(
     shape: tuple[int, ...], low: float
 ) -> None:
     rng = np.random.default_rng([math.prod(shape), int(low * 4) + 99])
+    model = dynamic(shape)
+    session = build_session(model, TINY)
     for scale in (1.0, 1e-25, 1e37):
         x = (rng.uniform(low, low + 4, shape) * scale).astype(np.float32)
-        model = dynamic(shape)
-        assert_equal(run_checked(model, TINY, {"x": x}).outputs, expected(model, {"x": x}))
+        assert_equal(session.execute({"x": x}).outputs, expected(model, {"x": x}))
 
 
 def test_dynamic_quantization_of_zeros_has_scale_one() -> None:
@@ -64,9 +65,11 @@ def test_dynamic_quantization_of_zeros_has_scale_one() -> None:
 
 
 def test_the_same_program_quantizes_other_data() -> None:
-    model, rng = dynamic((40, 60)), np.random.default_rng(0)
+    model, rng = dynamic((20, 40)), np.random.default_rng(0)
+    session = build_session(model, TINY)
     for spread in (1e-3, 1.0, 1e4):
-        check(model, {"x": rng.normal(1, spread, (40, 60)).astype(np.float32)})
+        x = rng.normal(1, spread, (20, 40)).astype(np.float32)
+        assert_equal(session.execute({"x": x}).outputs, expected(model, {"x": x}))
 
 
 # -- QuantizeLinear and DequantizeLinear ---------------------------------------------------------
@@ -81,7 +84,7 @@ def pair(shape: Sequence[int], own: Sequence[int], dtype: str, **attributes: Any
     return build(nodes, inputs, {"q": (dtype, shape), "y": ("float32", shape)})
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16"])
 @pytest.mark.parametrize(
     ("shape", "own", "attributes"),
     [
@@ -129,6 +132,13 @@ def test_quotients_are_those_of_division() -> None:
 TYPES = [("int8", "int8"), ("uint8", "int8"), ("uint8", "uint8")]
 
 
+def cases(left: str, right: str) -> list[tuple[tuple[str, str], tuple[str, ...]]]:
+    """Types of both operands, and which of them and of their zero points are constants."""
+    zero, other = f"{left}z", f"{right}z"
+    constants = [(right,), (right, other), (right, zero), (), (zero,), (other,)]
+    return [(TYPES[i % len(TYPES)], names) for i, names in enumerate(constants)]
+
+
 def drawn(rng: np.random.Generator, kinds: Kinds, constant: Sequence[str]) -> tuple[Any, Any]:
     """Inputs and constants over the whole range of their types."""
     values = {name: full_range(rng, shape, dtype) for name, (dtype, shape) in kinds.items()}
@@ -138,8 +148,7 @@ def drawn(rng: np.random.Generator, kinds: Kinds, constant: Sequence[str]) -> tu
     )
 
 
-@pytest.mark.parametrize("types", TYPES)
-@pytest.mark.parametrize("constant", [("b",), ("b", "bz"), ("b", "az"), (), ("az",), ("bz",)])
+@pytest.mark.parametrize(("types", "constant"), cases("a", "b"))
 @pytest.mark.parametrize(
     ("a", "b", "az", "bz"),
     [
@@ -175,8 +184,7 @@ CONVOLUTIONS: list[tuple[Any, Any, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("types", TYPES)
-@pytest.mark.parametrize("constant", [("w",), ("w", "wz"), ("w", "xz"), (), ("xz",), ("wz",)])
+@pytest.mark.parametrize(("types", "constant"), cases("x", "w"))
 @pytest.mark.parametrize(("x", "w", "attributes"), CONVOLUTIONS)
 def test_conv_integer(
     x: Any, w: Any, attributes: Any, constant: tuple[str, ...], types: tuple[str, str]

@@ -269,12 +269,11 @@ def test_matmul_integer_to_float(columns: Any, types: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("types", [("int8", "int8"), ("uint8", "int8"), ("uint8", "uint8")])
-@pytest.mark.parametrize("result", ["float32", "uint8"])
-@pytest.mark.parametrize("turned", [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_gemm(turned: tuple[int, int], result: str, types: tuple[str, str]) -> None:
+@pytest.mark.parametrize("turned", [(0, 1), (1, 0), (1, 1)])
+def test_gemm(turned: tuple[int, int], types: tuple[str, str]) -> None:
     rng = np.random.default_rng(11)
     left, right = types
-    result = left if result == "uint8" else result
+    result = left if turned[0] else "float32"
     values = {
         "a": full_range(rng, (33, 5) if turned[0] else (5, 33), left),
         "as": scale(0.02),
