@@ -229,12 +229,12 @@ def test_operators_the_opset_does_not_have(node: NodeProto, opset: int, words: s
 
 def test_a_model_without_standard_operators() -> None:
     """There is nothing to convert: what is refused is the operator, not the opset."""
-    node = _node("Binarizer", ["x"], ["y"], domain="ai.onnx.ml", name="b")
+    node = _node("OneHotEncoder", ["x"], ["y"], domain="ai.onnx.ml", name="b", cats_int64s=[1])
     model = _model(node)
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
     graph = import_model(model, Options())
-    assert [d.where for d in unsupported_nodes(graph)] == ["b (Binarizer)"]
+    assert [d.where for d in unsupported_nodes(graph)] == ["b (OneHotEncoder)"]
 
 
 def test_all_unbound_dimensions_are_reported_with_the_flag_to_give() -> None:

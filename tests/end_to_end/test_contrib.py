@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
 from clockstep_compiler import Options, compile_model
-from clockstep_isa.diagnostics import UnsupportedModel
+from clockstep_isa.diagnostics import MalformedFile, UnsupportedModel
 from tests.support.machines import MACHINES
 from tests.support.one_node import assert_like_onnxruntime, contrib, one_node
 
@@ -216,3 +216,24 @@ def test_refusals(node: NodeProto, code: str) -> None:
     with pytest.raises(UnsupportedModel) as caught:
         compile_model(model.SerializeToString(), MACHINES["tiny"], Options())
     assert {d.code for d in caught.value.diagnostics} == {code}
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        contrib("FusedMatMul", "x"),
+        contrib("BiasGelu", "- -"),
+        contrib("QuickGelu", "x", alpha="a"),
+        contrib("MatMulNBits", "x b b", K=[1], N=8, block_size=16),
+        contrib("MultiHeadAttention", "x x x", num_heads=2.5),
+        contrib("MultiHeadAttention", "b b b", num_heads=2),
+        contrib("FusedGemm", "x x x", transB=1),
+        contrib("FusedConv", "x b"),
+        contrib("SkipLayerNormalization", "x s g"),
+    ],
+)
+def test_what_makes_no_sense(node: NodeProto) -> None:
+    """onnx's checker knows nothing of these operators."""
+    model = one_node(node, {"x": floats(3, 8), "b": floats(8), "s": floats(2, 8), "g": floats(8)})
+    with pytest.raises(MalformedFile):
+        compile_model(model.SerializeToString(), MACHINES["tiny"], Options())

@@ -8,6 +8,7 @@ function in a module of `bodies`, register it with `@composes`, and add its row 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -66,14 +67,16 @@ class Body:
         return self.walk.declared[name].shape if name in self.walk.declared else None
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """An attribute as a Python value, strings decoded; `default` if it is absent."""
+        """An attribute as a Python value, strings decoded; `default` if it is absent.
+
+        `Mismatch` if it is not of the kind of the default: a number, a string, a list.
+        """
         if name not in self._attributes:
             return default
-        value = helper.get_attribute_value(self._attributes[name])
-        if isinstance(value, bytes):
-            return value.decode("utf-8", "replace")
-        if isinstance(value, (list, tuple)):
-            return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in value]
+        value = _decoded(helper.get_attribute_value(self._attributes[name]))
+        wanted = (int, float) if isinstance(default, float) else type(default)
+        if default is not None and not isinstance(value, wanted):
+            raise Mismatch(f"attribute {name!r} is {value!r}, should be like {default!r}")
         return value
 
     def give(self, index: int, name: str) -> None:
@@ -84,12 +87,17 @@ class Body:
     # -- values -----------------------------------------------------------------------------------
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a value; all are known."""
-        return self.walk.types[name].shape
+        """The shape of a value; all are known. `Mismatch` if it is an operand that is absent."""
+        return self._type(name).shape
 
     def dtype(self, name: str) -> str:
         """The element type of a value, by numpy's name."""
-        return self.walk.types[name].dtype
+        return self._type(name).dtype
+
+    def _type(self, name: str) -> Tensor:
+        if not name:
+            raise Mismatch("an operand is missing")
+        return self.walk.types[name]
 
     def value(self, name: str) -> Array | None:
         """The array behind a value, None if it is computed when the model runs, or absent."""
@@ -165,6 +173,8 @@ class Body:
         """The elements in another shape, every axis given."""
         if self.shape(name) == tuple(shape):
             return name
+        if math.prod(self.shape(name)) != math.prod(shape):
+            raise Mismatch(f"{name!r} of shape {self.shape(name)} is not of {list(shape)} elements")
         return self.op("Reshape", name, self.constant(shape), allowzero=1)
 
     def transpose(self, name: str, order: Sequence[int]) -> str:
@@ -207,7 +217,18 @@ class Body:
         return self.cast(scalar, self.dtype(name))
 
 
+def _decoded(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, (list, tuple)):
+        return [_decoded(item) for item in value]
+    return value
+
+
 Compose = Callable[[Body], bool | None]
+
+_UNFIT = (ArithmeticError, LookupError, TypeError, ValueError)
+"""What Python and numpy make of operands of other ranks, sizes and kinds than a body expects."""
 
 
 def composes(*names: str) -> Callable[[Compose], Compose]:
@@ -227,6 +248,8 @@ def composes(*names: str) -> Callable[[Compose], Compose]:
             except Unknown:
                 walk.poison(step.node.output)
                 return True
+            except _UNFIT as error:  # nobody has checked the operands before a body takes them
+                raise Mismatch(f"its operands or attributes do not fit: {error}") from error
 
         for name in names:
             assert name not in BODIES, f"{name} is composed twice"

@@ -76,7 +76,9 @@ def infer(
     if not node.domain and node.op_type in _AS_FIRST_INPUT:
         found = {node.output[0]: kinds[node.input[0]]}
     unknown = TypeProto()
-    return tuple(static(name, found.get(name, unknown)) for name in node.output if name)
+    outputs = tuple(static(name, found.get(name, unknown)) for name in node.output if name)
+    _check_shapes(node, types, outputs)
+    return outputs
 
 
 def static(name: str, kind: TypeProto) -> Inferred:
@@ -90,6 +92,20 @@ def static(name: str, kind: TypeProto) -> Inferred:
     if any(not dim.HasField("dim_value") or dim.dim_value < 0 for dim in dims):
         return Inferred(name, dtype, None)
     return Inferred(name, dtype, tuple(dim.dim_value for dim in dims))
+
+
+def _check_shapes(
+    node: NodeProto, types: Mapping[str, Tensor], outputs: tuple[Inferred, ...]
+) -> None:
+    """What inference passes over: the bias of a Gemm, the rank of a convolution's weights."""
+    shapes = [types[name].shape if name in types else None for name in node.input]
+    if node.op_type == "Gemm" and len(shapes) > 2 and shapes[2] is not None:
+        pairs = zip(reversed(shapes[2]), reversed(outputs[0].shape or ()), strict=False)
+        if len(shapes[2]) > 2 or any(have not in (1, want) for have, want in pairs):
+            raise Mismatch(f"a bias of shape {shapes[2]} for a result {outputs[0].shape}")
+    ranks = [len(shape) for shape in shapes[:2] if shape is not None]
+    if node.op_type in ("Conv", "ConvTranspose", "ConvInteger") and len(frozenset(ranks)) > 1:
+        raise Mismatch(f"weights of shape {shapes[1]} for an image {shapes[0]}")
 
 
 def _check_types(node: NodeProto, schema: OpSchema, types: Mapping[str, Tensor]) -> None:
