@@ -7,7 +7,6 @@ the integers are multiplied: see `convolve_integer.py`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -59,14 +58,16 @@ def _float_convolution(state: Lowering, node: Node) -> Expr:
     if array is not None and _is_product(state, node, window, groups):
         return _product(state, x, array.reshape(len(array), -1))
     shape = state.shape(w)
-    numbered = np.arange(math.prod(shape)).reshape(groups, shape[0] // groups, shape[1], -1)
+    split_up = groups, shape[0] // groups, shape[1], -1
     narrow = groups == 1 and is_narrow(window, shape[1])
     taps = line_taps(window) if narrow else window.taps()
-    image, given = operands(state, node, numbered.transpose(3, 0, 1, 2), len(taps))
+    image, given = operands(
+        state, node, lambda w: w.reshape(split_up).transpose(3, 0, 1, 2), len(taps)
+    )
     if narrow:
         image, grid = gathered(state, image, window, 0)
-        lines = side_by_side(given.places[:, 0], window)[:, None]
-        given = replace(given, places=lines)
+        lines = side_by_side(given.elements[:, 0], window)[:, None]
+        given = replace(given, elements=lines)
     else:
         image = bordered(state, image, grid, groups=groups)
     under = tuple(window.under(grid, tap) for tap in taps)

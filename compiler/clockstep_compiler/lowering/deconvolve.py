@@ -167,9 +167,11 @@ def _lower_transposed(state: Lowering, node: Node) -> None:
         )
     spread, groups = _spread(state, node), int(node.attributes.get("group", 1))
     c, m, *kernel = state.shape(w)
-    numbered = np.arange(c * m * math.prod(kernel)).reshape(groups, c // groups, m, -1)
+    split_up = groups, c // groups, m, -1
     terms = math.prod(max(1, k // s) for k, s in zip(kernel, spread.strides, strict=True))
-    image, factors = operands(state, node, numbered.transpose(3, 0, 2, 1), terms)
+    image, factors = operands(
+        state, node, lambda w: w.reshape(split_up).transpose(3, 0, 2, 1), terms
+    )
     grid = _grid(spread, state.shape(x)[0])
     image = bordered(state, image, grid, groups=groups)
     whole = Taps(image, (), tap_weights(state, w, factors), groups, grid.rows, factors)

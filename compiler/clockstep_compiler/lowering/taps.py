@@ -6,6 +6,7 @@ it, and its weights are [M, C]. Where channels are few, the taps of a line lie s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,17 +58,21 @@ _NARROW = 4
 """Channels up to which the taps of a line are put side by side: a tap alone fills few lanes."""
 
 
+Arrange = Callable[[Array], Array]
+"""Puts the elements of a weights tensor in the order [taps, groups, M / groups, C / groups]."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Factors:
-    """Weights: elements `places` [taps, groups, M / groups, depth] of `sources`.
+    """The weights [taps, groups, M / groups, depth], or where in `sources` they are if computed.
 
-    Sources are an array, or matrices one after the other. Sums are multiplied by `scale`, a number
-    for each channel, and by the computed `units`.
+    Sources are matrices one after the other. Sums are multiplied by `scale`, a number for each
+    channel, and by the computed `units`.
     """
 
     kind: Type
-    places: NDArray[np.int64]
-    sources: Array | tuple[Value, ...]
+    elements: Array
+    sources: tuple[Value, ...] = ()
     scale: Array = field(default_factory=lambda: np.ones(1))
     units: tuple[Value, ...] = ()
 
@@ -112,74 +117,75 @@ def constant_weights(state: Lowering, name: str) -> Array | None:
     return np.broadcast_to(expr.array, state.shape(name)) if isinstance(expr, Const) else None
 
 
-def operands(
-    state: Lowering, node: Node, places: NDArray[np.int64], terms: int
-) -> tuple[Value, Factors]:
-    """The image as it is multiplied, and its weights, before borders and taps.
-
-    `places` [taps, groups, M / groups, C / groups] says where in the tensor the weights are.
-    """
+def operands(state: Lowering, node: Node, arrange: Arrange, terms: int) -> tuple[Value, Factors]:
+    """The image as it is multiplied, and its weights, before borders and taps."""
     x, w = node.inputs[:2]
     if state.options.precision != "exact" or state.dtype(x) == "float16":
-        return state.store(x, Type.F16), _stored_weights(state, w, places, Type.F16)
+        return state.store(x, Type.F16), _stored_weights(state, w, arrange, Type.F16)
     if on_alus(state, node, terms):
-        return state.store(x, Type.F32), _stored_weights(state, w, places, Type.F32)
+        return state.store(x, Type.F32), _stored_weights(state, w, arrange, Type.F32)
     image = split(state, state.store(x, Type.F32))
-    units = [image.unit] if isinstance(image.unit, Value) else []
-    constant = np.ones(1) if isinstance(image.unit, Value) else np.full(1, image.unit)
-    groups = places.shape[1]
-    first = places[..., None, :]
-    array = constant_weights(state, w)
-    if array is not None:
-        by_channel = places.transpose(1, 2, 0, 3)
-        by_channel = by_channel.reshape(groups * places.shape[2], -1)
-        high, low, own = split_constant(array.ravel()[by_channel])
-        columns, size = constant * own, array.size
-        flat = np.zeros(2 * size, np.float16)
-        flat[by_channel], flat[size + by_channel] = high, low
-        state.weight_bytes += flat.nbytes
-        sources: Array | tuple[Value, ...] = flat
-    else:
+    units = (image.unit,) if isinstance(image.unit, Value) else ()
+    scale = np.ones(1) if isinstance(image.unit, Value) else np.full(1, image.unit)
+    array = _constant(state, w)
+    if array is None:
         parts = split(state, state.store(w, Type.F32))
         assert isinstance(parts.unit, Value)
-        units.append(parts.unit)
-        columns, sources = constant, (parts.high, parts.low)
         size = parts.high.rows * parts.high.columns
-    order = size * np.array(WEIGHTS).reshape(-1, 1)
-    wide = (first + order).reshape(*places.shape[:3], -1)
-    factors = Factors(Type.F16, wide, sources, columns, tuple(units))
-    return beside(state, image, IMAGE, groups), factors
+        places = arrange(np.arange(size))
+        wide = np.concatenate([places + part * size for part in WEIGHTS], axis=3)
+        sources = parts.high, parts.low
+        factors = Factors(Type.F16, wide, sources, scale, (*units, parts.unit))
+    else:
+        weights, own = _constant_parts(arrange(array))
+        state.weight_bytes += weights.nbytes
+        factors = Factors(Type.F16, weights, (), scale * own, units)
+    return beside(state, image, IMAGE, factors.elements.shape[1]), factors
 
 
-def _stored_weights(state: Lowering, name: str, places: NDArray[np.int64], kind: Type) -> Factors:
-    array = constant_weights(state, name)
+def _constant_parts(weights: Array) -> tuple[Array, Array]:
+    """Weights [taps, groups, M, C] in parts side by side, and the unit of each channel."""
+    taps, groups, rows, columns = weights.shape
+    by_channel = weights.transpose(1, 2, 0, 3).reshape(groups * rows, taps * columns)
+    *parts, units = split_constant(by_channel)
+    ordered = [p.reshape(groups, rows, taps, columns).transpose(2, 0, 1, 3) for p in parts]
+    return np.concatenate([ordered[part] for part in WEIGHTS], axis=3), units
+
+
+def _constant(state: Lowering, name: str) -> Array | None:
+    """The weights as they are given, if they are constant."""
+    constant = state.constant(name)
+    return constant_weights(state, name) if constant is None else constant
+
+
+def _stored_weights(state: Lowering, name: str, arrange: Arrange, kind: Type) -> Factors:
+    array = _constant(state, name)
     if array is None:
-        return Factors(kind, places, (state.store(name, kind),))
+        source = state.store(name, kind)
+        return Factors(kind, arrange(np.arange(source.rows * source.columns)), (source,))
     data = stored_elements(array, "float32", kind)
     state.weight_bytes += data.nbytes
     if np.isinf(data).any() and not np.isinf(array).any():
         state.warnings.append(f"constant {name!r} exceeds {kind.name} and became infinite")
-    return Factors(kind, places, data.ravel())
+    return Factors(kind, np.ascontiguousarray(arrange(data)))
 
 
 def tap_weights(state: Lowering, name: str, factors: Factors) -> tuple[Weights | Value, ...]:
     """The weights of each tap, a set for each group; for ALUs as matrices [depth, columns]."""
     exact = factors.kind == Type.F32
-    places = factors.places.swapaxes(2, 3) if exact else factors.places
-    _, groups, rows, columns = places.shape
+    elements = factors.elements.swapaxes(2, 3) if exact else factors.elements
+    _, groups, rows, columns = elements.shape
     found: list[Weights | Value] = []
-    for at in places:
-        if isinstance(factors.sources, tuple):
+    for tap in elements:
+        matrix = tap.reshape(-1, columns)
+        if factors.sources:
             value = state.new_value(name, groups * rows, columns, factors.kind)
-            index = at.reshape(-1, columns)
-            state.steps.append(Move(value, factors.sources, index, (state.node,)))
+            state.steps.append(Move(value, factors.sources, matrix, (state.node,)))
             found.append(value if exact else Weights(groups, rows, columns, value=value))
-            continue
-        data = factors.sources[at]
-        if exact:
-            found.append(state.constant_value(name, data.reshape(-1, columns)))
+        elif exact:
+            found.append(state.constant_value(name, np.ascontiguousarray(matrix)))
         else:
-            found.append(Weights(groups, rows, columns, data=data))
+            found.append(Weights(groups, rows, columns, data=tap))
     return tuple(found)
 
 
