@@ -124,7 +124,14 @@ def test_quotients_are_those_of_division() -> None:
     halves = rng.integers(-250, 250, (40, 50)) + np.float32(0.5)
     model = pair((40, 50), (50,), "int16", axis=1)
     x = (halves * scale).astype(np.float32)
-    check(model, {"x": x, "scale": scale, "zero": np.zeros(50, np.int16)})
+    zero = np.zeros(50, np.int16)
+    check(model, {"x": x, "scale": scale, "zero": zero})
+    result = {"q": ("int16", (40, 50))}
+    constants = {"scale": scale, "zero": zero}
+    fixed = build([model.graph.node[0]], {"x": ("float32", (40, 50))}, result, constants)
+    found = run_checked(fixed, TINY, {"x": x}, precision="exact").outputs
+    assert_equal(found, expected(fixed, {"x": x}))
+    check(fixed, {"x": x}, steps=1)
 
 
 # -- products ------------------------------------------------------------------------------------

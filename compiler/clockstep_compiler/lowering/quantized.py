@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_compiler.expr import Const, Expr, add, binary, cast, mul
+from clockstep_compiler.expr import Const, Expr, Leaf, add, binary, cast, mul
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise import combine
 from clockstep_compiler.lowering.elementwise_bits import i32
 from clockstep_compiler.lowering.elementwise_formats import round_to
-from clockstep_compiler.lowering.elementwise_quotient import Reciprocal, reciprocal
+from clockstep_compiler.lowering.elementwise_quotient import Reciprocal, divide, reciprocal
 from clockstep_compiler.lowering.lower import (
     STORED,
     Lowering,
@@ -101,8 +101,14 @@ def _quantize(state: Lowering, node: Node) -> None:
     shape = state.shape(node.outputs[0])
     scale = _along(constant_of(state, node, 1, "scale"), shape, node).astype(np.float64)
     zero = _along(constant_of(state, node, 2, "zero point"), shape, node).astype(np.int64)
-    a = cast(state.operand(node.inputs[0], shape), Type.F32)
-    _define_rounded(state, node, mul(a, 1.0 / scale), Const(zero, Type.I32))
+    operand = state.operand(node.inputs[0], shape)
+    a = cast(operand, Type.F32)
+    tame = np.all((scale > 2.0**-100) & (scale < 2.0**100))
+    if state.options.precision == "exact" and isinstance(operand, Leaf) and tame:
+        quotient = divide(a, Const(scale, Type.F32))  # there is no other scale to meet
+    else:
+        quotient = mul(a, 1.0 / scale)
+    _define_rounded(state, node, quotient, Const(zero, Type.I32))
 
 
 @lowers("Quantize")
