@@ -130,6 +130,19 @@ def test_an_embedding() -> None:
     assert run.outputs["y"].tobytes() == table[i].tobytes()
 
 
+@pytest.mark.parametrize("name", sorted(MACHINES))
+@pytest.mark.parametrize("constant", [False, True])
+def test_machines(name: str, constant: bool) -> None:
+    """Nothing here knows how many lanes or slices there are; several chips where there are."""
+    x, i = elements((60, 40), "float32"), places((5,), 60)
+    inputs = {"i": i} if constant else {"x": x, "i": i}
+    model = one_node(node_of("Gather", "x i"), inputs, {"x": x} if constant else {}, opset=18)
+    machine = MACHINES[name]
+    chips = min(2, machine.max_chips)
+    run = run_checked(model, machine, inputs, precision="exact", chips=chips)
+    assert run.outputs["y"].tobytes() == x[i].tobytes()
+
+
 def test_too_large() -> None:
     x, i = np.zeros((1 << 15, 2), np.int8), np.zeros((1 << 13,), np.int64)
     model = one_node(node_of("Gather", "x i"), {"x": x, "i": i}, kinds={"y": "int8"})
