@@ -156,6 +156,13 @@ def test_on_lpu_v1() -> None:
     assert_close(run.outputs, expected(model, inputs), rtol=2e-2)
 
 
+def test_on_two_chips() -> None:
+    """Weights that steps share lie on the chips where the first step put them."""
+    model, inputs = case("LSTM", size=(3, 2, 18, 20)).model()
+    run = run_checked(model, TINY, inputs, chips=2)
+    assert_close(run.outputs, expected(model, inputs), scale=1.0)
+
+
 @pytest.mark.parametrize("op", GATES)
 def test_the_batch_first(op: str) -> None:
     """onnxruntime has no layout 1: it is layout 0 with axes exchanged."""
