@@ -17,10 +17,12 @@ NODES = {
     "where": helper.make_node("NonZero", ["x"], ["a"], "where"),
     "once": helper.make_node("Unique", ["x"], ["b"], "once"),
     "noise": helper.make_node("RandomNormalLike", ["x"], ["c"], "noise"),
-    "list": helper.make_node("SequenceConstruct", ["x", "x"], ["d"], "list"),
+    "perhaps": helper.make_node("Optional", ["x"], ["d"], "perhaps"),
     "own": helper.make_node("Twist", ["x"], ["e"], "own", domain="own.domain"),
 }
 """None of these will ever be supported."""
+
+FLOATS = helper.make_tensor_type_proto(TensorProto.FLOAT, [2, 3])
 
 
 def _five() -> onnx.ModelProto:
@@ -33,7 +35,7 @@ def _five() -> onnx.ModelProto:
                 helper.make_tensor_value_info("a", TensorProto.INT64, None),
                 helper.make_tensor_value_info("b", TensorProto.FLOAT, None),
                 helper.make_tensor_value_info("c", TensorProto.FLOAT, None),
-                helper.make_tensor_sequence_value_info("d", TensorProto.FLOAT, None),
+                helper.make_value_info("d", helper.make_optional_type_proto(FLOATS)),
                 helper.make_tensor_value_info("e", TensorProto.FLOAT, [2, 3]),
             ],
         ),
