@@ -216,9 +216,12 @@ def _make_blocks(
 
 
 def _home(s: Scheduler, step: Step, chunk: int, tile: int, position: int) -> int:
-    """The chip of a block without weights: where its first computed source is, else in turn."""
+    """The chip of a block without weights: where its first computed source is, else in turn.
+
+    One row that all rows of the result read, such as a scale, may be sent anywhere.
+    """
     for value in sources_of(step):
-        if value.origin != "step":
+        if value.origin != "step" or value.rows == 1 < step.out.rows:
             continue
         for c in (chunk, 0):
             for t in (tile, 0):
