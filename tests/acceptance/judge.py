@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import clockstep
 from clockstep import report
-from clockstep_isa.diagnostics import ClockstepError
+from clockstep_isa.diagnostics import DoesNotFit, UnsupportedModel
 from tests.acceptance.inputs import GENERATORS
 from tests.acceptance.models import BY_NAME, Model
 
@@ -124,7 +124,7 @@ def judge(name: str, precision: str, path: Path, machine: str) -> dict[str, Any]
             shape={key: feed.shape for key, feed in model.feeds.items()},
             bind=model.bind,
         )
-    except ClockstepError as error:
+    except (UnsupportedModel, DoesNotFit) as error:
         found = getattr(error, "diagnostics", ()) or (error.diagnostic,)
         problem = f"{found[0].code}: {found[0].message}"
         return {"verdict": "refused", "problem": problem, "problems": len(found)}

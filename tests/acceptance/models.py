@@ -124,9 +124,9 @@ MODELS = (
     _ddddocr("common_old", "b8f2ad9cbc1f2e39", ("auto",), input1=_photo(1, 1, 64, 160)),
     _silero("silero-op15", "silero_vad_16k_op15", "7ed98ddbad84ccac"),
     _silero("silero-ifless", "silero_vad_op18_ifless", "7671cd04b004e907"),
-    _silero("silero", "silero_vad", ""),
-    _silero("silero-half", "silero_vad_half", ""),
-    _silero("silero-openvino", "silero_vad_openvino_16k", ""),
+    _silero("silero", "silero_vad", "1a153a22f4509e29"),
+    _silero("silero-half", "silero_vad_half", "1e0b195ad4806595", sr=None),
+    _silero("silero-openvino", "silero_vad_openvino_16k", "7776b81ad1b0350c", sr=None),
     Model(
         "silero-sequence",
         "silero-vad",
