@@ -61,6 +61,10 @@ class Place:
         return replace(self, start=self.start + rows * self.stride)
 
 
+_BACK = 65_536
+"""Cycles before the last kernel of a step in which a gap for the next one is looked for."""
+
+
 @dataclass(slots=True)
 class Scheduler:
     """The state of one schedule; kernels commit their rows to `rows`, notes beside them."""
@@ -82,6 +86,8 @@ class Scheduler:
     pinned: set[int] = field(default_factory=set)
     scratch: list[tuple[int, Copy]] = field(default_factory=list)
     """Copies made for one block alone, given back with the next."""
+    reached: dict[int, int] = field(default_factory=dict)
+    """By chip: the time of the last kernel of the step at hand."""
     names: dict[int, str] = field(default_factory=dict)
     storage: Storage = field(init=False)
     links: Links = field(init=False)
@@ -110,8 +116,14 @@ class Scheduler:
         """One past the last cycle of what is scheduled so far."""
         return max((end for _, end in self.spans.values()), default=0)
 
-    def earliest(self, bundle: Bundle) -> int:
-        return self.calendars.earliest(bundle.reservations, max(bundle.not_before, -bundle.first))
+    def earliest(self, chip: int, bundle: Bundle) -> int:
+        """The first time for a kernel; long before the last one of its step nobody looks.
+
+        Gaps in which that one found no room have none for the next of its kind.
+        """
+        floor = self.reached.get(chip, 0) - _BACK
+        not_before = max(bundle.not_before, -bundle.first, floor)
+        return self.calendars.earliest(bundle.reservations, not_before)
 
     # -- kernels ------------------------------------------------------------------------------
 
@@ -140,6 +152,7 @@ class Scheduler:
             raise NoRoom(chip, f"a wave of {len(program.ops)} operations", 0)
         self.turn += 1
         _, time, _, bundle = min(found, key=lambda f: f[:3])
+        self.reached[chip] = time
         self.commit(bundle, time)
         self._settle(bundle, time, kernel, place)
 
@@ -150,7 +163,7 @@ class Scheduler:
         for attempt in range(count):
             bundle = build(self.plan, kernel, target, (self.wave + attempt) % count)
             if bundle is not None:
-                time = self.earliest(bundle)
+                time = self.earliest(kernel.chip, bundle)
                 found.append((time + bundle.end, time, attempt, bundle))
             if len(found) == VARIANTS[self.effort]:
                 break
@@ -248,6 +261,8 @@ class Scheduler:
 
     def begin(self, nodes: tuple[int, ...], tile: str) -> None:
         """What is scheduled from here on serves this tile; nothing fetched before is wanted."""
+        if nodes != self.nodes:
+            self.reached.clear()
         self.nodes, self.tile = nodes, tile
         self.pinned.clear()
         for chip, copy in self.scratch:
@@ -308,7 +323,7 @@ class Scheduler:
         for bundle in send_block(
             self.plan, self.links, self.calendars, origin, target, copy, new, since
         ):
-            time = self.earliest(bundle)
+            time = self.earliest(origin, bundle)
             self.commit(bundle, time)
             copy.last_use = max(copy.last_use, time + bundle.end)
             done = time + bundle.end - pace * np.arange(len(new.ready))[::-1]
