@@ -79,6 +79,11 @@ def chunk_rows(plan: Floorplan, lowered: Lowered) -> int:
     return max(1, min(most, -(-rows // max(1, blocks))))
 
 
+_FULL = 4
+"""From this part of the chips on, matrices are given back block by block while a step reads them:
+room for larger models, where small ones gain more by results in other slices than the operands."""
+
+
 def schedule(
     plan: Floorplan, lowered: Lowered, chips: int, effort: str, reserve: int, trial: int = 0
 ) -> Schedule:
@@ -92,6 +97,7 @@ def schedule(
     most = min(plan.machine.icu.repeat_max, max(1, plan.machine.words_per_slice // 8))
     s = Scheduler(plan, chips, effort, chunk=min(chunk, most))
     held = _hold(s, lowered)
+    tight = _FULL * peak_words(lowered, plan.machine.vector) > chips * plan.machine.words_per_chip
     parts = partition(plan, lowered, s.storage, reserve, _spread(s, lowered))
     maker, mover = BlockMaker(s), Mover(s)
     _load_large_inputs(s, lowered, parts)
@@ -105,13 +111,17 @@ def schedule(
             for v in sources_of(step)
             if last_reader[v.number] == index and v.number not in kept and v.origin != "const"
         }
-        until = [(value, read_until(step, value, s.chunk)) for value in ending.values()]
-        for chunk in range(s.storage.chunks(step.out)):
+        chunks = s.storage.chunks(step.out)
+        until = [
+            (v, read_until(step, v, s.chunk) if tight else np.full(s.storage.chunks(v), chunks))
+            for v in ending.values()
+        ]
+        for chunk in range(chunks):
             _make_blocks(s, maker, mover, step, index, chunk, parts)
             for value, last in until:
                 _release(s, value, np.flatnonzero(last == chunk))
         for value, last in until:
-            _release(s, value, np.flatnonzero(last < 0))
+            _release(s, value, np.flatnonzero((last < 0) | (last == chunks)))
     for _, value in lowered.outputs:
         _load_if_unused(s, value)
     s.names.update({v.number: v.name for v in maker.consts.values()})
