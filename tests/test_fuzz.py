@@ -105,9 +105,8 @@ _ALONE = """
 from clockstep_compiler.lowering import elementwise
 from fuzz.case import Tally
 from fuzz.graphs import search
-from tests.test_fuzz import no_relu
 
-elementwise.relu = no_relu
+elementwise._ROWS = {**elementwise._ROWS, "Sub": "add"}
 case = search(400, 0, Tally())
 assert case is not None
 print(len(case.model.graph.node), sum(value.size for value in case.inputs.values()))
