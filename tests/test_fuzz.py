@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, seed, settings
 from numpy.typing import NDArray
 
+import fuzz.case
 from clockstep_compiler import expr
 from clockstep_compiler.lowering import elementwise, quantized
 from clockstep_compiler.operators import OPERATORS
@@ -60,6 +61,10 @@ def test_the_same_seed_gives_the_same_cases() -> None:
     assert drawn() == drawn()
 
 
+FEW = tuple(row for row in ROWS if row.op in ("Add", "Cast", "QuantizeLinear", "Relu", "Sub"))
+"""Operators that are broken here, and one that is not: found among all, they would take long."""
+
+
 def wrong_cast(**arguments: Any) -> Array:
     return EXECUTES_CAST(**{**arguments, "round": "rtz"})
 
@@ -97,15 +102,19 @@ def test_it_finds_what_is_broken(
         monkeypatch.setitem if isinstance(where, dict) else monkeypatch.setattr
     )
     change(where, name, broken)
+    monkeypatch.setattr(fuzz.case, "ROWS", FEW)
     assert search(400, 0, Tally(), shrink=False) is not None
     assert "fuzz.case.Wrong" in capsys.readouterr().err or name == "cast"
 
 
 _ALONE = """
+import fuzz.case
 from clockstep_compiler.lowering import elementwise
 from fuzz.case import Tally
 from fuzz.graphs import search
+from tests.test_fuzz import FEW
 
+fuzz.case.ROWS = FEW
 elementwise._ROWS = {**elementwise._ROWS, "Sub": "add"}
 case = search(400, 0, Tally())
 assert case is not None
