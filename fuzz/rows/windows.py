@@ -63,7 +63,9 @@ def _convolution(g: Graph, op: str) -> None:
         shape = (channels, out // group, *window["kernel_shape"])
     else:
         shape = (out, channels // group, *window["kernel_shape"])
-    bias = [g.operand((out,), value.dtype)] if g.flag() else []
+    # onnx's evaluator gives the groups of a ConvTranspose the biases of the first one.
+    biased = g.flag() and (op == "Conv" or group == 1)
+    bias = [g.operand((out,), value.dtype)] if biased else []
     g.node(op, [x, g.operand(shape, value.dtype), *bias], group=group, **window)
 
 
