@@ -18,7 +18,7 @@ def with_random_weights(model: ModelProto, seed: int = 0) -> ModelProto:
     rng = np.random.default_rng(seed)
     graph = model.graph
     shapes = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-    factors = _factors(list(graph.node))
+    factors, branches = _factors(list(graph.node)), _branches(list(graph.node))
     kept = []
     for node in graph.node:
         if node.op_type != "ConstantOfShape" or node.input[0] not in shapes:
@@ -27,6 +27,8 @@ def with_random_weights(model: ModelProto, seed: int = 0) -> ModelProto:
         shape = tuple(int(n) for n in shapes[node.input[0]])
         if len(shape) > 1:
             array = rng.standard_normal(shape) * math.sqrt(2 / math.prod(shape[1:]))
+        elif node.output[0] in branches:
+            array = rng.uniform(0.1, 0.3, shape)
         elif node.output[0] in factors:
             array = rng.uniform(0.5, 1.5, shape)
         else:
@@ -50,3 +52,10 @@ def _factors(nodes: list[NodeProto]) -> set[str]:
                 name = maker.input[0]
             found.add(name)
     return found
+
+
+def _branches(nodes: list[NodeProto]) -> set[str]:
+    """Scales of the normalisations that end a residual branch: small, or every sum doubles."""
+    added = {name for node in nodes if node.op_type in ("Add", "Sum") for name in node.input}
+    ends = [n for n in nodes if n.op_type == "BatchNormalization" and n.output[0] in added]
+    return {node.input[1] for node in ends}
