@@ -16,8 +16,9 @@ from clockstep_compiler.lowering.address_table import Table, integers_of, table_
 from clockstep_compiler.lowering.elementwise_bits import i32
 from clockstep_compiler.lowering.elementwise_operands import bounds, record_bounds
 from clockstep_compiler.lowering.lower import Lowering, is_float, lowers
+from clockstep_compiler.lowering.matmul import transposed
 from clockstep_compiler.lowering.reduce_rows import hold, relaid
-from clockstep_compiler.steps import Product, Term, Transpose, Value, Weights
+from clockstep_compiler.steps import Product, Term, Value, Weights
 from clockstep_isa.table import Type
 
 __all__: list[str] = []
@@ -121,7 +122,7 @@ def _rows(
         return None
     if plane is None:
         assert table.value is not None
-        turned = _turned(state, table.value, batch)
+        turned = transposed(state, table.value, batch)
         weights = Weights(batch, width, height, value=turned, byte=byte)
     else:
         data = np.ascontiguousarray(plane.reshape(batch, height, width).transpose(0, 2, 1))
@@ -145,17 +146,6 @@ def _elements(state: Lowering, table: Table, hot: Value, byte: int) -> Expr | No
     else:
         term = Term(state.constant_value("table", np.ascontiguousarray(plane)), weights, None)
     return Acc(Product(Type.I8, table.batch, hot.rows, (term,), None))
-
-
-def _turned(state: Lowering, value: Value, batch: int) -> Value:
-    """Each of `batch` matrices transposed."""
-    key = ("transposed", value.number, batch)
-    if key not in state.views:
-        rows = value.rows // batch
-        out = state.new_value(value.name, batch * value.columns, rows, value.type)
-        state.steps.append(Transpose(out, value, batch, (state.node,)))
-        state.views[key] = out
-    return state.views[key]
 
 
 def _joined(state: Lowering, table: Table, bytes_: list[Expr | None]) -> Expr:

@@ -17,6 +17,7 @@ from clockstep_compiler.expr import Acc, Const, Expr, cast, mul
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise import combine
 from clockstep_compiler.lowering.lower import Lowering, lowers, offset_of
+from clockstep_compiler.lowering.matmul import int8_parts
 from clockstep_compiler.lowering.quantized import constant_of, requantize
 from clockstep_compiler.lowering.taps import (
     convolution_window,
@@ -32,16 +33,6 @@ from clockstep_isa.table import Type
 __all__ = ["integer_convolution"]
 
 Array = NDArray[Any]
-
-
-def _int8_parts(array: NDArray[np.int64]) -> list[NDArray[np.int8]]:
-    """Integers as a sum of int8 arrays, as few as it takes."""
-    parts = []
-    while np.any(array):
-        part = np.clip(array, -128, 127)
-        parts.append(part.astype(np.int8))
-        array = array - part
-    return parts
 
 
 def _dense(array: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
@@ -79,7 +70,7 @@ def integer_convolution(
         image = bordered(state, image, grid, fill)
     terms = []
     for tap, matrix in zip(taps, dense, strict=True):
-        for part in _int8_parts(matrix):
+        for part in int8_parts(matrix):
             state.weight_bytes += part.nbytes // groups
             wanted = Weights(1, len(part), part.shape[1], data=part[None])
             terms.append(Term(image, wanted, window.under(grid, tap)))
@@ -135,9 +126,9 @@ def _computed_convolution(
         weights = Weights(1, m, image.columns, value=value)
         under = window.under(grid, tap)
         terms.append(Term(image, weights, under))
-        for part in _int8_parts(shift):
+        for part in int8_parts(shift):
             terms.append(Term(image, Weights(1, m, image.columns, data=part[None]), under))
-        for part in _int8_parts(np.full((1, image.columns), s)):
+        for part in int8_parts(np.full((1, image.columns), s)):
             row = state.constant_value("zero point", part)
             terms.append(Term(row, weights, np.zeros(pixels, np.int64)))
     product = Acc(Product(Type.I8, pixels, m, tuple(terms), None))

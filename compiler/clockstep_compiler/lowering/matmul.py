@@ -34,7 +34,7 @@ from clockstep_compiler.steps import Outer, Product, Relayout, Term, Transpose, 
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
-__all__: list[str] = []
+__all__ = ["int8_parts", "transposed"]
 
 Array = NDArray[Any]
 
@@ -104,10 +104,11 @@ def _lanes_matrix(
             data = np.swapaxes(value.data.reshape(shape), -1, -2).reshape(rows, columns)
             state.views[key] = state.constant_value(name, np.ascontiguousarray(data))
         return state.views[key]
-    return _transposed(state, value, math.prod(shape[:-2]))
+    return transposed(state, value, math.prod(shape[:-2]))
 
 
-def _transposed(state: Lowering, value: Value, batch: int) -> Value:
+def transposed(state: Lowering, value: Value, batch: int) -> Value:
+    """Each of `batch` matrices transposed."""
     key = ("transposed", value.number, batch)
     if key not in state.views:
         rows = value.rows // batch
@@ -247,7 +248,7 @@ def _exact_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
 # -- int8 ------------------------------------------------------------------------------------
 
 
-def _parts(array: NDArray[np.int64]) -> list[NDArray[np.int8]]:
+def int8_parts(array: NDArray[np.int64]) -> list[NDArray[np.int8]]:
     """Integers as a sum of int8 arrays, as few as it takes."""
     parts = []
     while np.any(array):
@@ -285,7 +286,7 @@ def _integer_weights(state: Lowering, b: _Operand) -> tuple[tuple[Weights, ...],
         if b.swap:
             matrix = np.swapaxes(matrix, -1, -2)
         effective = np.swapaxes(matrix - b.zero, -1, -2).reshape(-1, b.shape[-1], b.shape[-2])
-        weights = tuple(Weights(*effective.shape, data=part) for part in _parts(effective))
+        weights = tuple(Weights(*effective.shape, data=part) for part in int8_parts(effective))
         state.weight_bytes += sum(w.data.nbytes for w in weights if w.data is not None)
         sums = effective.sum(axis=2).reshape(*b.shape[:-2], 1, b.shape[-1])
         state.memo[key] = weights, sums
@@ -313,11 +314,11 @@ def _dynamic_integer_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
     terms = [Term(value, weights, index)]
     s, t = _shift(state, a), _shift(state, b)
     every = math.prod(lead)
-    for part in _parts(np.broadcast_to(s, (rows, 1))):
+    for part in int8_parts(np.broadcast_to(s, (rows, 1))):
         data = np.ascontiguousarray(np.broadcast_to(part, (rows, depth)))
         own = np.tile(np.arange(rows), every)
         terms.append(Term(state.constant_value("zero point", data), weights, own))
-    for part in _parts(np.broadcast_to(t, (1, columns))):
+    for part in int8_parts(np.broadcast_to(t, (1, columns))):
         data = np.broadcast_to(part[:, :, None], (weights.sets, columns, depth))
         fill = Weights(weights.sets, columns, depth, data=np.ascontiguousarray(data))
         terms.append(Term(value, fill, index))
