@@ -59,7 +59,7 @@ def dynamic_runs(
     runs = []
     row = first
     while row < first + count:
-        chunk, local = divmod(row, s.chunk)
+        chunk, local = divmod(row, s.storage.block_rows(value))
         rows = min(first + count - row, s.storage.rows_of(value, chunk) - local)
         copy = s.fetch(value, chunk, tile, chip, frozenset())
         stripes = tuple((queue, address + local, 1, rows) for queue, address in copy.planes)
@@ -79,12 +79,12 @@ class BlockMaker:
         """Every kernel of one block of `step.out`, the last of each run on `chip`."""
         s = self.s
         rows, lanes = s.storage.rows_of(step.out, chunk), s.storage.lanes_of(step.out, tile)
-        first = chunk * s.chunk
+        first = chunk * s.storage.block_rows(step.out)
         column = tile * s.plan.machine.vector
         s.begin(step.nodes, f"{step.out.name}[{first}:{first + rows}, {column}:{column + lanes}]")
         program, sources = flatten(step.expr)
         product = find_product(step.expr)
-        operands = [self._operand(step, source, first, rows) for source in sources]
+        operands = [self.operand(step, source, first, rows) for source in sources]
         runs = self._spans(operands, product, first, rows)
         found = [self._sources(operands, product, groups, chip, tile, first, span) for span in runs]
         shun = s.neighbours(step.out, chunk, tile, chip, sources_of(step))
@@ -134,7 +134,7 @@ class BlockMaker:
 
     # -- sources ------------------------------------------------------------------------------
 
-    def _operand(self, step: Compute, source: Source, first: int, rows: int) -> _Operand | None:
+    def operand(self, step: Compute, source: Source, first: int, rows: int) -> _Operand | None:
         if isinstance(source, Acc):
             return None
         if isinstance(source, Const):
@@ -169,14 +169,16 @@ class BlockMaker:
         self, operands: list[_Operand | None], product: Product | None, first: int, rows: int
     ) -> list[Span]:
         """Runs of rows over which every source advances by a constant step within one chunk."""
-        indices = [o.index for o in operands if o is not None]
+        read = [(o.value, o.index) for o in operands if o is not None]
         fixed = []
         window = slice(first, first + rows)
         if product is not None:
-            indices += [self._row_index(t.index, first, rows) for t in product.terms]
+            read += [(t.a, self._row_index(t.index, first, rows)) for t in product.terms]
             if product.w_set is not None:
                 fixed.append(product.w_set[window])
-        return spans(indices, fixed + [index // self.s.chunk for index in indices])
+        fixed += [index // self.s.storage.block_rows(value) for value, index in read]
+        fixed += [index < 0 for value, index in read]
+        return spans([index for _, index in read], fixed)
 
     @staticmethod
     def _row_index(index: NDArray[np.int64] | None, first: int, rows: int) -> NDArray[np.int64]:
@@ -193,7 +195,7 @@ class BlockMaker:
     ) -> Rows:
         """The rows of a source for one run, in slices other than `avoid`."""
         chosen = index[span.rows]
-        chunk, local = divmod(int(chosen[0]), self.s.chunk)
+        chunk, local = divmod(int(chosen[0]), self.s.storage.block_rows(value))
         stride = int(chosen[1] - chosen[0]) if span.length > 1 else 0
         return Rows(self.s.fetch(value, chunk, tile, chip, avoid), local, stride)
 
@@ -236,7 +238,10 @@ class BlockMaker:
         for member in group.members:
             array = self._array(product, member, group.chip, tile, first + span.start)
             index = self._row_index(member.term.index, first, span.rows.stop)
-            rows = self._rows(member.term.a, index, span, member.k_tile, group.chip, taken)
+            value = member.term.a
+            if member.term.fill is not None and index[span.start] < 0:
+                value, index = member.term.fill, np.zeros_like(index)
+            rows = self._rows(value, index, span, member.k_tile, group.chip, taken)
             taken |= rows.copy.slices
             depth = min(lanes, member.term.weights.depth - member.k_tile * lanes)
             rows = replace(rows, byte=member.term.byte)
@@ -249,7 +254,7 @@ class BlockMaker:
         columns = min(lanes, product.columns - tile * lanes)
         w_set = 0 if product.w_set is None else int(product.w_set[row])
         if weights.data is not None:
-            runs = striped(member.stripes[w_set], columns, product.type.bytes)
+            return self.array(product, member, member.side, member.plane, tile, w_set)
         else:
             assert weights.value is not None
             start = w_set * product.columns + tile * lanes
@@ -257,6 +262,15 @@ class BlockMaker:
             if weights.byte is not None:
                 runs = tuple(run.byte(weights.byte) for run in runs)
         return Array(member.side, member.plane, runs)
+
+    def array(
+        self, product: Product, member: Member, side: str, plane: int, tile: int, w_set: int
+    ) -> Array:
+        """Constant weights of a member as a plane holds them."""
+        lanes = self.s.plan.machine.vector
+        columns = min(lanes, product.columns - tile * lanes)
+        runs = striped(member.from_side(side)[w_set], columns, product.type.bytes)
+        return Array(side, plane, runs)
 
     # -- products -----------------------------------------------------------------------------
 

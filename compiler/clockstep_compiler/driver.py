@@ -25,6 +25,8 @@ from clockstep_compiler.steps import (
     Value,
     sources_of,
 )
+from clockstep_compiler.storage import MANY_SLICES
+from clockstep_compiler.sweeps import Sweeper, read_at_once
 from clockstep_isa.table import Type
 
 __all__ = ["TALL", "Schedule", "chunk_rows", "least_chips", "schedule"]
@@ -100,6 +102,8 @@ def schedule(
     tight = _FULL * peak_words(lowered, plan.machine.vector) > chips * plan.machine.words_per_chip
     parts = partition(plan, lowered, s.storage, reserve, _spread(s, lowered))
     maker, mover = BlockMaker(s), Mover(s)
+    sweeper = Sweeper(s, maker, read_at_once(plan, lowered))
+    sweeping = plan.machine.mem.slices_per_hemisphere >= MANY_SLICES and not tight
     _load_large_inputs(s, lowered, parts)
     last_reader = last_readers(lowered)
     kept = {value.number for _, value in lowered.outputs}
@@ -113,11 +117,12 @@ def schedule(
         }
         chunks = s.storage.chunks(step.out)
         until = [
-            (v, read_until(step, v, s.chunk) if tight else np.full(s.storage.chunks(v), chunks))
+            (v, _until(s, step, v) if tight else np.full(s.storage.chunks(v), chunks))
             for v in ending.values()
         ]
+        swept = _sweep(s, sweeper, step, index, parts) if sweeping else frozenset()
         for chunk in range(chunks):
-            _make_blocks(s, maker, mover, step, index, chunk, parts)
+            _make_blocks(s, maker, mover, step, index, chunk, parts, swept)
             for value, last in until:
                 _release(s, value, np.flatnonzero(last == chunk))
         for value, last in until:
@@ -128,6 +133,30 @@ def schedule(
     s.names.update({v.number: v.name for v in (mover.identity, mover.zero) if v is not None})
     s.storage.finish(s.names)
     return Schedule(s, parts, held)
+
+
+def _sweep(
+    s: Scheduler, sweeper: Sweeper, step: Step, index: int, parts: Partition
+) -> frozenset[int]:
+    """Tiles of a step that have been made in sweeps over all rows."""
+    if not isinstance(step, Compute) or index in parts.spread:
+        return frozenset()
+    chunks, tiles = s.storage.chunks(step.out), s.storage.tiles(step.out)
+    found = set()
+    for tile in range(tiles):
+        groups = parts.groups_of(index, tile, 0)
+        if groups:
+            homes = {groups[-1].chip}
+        else:
+            homes = {_home(s, step, chunk, tile, chunk * tiles + tile) for chunk in range(chunks)}
+        if len(homes) == 1 and sweeper.make(step, range(chunks), tile, homes.pop(), groups):
+            found.add(tile)
+    return frozenset(found)
+
+
+def _until(s: Scheduler, step: Step, value: Value) -> NDArray[np.int64]:
+    """For each block of a matrix, the last block of a step's result that reads it."""
+    return read_until(step, value, s.storage.block_rows(value), s.storage.block_rows(step.out))
 
 
 def least_chips(plan: Floorplan, lowered: Lowered) -> int:
@@ -199,11 +228,14 @@ def _make_blocks(
     index: int,
     chunk: int,
     parts: Partition,
+    swept: frozenset[int],
 ) -> None:
-    """All blocks of a chunk of rows of a step."""
+    """All blocks of a chunk of rows of a step, but for the tiles that have been swept."""
     chunks, tiles = s.storage.chunks(step.out), s.storage.tiles(step.out)
     share = chunk * s.chips // chunks
     for tile in range(tiles):
+        if tile in swept:
+            continue
         groups = parts.groups_of(index, tile, share)
         if groups:
             chip = groups[-1].chip

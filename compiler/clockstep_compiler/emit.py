@@ -132,7 +132,7 @@ def _home(storage: Storage, value: Value) -> tuple[NDArray[np.int64], NDArray[np
         for tile in range(storage.tiles(value)):
             chip, copy = storage.homes[value.number, chunk, tile]
             place = (
-                chunk * storage.chunk,
+                chunk * storage.block_rows(value),
                 storage.rows_of(value, chunk),
                 tile * lanes,
                 storage.lanes_of(value, tile),

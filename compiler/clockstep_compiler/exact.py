@@ -39,14 +39,14 @@ class Summer:
         """One block: its rows in runs that advance regularly through one matrix of `b`."""
         s = self.s
         rows, lanes = s.storage.rows_of(step.out, chunk), s.storage.lanes_of(step.out, tile)
-        first, column = chunk * s.chunk, tile * s.plan.machine.vector
+        first, column = chunk * s.storage.block_rows(step.out), tile * s.plan.machine.vector
         s.begin(step.nodes, f"{step.out.name}[{first}:{first + rows}, {column}:{column + lanes}]")
         window = slice(first, first + rows)
         index = np.arange(step.out.rows) if step.index is None else step.index
         sets = np.zeros(step.out.rows, np.int64) if step.sets is None else step.sets
         index, sets = index[window], sets[window]
         out, since = s.room(chip, _F32, rows, frozenset(), step.out.name)
-        for start, count in regular_runs([index], [index // s.chunk, sets]):
+        for start, count in regular_runs([index], [index // s.storage.block_rows(step.a), sets]):
             place = Place(out, start, 1, since=since)
             self._sum(step, index[start : start + count], int(sets[start]), tile, chip, place)
         s.storage.add((step.out.number, chunk, tile), chip, out)
@@ -62,7 +62,7 @@ class Summer:
     ) -> None:
         """All terms for one run of rows. Sums so far go to and fro between two blocks."""
         s, count, depth = self.s, len(index), step.a.columns
-        chunk, local = divmod(int(index[0]), s.chunk)
+        chunk, local = divmod(int(index[0]), s.storage.block_rows(step.a))
         stride = int(index[1] - index[0]) if count > 1 else 0
         spare: list[Copy] = []
         free: dict[int, int] = {}  # by copy: since when it may be written
@@ -71,7 +71,7 @@ class Summer:
             taken = place.copy.slices.union(*(copy.slices for copy in spare))
             at, lane = divmod(k, s.plan.machine.vector)
             a = s.fetch(step.a, chunk, at, chip, taken)
-            b_chunk, b_row = divmod(number * depth + k, s.chunk)
+            b_chunk, b_row = divmod(number * depth + k, s.storage.block_rows(step.b))
             b = s.fetch(step.b, b_chunk, tile, chip, taken | a.slices)
             spread = FromSxm(Rows(a, local, stride), a.side, "broadcast", (lane,))
             origins: list[Origin] = [spread, FromMem(Rows(b, b_row, 0))]

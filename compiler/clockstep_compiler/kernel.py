@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,11 +26,16 @@ __all__ = [
     "FromMxm",
     "FromSxm",
     "Kernel",
+    "Piece",
     "Rows",
     "Run",
+    "Spot",
     "Target",
+    "Track",
     "build",
+    "first_rows",
     "has_wave",
+    "pieces",
 ]
 
 
@@ -49,9 +55,26 @@ class Rows:
         return planes if self.byte is None else planes[self.byte : self.byte + 1]
 
 
+class Piece(NamedTuple):
+    """Rows `at`, at + 1, ... of a kernel, `count` of them, lie regularly in one copy."""
+
+    at: int
+    count: int
+    rows: Rows
+
+
+Track = tuple[Piece, ...]
+"""All rows that a kernel reads of one operand, in blocks of one hemisphere."""
+
+
+def pieces(rows: Rows | Track, count: int) -> Track:
+    """The pieces of an operand of a kernel of `count` rows."""
+    return (Piece(0, count, rows),) if isinstance(rows, Rows) else rows
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class FromMem:
-    rows: Rows
+    rows: Rows | Track
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -85,7 +108,7 @@ class Array:
 class FromMxm:
     """The product of a block's lanes 0..depth-1 with an array."""
 
-    rows: Rows
+    rows: Rows | Track
     type: Type
     depth: int
     array: Array
@@ -95,7 +118,7 @@ class FromMxm:
 class FromSxm:
     """A block through the permutor of a hemisphere; `args` follow the operand in the row."""
 
-    rows: Rows
+    rows: Rows | Track
     side: str
     name: str
     args: tuple[int, ...]
@@ -104,16 +127,32 @@ class FromSxm:
 Origin = FromMem | FromMxm | FromSxm
 
 
+def first_rows(origin: Origin) -> Rows:
+    """The rows that an origin begins with; the others come from the same hemisphere."""
+    return origin.rows if isinstance(origin.rows, Rows) else origin.rows[0].rows
+
+
+class Spot(NamedTuple):
+    """Rows `at`, at + 1, ... of a kernel's result, `count` of them, go `stride` words apart.
+
+    `planes` are (slice, address, byte of the result): a byte may go to several slices.
+    """
+
+    at: int
+    count: int
+    planes: tuple[tuple[int, int, int], ...]
+    stride: int
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Target:
-    """Where the result goes: a slice and address for each byte, `stride` words a row.
+    """Where the result goes, in one hemisphere.
 
     `since` is the first cycle in which all of it may be written.
     """
 
     side: str
-    planes: tuple[tuple[int, int], ...]
-    stride: int
+    spots: tuple[Spot, ...]
     since: int
 
 
@@ -177,7 +216,7 @@ def _wave(
 def _side(origin: Origin) -> str:
     """The hemisphere from which an origin enters the VXM."""
     if isinstance(origin, FromMem):
-        return origin.rows.copy.side
+        return first_rows(origin).copy.side
     return origin.array.side if isinstance(origin, FromMxm) else origin.side
 
 
@@ -191,9 +230,9 @@ def _station(plan: Floorplan, origin: FromMxm | FromSxm) -> Queue:
 def _feed(plan: Floorplan, origin: Origin) -> Feed | None:
     if isinstance(origin, FromMem):
         return None
-    source = plan.queues[origin.rows.planes[0][0]]
-    way = plan.way(source, _station(plan, origin))
-    return Feed(way.direction, way.first, way.last, len(origin.rows.planes))
+    planes = first_rows(origin).planes
+    way = plan.way(plan.queues[planes[0][0]], _station(plan, origin))
+    return Feed(way.direction, way.first, way.last, len(planes))
 
 
 def _assemble(b: _Builder, wave: Wave, target: Target) -> Bundle:
@@ -219,23 +258,26 @@ def _assemble(b: _Builder, wave: Wave, target: Target) -> Bundle:
 
 
 def _write(b: _Builder, out: Arrival, target: Target) -> None:
-    for byte, (queue, address) in enumerate(target.planes):
-        cycle = out.cycle + abs(b.plan.queues[queue].x - out.x)
-        args = (out.direction << 8 | out.base + byte, address, target.stride)
-        b.bundle.issue(
-            b.kernel.chip, queue, "write", cycle, args, b.kernel.count, b.kernel.interval
-        )
-        b.bundle.after(cycle, target.since)
+    interval = b.kernel.interval
+    for spot in target.spots:
+        for queue, address, byte in spot.planes:
+            cycle = out.cycle + abs(b.plan.queues[queue].x - out.x) + spot.at * interval
+            args = (out.direction << 8 | out.base + byte, address, spot.stride)
+            b.bundle.issue(b.kernel.chip, queue, "write", cycle, args, spot.count, interval)
+            b.bundle.after(cycle, target.since)
 
 
-def _read(b: _Builder, rows: Rows, x: int, cycle: int, direction: int, base: int) -> None:
-    """Read a block so that its first vector is at `x` in `cycle`."""
-    kernel = b.kernel
-    for byte, (queue, address) in enumerate(rows.planes):
-        at = cycle - abs(x - b.plan.queues[queue].x) - b.plan.machine.mem.read_latency
-        args = (address + rows.start, rows.stride, direction << 8 | base + byte)
-        b.bundle.issue(kernel.chip, queue, "read", at, args, kernel.count, kernel.interval)
-        _wait(b, rows, kernel.count, kernel.interval, at)
+def _read(b: _Builder, track: Track, x: int, cycle: int, direction: int, base: int) -> None:
+    """Read a track so that its first vector is at `x` in `cycle`."""
+    chip, interval = b.kernel.chip, b.kernel.interval
+    for piece in track:
+        rows = piece.rows
+        for byte, (queue, address) in enumerate(rows.planes):
+            at = cycle - abs(x - b.plan.queues[queue].x) - b.plan.machine.mem.read_latency
+            at += piece.at * interval
+            args = (address + rows.start, rows.stride, direction << 8 | base + byte)
+            b.bundle.issue(chip, queue, "read", at, args, piece.count, interval)
+            _wait(b, rows, piece.count, interval, at)
 
 
 def _wait(b: _Builder, rows: Rows, count: int, interval: int, at: int) -> None:
@@ -250,28 +292,28 @@ def _enter(
 ) -> tuple[FromMxm, int] | None:
     """Bring one origin to its arrival; for a product also the cycle its plane first samples."""
     plan, kernel = b.plan, b.kernel
+    track = pieces(origin.rows, kernel.count)
     if isinstance(origin, FromMem):
-        _read(b, origin.rows, arrival.x, arrival.cycle, arrival.direction, arrival.base)
+        _read(b, track, arrival.x, arrival.cycle, arrival.direction, arrival.base)
         return None
     station = _station(plan, origin)
     emitted = arrival.cycle - abs(arrival.x - station.x)
     base = next(feeds)
     stream = arrival.direction << 8 | arrival.base
-    source = plan.queues[origin.rows.planes[0][0]]
-    way = plan.way(source, station)
+    planes = track[0].rows.planes
+    way = plan.way(plan.queues[planes[0][0]], station)
     operand = way.direction << 8 | base
     if isinstance(origin, FromSxm):
         sample = emitted - plan.machine.sxm.permute_latency
-        width = len(origin.rows.planes)
-        args = (operand, width, *origin.args, stream)
+        args = (operand, len(planes), *origin.args, stream)
         b.bundle.issue(
             kernel.chip, station.id, origin.name, sample, args, kernel.count, kernel.interval
         )
     else:
         sample = _multiply(b, origin, emitted, operand, stream)
-    _read(b, origin.rows, station.x, sample, way.direction, base)
+    _read(b, track, station.x, sample, way.direction, base)
     b.bundle.reservations += plan.hold(
-        kernel.chip, way, base, len(origin.rows.planes), sample, station.x, b.length
+        kernel.chip, way, base, len(planes), sample, station.x, b.length
     )
     return (origin, sample) if isinstance(origin, FromMxm) else None
 

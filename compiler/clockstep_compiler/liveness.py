@@ -33,18 +33,20 @@ def last_readers(lowered: Lowered) -> dict[int, int]:
     return {v.number: i for i, step in enumerate(lowered.steps) for v in sources_of(step)}
 
 
-def read_until(step: Step, value: Value, chunk: int) -> Ints:
-    """For each block of `chunk` rows of a source, the last block of the result that reads it.
+def read_until(step: Step, value: Value, size: int, made: int) -> Ints:
+    """For each block of `size` rows of a source, the last block of the result that reads it.
+
+    Blocks of the result have `made` rows.
 
     -1 where none does.
     """
-    blocks, last = -(-value.rows // chunk), -(-step.out.rows // chunk) - 1
+    blocks, last = -(-value.rows // size), -(-step.out.rows // made) - 1
     found = np.full(blocks, -1, np.int64)
     for pair in _rows_read(step, value):
         if pair is None:
             return np.full(blocks, last, np.int64)
         rows, readers = pair
-        np.maximum.at(found, rows // chunk, readers // chunk)
+        np.maximum.at(found, rows // size, readers // made)
     return found
 
 

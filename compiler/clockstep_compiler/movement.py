@@ -42,7 +42,7 @@ class Mover:
     def _begin(self, step: Relayout | Broadcast | Transpose | Move, chunk: int, tile: int) -> int:
         s = self.s
         rows = s.storage.rows_of(step.out, chunk)
-        first, column = chunk * s.chunk, tile * s.plan.machine.vector
+        first, column = chunk * s.storage.block_rows(step.out), tile * s.plan.machine.vector
         lanes = s.storage.lanes_of(step.out, tile)
         s.begin(step.nodes, f"{step.out.name}[{first}:{first + rows}, {column}:{column + lanes}]")
         return rows
@@ -66,13 +66,14 @@ class Mover:
         s = self.s
         rows = self._begin(step, chunk, tile)
         alike: dict[tuple[Segment, ...], list[tuple[int, list[int]]]] = {}
+        first, size = chunk * s.storage.block_rows(step.out), s.storage.block_rows(step.source)
         for row in range(rows):
-            places = self._segments(step, chunk * s.chunk + row, tile)
+            places = self._segments(step, first + row, tile)
             key = tuple(segment for _, segment in places)
             alike.setdefault(key, []).append((row, [source for source, _ in places]))
         sources = frozenset().union(
             *(
-                s.fetch(step.source, source // s.chunk, segment[0], chip, frozenset()).slices
+                s.fetch(step.source, source // size, segment[0], chip, frozenset()).slices
                 for key, members in alike.items()
                 for _, found in members
                 for source, segment in zip(found, key, strict=True)
@@ -82,7 +83,7 @@ class Mover:
         for key, members in alike.items():
             into = np.array([row for row, _ in members])
             origins = [np.array([found[k] for _, found in members]) for k in range(len(key))]
-            fixed = [index // s.chunk for index in origins]
+            fixed = [index // size for index in origins]
             for start, count in regular_runs([into, *origins], fixed):
                 stride = int(into[start + 1] - into[start]) if count > 1 else 0
                 place = Place(out, int(into[start]), stride, since=since)
@@ -118,7 +119,7 @@ class Mover:
         s, kind = self.s, step.out.type
         joined: Copy | None = None
         for k, (tile, at, lane, lanes) in enumerate(key):
-            chunk, local = divmod(int(span[k][0]), s.chunk)
+            chunk, local = divmod(int(span[k][0]), s.storage.block_rows(step.source))
             stride = int(span[k][1] - span[k][0]) if count > 1 else 0
             avoid = place.copy.slices | (joined.slices if joined else frozenset())
             copy = s.fetch(step.source, chunk, tile, chip, avoid)
@@ -151,9 +152,9 @@ class Mover:
         height = source.rows // step.batch
         out, since = s.room(chip, source.type, rows, frozenset(), step.out.name)
         columns = s.storage.lanes_of(step.out, tile)
-        row = 0
+        row, top = 0, chunk * s.storage.block_rows(step.out)
         while row < rows:
-            batch, column = divmod(chunk * s.chunk + row, source.columns)
+            batch, column = divmod(top + row, source.columns)
             block, lane = divmod(column, lanes)
             count = min(rows - row, lanes - lane, source.columns - column)
             first = batch * height + tile * lanes
@@ -179,8 +180,9 @@ class Mover:
         side, plane = s.plan.planes[s.turn % len(s.plan.planes)]
         identity = self._identity()
         while count:
-            chunk, local = divmod(lane, s.chunk)
-            part_count = min(count, s.chunk - local)
+            size = s.storage.block_rows(identity)
+            chunk, local = divmod(lane, size)
+            part_count = min(count, size - local)
             rows = Rows(s.fetch(identity, chunk, 0, chip, out.slices), local, 1)
             origin = FromMxm(rows, Type.I8, depth, Array(side, plane, tuple(one)))
             s.run(chip, _TRUNCATE, [origin], part_count, 1, place)
@@ -199,7 +201,8 @@ class Mover:
         for value in step.sources:
             sources.append(Source(value.rows, value.columns, first))
             first += value.rows * value.columns
-        block = step.index[chunk * s.chunk : chunk * s.chunk + rows]
+        top = chunk * s.storage.block_rows(step.out)
+        block = step.index[top : top + rows]
         block = block[:, tile * lanes : tile * lanes + width]
         out, since = s.room(chip, step.out.type, rows, frozenset(), step.out.name)
         for pattern in patterns(block, tuple(sources), lanes):
@@ -213,7 +216,9 @@ class Mover:
         """The rows of a join, in runs that advance regularly in every source."""
         s = self.s
         origins = [part.rows for part in join.parts]
-        for span in spans([join.into, *origins], [o // s.chunk for o in origins]):
+        sizes = [s.storage.block_rows(step.sources[part.source]) for part in join.parts]
+        blocks = [rows // size for rows, size in zip(origins, sizes, strict=True)]
+        for span in spans([join.into, *origins], blocks):
             into, count = join.into[span.rows], span.length
             stride = int(into[1] - into[0]) if count > 1 else 0
             place = Place(out.copy, int(into[0]), stride, since=out.since)
@@ -228,9 +233,10 @@ class Mover:
                     self._choose(step, parts, count, byte, chip, place)
 
     def _part_rows(self, step: Move, part: Part, chip: int, avoid: frozenset[int]) -> Rows:
-        chunk, local = divmod(int(part.rows[0]), self.s.chunk)
+        value = step.sources[part.source]
+        chunk, local = divmod(int(part.rows[0]), self.s.storage.block_rows(value))
         stride = int(part.rows[1] - part.rows[0]) if len(part.rows) > 1 else 0
-        copy = self.s.fetch(step.sources[part.source], chunk, part.tile, chip, avoid)
+        copy = self.s.fetch(value, chunk, part.tile, chip, avoid)
         return Rows(copy, local, stride)
 
     def _blank(self, step: Move, count: int, chip: int, place: Place) -> None:
@@ -315,9 +321,10 @@ class Mover:
         identity = self._identity()
         for byte in range(step.out.type.bytes):
             columns = self._columns(source, turn, byte, chip)
-            for start, count in regular_runs([turn.into, turn.lanes], [turn.lanes // s.chunk]):
+            size = s.storage.block_rows(identity)
+            for start, count in regular_runs([turn.into, turn.lanes], [turn.lanes // size]):
                 side, plane = s.plan.planes[s.turn % len(s.plan.planes)]
-                chunk, local = divmod(int(turn.lanes[start]), s.chunk)
+                chunk, local = divmod(int(turn.lanes[start]), size)
                 step_ = int(turn.lanes[start + 1] - turn.lanes[start]) if count > 1 else 0
                 rows = Rows(s.fetch(identity, chunk, 0, chip, out.copy.slices), local, step_)
                 stride = int(turn.into[start + 1] - turn.into[start]) if count > 1 else 0
@@ -328,8 +335,9 @@ class Mover:
     def _columns(self, source: Value, turn: Turn, byte: int, chip: int) -> tuple[Run, ...]:
         """Source rows as the columns of an array, in runs that advance regularly."""
         s, runs = self.s, []
-        for start, count in regular_runs([turn.columns], [turn.columns // s.chunk]):
-            chunk, local = divmod(int(turn.columns[start]), s.chunk)
+        size = s.storage.block_rows(source)
+        for start, count in regular_runs([turn.columns], [turn.columns // size]):
+            chunk, local = divmod(int(turn.columns[start]), size)
             stride = int(turn.columns[start + 1] - turn.columns[start]) if count > 1 else 0
             copy = s.fetch(source, chunk, turn.tile, chip, frozenset())
             queue, address = copy.planes[byte]

@@ -31,19 +31,27 @@ __all__ = [
 ]
 
 
+Stripes = tuple[tuple[tuple[int, int], ...], ...]
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Member:
     """One K tile of one term of a product, on one plane.
 
     `stripes[w_set][i]` is the (slice, address) from which stream i of every `lw` comes; empty for
-    weights that are computed.
+    weights that are computed. `twins` are the same in the other hemisphere, if there is room.
     """
 
     term: Term
     k_tile: int
     side: str
     plane: int
-    stripes: tuple[tuple[tuple[int, int], ...], ...] = ()
+    stripes: Stripes = ()
+    twins: Stripes = ()
+
+    def from_side(self, side: str) -> Stripes:
+        """Stripes in a hemisphere, those in the other if there are none."""
+        return self.twins if side != self.side and self.twins else self.stripes
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -157,6 +165,10 @@ def total_words(plan: Floorplan, lowered: Lowered) -> int:
     return sum(unit.words for unit in _units(plan, lowered))
 
 
+_PLENTY = 4
+"""Weights that fill no more than this part of the chips have room in both hemispheres."""
+
+
 def partition(
     plan: Floorplan,
     lowered: Lowered,
@@ -175,11 +187,13 @@ def partition(
     total = sum(unit.words for unit in units if unit.step not in spread)
     result = Partition({}, [0] * chips, spread)
     before, turn = 0, [0] * chips
+    words = chips * plan.machine.words_per_chip
+    plenty = _PLENTY * sum(unit.words for unit in units) <= words and not spread
     placed: list[Group] = []
     for position, unit in enumerate(units):
         if unit.step in spread:
             for chip in range(chips):
-                group = _dealt(plan, storage, unit, chip, turn, reserve)
+                group = _dealt(plan, storage, unit, chip, turn, reserve, plenty)
                 result.weight_words[chip] += unit.words
                 result.groups.setdefault((unit.step, unit.tile, chip), []).append(group)
             placed.append(group)
@@ -193,7 +207,8 @@ def partition(
         if unit.same is not None:
             group = _shared(unit, placed[unit.same])
         else:
-            group = _dealt(plan, storage, unit, min(chips - 1, share), turn, reserve)
+            home = min(chips - 1, share)
+            group = _dealt(plan, storage, unit, home, turn, reserve, plenty)
         placed.append(group)
         result.weight_words[group.chip] += unit.words
         result.groups.setdefault((unit.step, unit.tile, None), []).append(group)
@@ -213,9 +228,18 @@ def _shared(unit: _Unit, group: Group) -> Group:
 
 
 def _dealt(
-    plan: Floorplan, storage: Storage, unit: _Unit, chip: int, turn: list[int], reserve: int
+    plan: Floorplan,
+    storage: Storage,
+    unit: _Unit,
+    chip: int,
+    turn: list[int],
+    reserve: int,
+    plenty: bool,
 ) -> Group:
-    """The unit's members on the next planes of a chip, their weights placed."""
+    """The unit's members on the next planes of a chip, their weights placed.
+
+    With `plenty` of room they are in both hemispheres, and any plane can take them.
+    """
     product = unit.product
     arrays = plan.planes if product.type == Type.I8 else plan.pairs
     placed = []
@@ -225,7 +249,13 @@ def _dealt(
         member = Member(term, k_tile, side, plane)
         if term.weights.data is not None:
             stripes = _place_weights(plan, storage, product, unit.tile, member, chip, reserve)
-            member = replace(member, stripes=stripes)
+            other = replace(member, side="E" if side == "W" else "W")
+            twins = (
+                _place_weights(plan, storage, product, unit.tile, other, chip, reserve)
+                if plenty
+                else ()
+            )
+            member = replace(member, stripes=stripes, twins=twins)
         placed.append(member)
     return Group(chip, tuple(placed))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,9 +24,12 @@ from clockstep_compiler.kernel import (
     Kernel,
     Origin,
     Rows,
+    Spot,
     Target,
     build,
+    first_rows,
     has_wave,
+    pieces,
 )
 from clockstep_compiler.steps import Value
 from clockstep_compiler.storage import Block, Copy, NoRoom, Storage
@@ -34,9 +38,9 @@ from clockstep_compiler.transfer import Links, send_block
 from clockstep_compiler.wave import WaveOp, WaveProgram, variants
 from clockstep_isa.table import Type
 
-__all__ = ["VARIANTS", "Place", "Scheduler", "move_program"]
+__all__ = ["VARIANTS", "Part", "Place", "Scheduler", "move_program"]
 
-VARIANTS = {"fast": 1, "standard": 3, "high": 6}
+VARIANTS = {"fast": 4, "standard": 8, "high": 32}
 """Waves tried for every kernel at each effort; the one that ends first is taken."""
 
 
@@ -55,10 +59,34 @@ class Place:
     first_byte: int = 0
     bytes: int = 0  # 0: all
     since: int = 0
+    also: tuple[Copy, ...] = ()
+    """Further copies that are written at once, alike."""
 
     def moved(self, rows: int) -> Place:
         """The place `rows` rows on."""
         return replace(self, start=self.start + rows * self.stride)
+
+    @property
+    def copies(self) -> tuple[Copy, ...]:
+        return (self.copy, *self.also)
+
+    def spot(self, at: int, count: int) -> Spot:
+        """Rows from `at` on of a kernel here."""
+        last = self.first_byte + (self.bytes or len(self.copy.planes))
+        planes = tuple(
+            (queue, address + self.start, byte)
+            for copy in self.copies
+            for byte, (queue, address) in enumerate(copy.planes[self.first_byte : last])
+        )
+        return Spot(at, count, planes, self.stride)
+
+
+class Part(NamedTuple):
+    """Rows `at`, at + 1, ... of a kernel's result, `count` of them, go to one place."""
+
+    at: int
+    count: int
+    place: Place
 
 
 _BACK = 65_536
@@ -134,16 +162,16 @@ class Scheduler:
         origins: Sequence[Origin],
         count: int,
         interval: int,
-        place: Place,
+        place: Place | tuple[Part, ...],
     ) -> None:
         """Schedule one kernel: the best of a few variants, at its earliest time."""
         kernel = Kernel(chip, program, tuple(origins), count, interval)
-        last = place.first_byte + (place.bytes or len(place.copy.planes))
-        planes = tuple(
-            (queue, address + place.start)
-            for queue, address in place.copy.planes[place.first_byte : last]
+        parts = (Part(0, count, place),) if isinstance(place, Place) else place
+        target = Target(
+            parts[0].place.copy.side,
+            tuple(part.place.spot(part.at, part.count) for part in parts),
+            max(part.place.since for part in parts),
         )
-        target = Target(place.copy.side, planes, place.stride, place.since)
         found = self._tries(kernel, target)
         if not found:
             kernel = self._turned(kernel, target)
@@ -154,7 +182,7 @@ class Scheduler:
         _, time, _, bundle = min(found, key=lambda f: f[:3])
         self.reached[chip] = time
         self.commit(bundle, time)
-        self._settle(bundle, time, kernel, place)
+        self._settle(bundle, time, kernel, parts)
 
     def _tries(self, kernel: Kernel, target: Target) -> list[tuple[int, int, int, Bundle]]:
         """(end, time, attempt, bundle) of the first variants that work, as many as the effort."""
@@ -175,8 +203,8 @@ class Scheduler:
         `sums.fits` has promised a wave for blocks from either hemisphere alike, or in turn.
         """
         blocks = [k for k, origin in enumerate(kernel.origins) if isinstance(origin, FromMem)]
-        taken = frozenset(q for q, _ in target.planes)
-        taken = taken.union(*(origin.rows.copy.slices for origin in kernel.origins))
+        taken = frozenset(q for spot in target.spots for q, _, _ in spot.planes)
+        taken = taken.union(*(first_rows(origin).copy.slices for origin in kernel.origins))
         for pattern in ("WWWWWWWW", "EEEEEEEE", "WEWEWEWE", "EWEWEWEW"):
             sides = dict(zip(blocks, pattern * len(blocks), strict=False))
             if not has_wave(self.plan, kernel, target, sides):
@@ -184,7 +212,7 @@ class Scheduler:
             origins = list(kernel.origins)
             for k, side in sides.items():
                 rows = origins[k].rows
-                if rows.copy.side != side:
+                if isinstance(rows, Rows) and rows.copy.side != side:
                     kind = kernel.program.leaves[k]
                     copy = self.duplicate(rows.copy, kernel.chip, kind, taken, "a block", side)
                     self.scratch.append((kernel.chip, copy))
@@ -193,20 +221,26 @@ class Scheduler:
             return replace(kernel, origins=tuple(origins))
         return kernel
 
-    def _settle(self, bundle: Bundle, time: int, kernel: Kernel, place: Place) -> None:
+    def _settle(
+        self, bundle: Bundle, time: int, kernel: Kernel, parts: tuple[Part, ...]
+    ) -> None:
         """Record when the result's rows are ready and until when the sources are read."""
         end = time + bundle.end
         for origin in kernel.origins:
-            origin.rows.copy.last_use = max(origin.rows.copy.last_use, end)
+            for piece in pieces(origin.rows, kernel.count):
+                left = (kernel.count - piece.at - piece.count) * kernel.interval
+                copy = piece.rows.copy
+                copy.last_use = max(copy.last_use, end - left)
             if isinstance(origin, FromMxm):
                 for run in origin.array.runs:
                     if run.rows is not None:
                         run.rows.copy.last_use = max(run.rows.copy.last_use, end)
-        steps = np.arange(kernel.count)
-        rows = place.start + place.stride * steps
-        done = end - (kernel.count - 1 - steps) * kernel.interval
-        ready = place.copy.ready
-        ready[rows] = np.maximum(ready[rows], done)
+        for part in parts:
+            steps = np.arange(part.count)
+            rows = part.place.start + part.place.stride * steps
+            done = end - (kernel.count - 1 - part.at - steps) * kernel.interval
+            for copy in part.place.copies:
+                copy.ready[rows] = np.maximum(copy.ready[rows], done)
 
     # -- room ---------------------------------------------------------------------------------
 
@@ -269,26 +303,41 @@ class Scheduler:
             self.storage.give(chip, copy, "copy", "scratch")
         self.scratch.clear()
 
-    def fetch(self, value: Value, chunk: int, tile: int, chip: int, avoid: frozenset[int]) -> Copy:
-        """A copy of a block on `chip` that shares no slice with `avoid`, made if there is none."""
-        copy = self._fetch(value, (value.number, chunk, tile), chip, avoid)
+    def fetch(
+        self,
+        value: Value,
+        chunk: int,
+        tile: int,
+        chip: int,
+        avoid: frozenset[int],
+        sides: str = "WE",
+    ) -> Copy:
+        """A copy of a block on `chip` that shares no slice with `avoid`, made if there is none.
+
+        It is in one of the hemispheres `sides`.
+        """
+        copy = self._fetch(value, (value.number, chunk, tile), chip, avoid, sides)
         self.pinned.add(id(copy))
         return copy
 
-    def _fetch(self, value: Value, block: Block, chip: int, avoid: frozenset[int]) -> Copy:
-        copy = self.storage.find(block, chip, avoid)
+    def _fetch(
+        self, value: Value, block: Block, chip: int, avoid: frozenset[int], sides: str
+    ) -> Copy:
+        copy = self.storage.find(block, chip, avoid, sides)
         if copy is not None:
             return copy
         if value.origin != "step":
             try:
-                return self.storage.load(value, block, chip, avoid)
+                return self.storage.load(value, block, chip, avoid, sides)
             except NoRoom:
                 if not self.storage.holders(block):
                     raise
         here = self.storage.find(block, chip, frozenset())
         if here is None:
-            return self._bring(value, block, chip, avoid)
-        copy = self.duplicate(here, chip, value.type, avoid, value.name)
+            here = self._bring(value, block, chip, avoid)
+            if here.side in sides:
+                return here
+        copy = self.duplicate(here, chip, value.type, avoid, value.name, sides)
         self.storage.add(block, chip, copy)
         return copy
 

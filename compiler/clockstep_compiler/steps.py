@@ -71,13 +71,15 @@ class Weights:
 class Term:
     """One product of the sum: row `index[r]` of `a` [any, depth] with `weights`.
 
-    `byte`: only that byte of the elements of `a`, as int8.
+    `byte`: only that byte of the elements of `a`, as int8. Where the index is -1, the row is
+    the only one of `fill`.
     """
 
     a: Value
     weights: Weights
     index: NDArray[np.int64] | None
     byte: int | None = None
+    fill: Value | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -17,7 +17,7 @@ from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.memory import ChipMemory
 from clockstep_compiler.steps import Value
 
-__all__ = ["Block", "Copy", "Entry", "NoRoom", "Storage"]
+__all__ = ["MANY_SLICES", "Block", "Copy", "Entry", "NoRoom", "Storage", "block_rows"]
 
 Block = tuple[int, int, int]
 """(value number, chunk of rows, tile of lanes)."""
@@ -29,6 +29,24 @@ class NoRoom(Exception):
     def __init__(self, chip: int, what: str, words: int) -> None:
         super().__init__(f"chip {chip} has no room for {what} ({words} words)")
         self.chip, self.what, self.words = chip, what, words
+
+
+MANY_SLICES = 16
+"""Slices of a hemisphere from which on every matrix is cut into blocks of its own size."""
+
+_BLOCKS = 4
+_SHORT = 16
+
+
+def block_rows(plan: Floorplan, most: int, value: Value) -> int:
+    """Rows of a block of a matrix, at most `most`.
+
+    A slice cannot be read while it is written, so a step can start on the rows of the one before
+    only if those are in blocks, and so in slices, of their own.
+    """
+    if plan.machine.mem.slices_per_hemisphere < MANY_SLICES:
+        return most
+    return min(most, max(_SHORT, -(-value.rows // _BLOCKS)))
 
 
 @dataclass(eq=False, slots=True)
@@ -89,8 +107,13 @@ class Storage:
 
     # -- shapes -------------------------------------------------------------------------------
 
+    def block_rows(self, value: Value) -> int:
+        """Rows of a block of a matrix, the last one excepted."""
+        return block_rows(self.plan, self.chunk, value)
+
     def rows_of(self, value: Value, chunk: int) -> int:
-        return min(self.chunk, value.rows - chunk * self.chunk)
+        size = self.block_rows(value)
+        return min(size, value.rows - chunk * size)
 
     def lanes_of(self, value: Value, tile: int) -> int:
         return min(self.plan.machine.vector, value.columns - tile * self.plan.machine.vector)
@@ -99,7 +122,7 @@ class Storage:
         return -(-value.columns // self.plan.machine.vector)
 
     def chunks(self, value: Value) -> int:
-        return -(-value.rows // self.chunk)
+        return -(-value.rows // self.block_rows(value))
 
     # -- choosing slices ----------------------------------------------------------------------
 
@@ -165,10 +188,12 @@ class Storage:
         self.copies.setdefault((block, chip), []).append(copy)
         self.homes.setdefault(block, (chip, copy))
 
-    def find(self, block: Block, chip: int, avoid: frozenset[int]) -> Copy | None:
-        """A copy on this chip that shares no slice with `avoid`."""
+    def find(
+        self, block: Block, chip: int, avoid: frozenset[int], sides: str = "WE"
+    ) -> Copy | None:
+        """A copy on this chip, in one of some hemispheres, that shares no slice with `avoid`."""
         for copy in self.copies.get((block, chip), ()):
-            if not copy.slices & avoid:
+            if copy.side in sides and not copy.slices & avoid:
                 return copy
         return None
 
@@ -188,12 +213,15 @@ class Storage:
         """Chips that have a copy, in order."""
         return [chip for chip in range(self.chips) if (block, chip) in self.copies]
 
-    def load(self, value: Value, block: Block, chip: int, avoid: frozenset[int]) -> Copy:
+    def load(
+        self, value: Value, block: Block, chip: int, avoid: frozenset[int], sides: str = "WE"
+    ) -> Copy:
         """A new copy of a constant's or input's block, there before the first cycle."""
         _, chunk, tile = block
         rows, lanes = self.rows_of(value, chunk), self.lanes_of(value, tile)
-        copy = self._initial(chip, value.type.bytes, rows, avoid, f"{value.origin} {value.name!r}")
-        row, column = chunk * self.chunk, tile * self.plan.machine.vector
+        what = f"{value.origin} {value.name!r}"
+        copy = self._initial(chip, value.type.bytes, rows, avoid, what, sides)
+        row, column = chunk * self.block_rows(value), tile * self.plan.machine.vector
         if value.data is not None:
             part = np.ascontiguousarray(value.data[row : row + rows, column : column + lanes])
             raw = part.view(np.uint8).reshape(rows, lanes, -1)
@@ -207,9 +235,13 @@ class Storage:
         self.add(block, chip, copy)
         return copy
 
-    def _initial(self, chip: int, count: int, rows: int, avoid: frozenset[int], what: str) -> Copy:
+    def _initial(
+        self, chip: int, count: int, rows: int, avoid: frozenset[int], what: str, sides: str
+    ) -> Copy:
         memory = self.memories[chip]
         for side in self._sides(chip):
+            if side not in sides:
+                continue
             room = [(-memory.virgin_room(q), q) for q in self.plan.slices[side] if q not in avoid]
             best = sorted(room)[:count]  # the emptiest: tiles read together end up apart
             if len(best) == count and -best[-1][0] >= rows:

@@ -250,9 +250,8 @@ def _place(plan: _Plan, done: int) -> bool:
     ranks = plan.machine.vxm.ranks
     rank = plan.path[item.level]
     rows = plan.machine.vxm.rows
-    for r in range(rows):
-        alu = (r + plan.first_row) % rows * ranks + rank
-        if alu in plan.used or (large and not plan.machine.is_large(alu)):
+    for alu in _alus(plan.machine, rank, plan.first_row, large):
+        if alu in plan.used:
             continue
         plan.alus[index] = alu
         plan.used.add(alu)
@@ -267,6 +266,16 @@ def _place(plan: _Plan, done: int) -> bool:
         if plan.steps_left < 0:
             return False
     return False
+
+
+@lru_cache(maxsize=1024)
+def _alus(machine: Machine, rank: int, first_row: int, large: bool) -> tuple[int, ...]:
+    """The ALUs of a rank that an operation may take; small ones first if they do."""
+    rows, ranks = machine.vxm.rows, machine.vxm.ranks
+    every = [(r + first_row) % rows * ranks + rank for r in range(rows)]
+    if large:
+        return tuple(alu for alu in every if machine.is_large(alu))
+    return tuple(sorted(every, key=machine.is_large))
 
 
 def _sequence(items: list[_Item]) -> list[int]:
