@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from clockstep_compiler.calendar import Reservation
 from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.storage import Copy
 from clockstep_isa.program import ARGS
 from clockstep_isa.table import BY_NAME
 
@@ -37,6 +38,12 @@ class Bundle:
     not_before: int = 0
     first: int = 1 << 60
     end: int = -(1 << 60)
+    due: int = 0
+    """What `not_before` comes from: the cycle in which a row, or room for the result, is there."""
+    source: Copy | None = None
+    """The copy whose row that is; None if it is room."""
+    blocked: tuple[int, int] | None = None
+    """What else kept it from an earlier time: a resource, and the number of who holds it."""
 
     def issue(
         self,
@@ -59,9 +66,10 @@ class Bundle:
         self.first = min(self.first, cycle)
         self.end = max(self.end, cycle + span + self.plan.latency[name])
 
-    def after(self, offset: int, cycle: int) -> None:
-        """What happens at `offset` must not happen before `cycle`."""
-        self.not_before = max(self.not_before, cycle - offset)
+    def after(self, offset: int, cycle: int, source: Copy | None = None) -> None:
+        """What happens at `offset` must not happen before `cycle`, as `source` is there then."""
+        if cycle - offset > self.not_before:
+            self.not_before, self.due, self.source = cycle - offset, cycle, source
 
     def clashes(self) -> bool:
         """Whether the bundle wants one resource twice at a time."""

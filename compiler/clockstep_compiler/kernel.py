@@ -242,7 +242,8 @@ def _wait(b: _Builder, rows: Rows, count: int, interval: int, at: int) -> None:
     """No row is read before it is there: the latest of (ready - its place in the sequence)."""
     steps = np.arange(count)
     ready = rows.copy.ready[rows.start + rows.stride * steps]
-    b.bundle.after(at, int((ready - steps * interval).max()))
+    last = int((ready - steps * interval).argmax())
+    b.bundle.after(at + last * interval, int(ready[last]), rows.copy)
 
 
 def _enter(

@@ -16,6 +16,7 @@ import numpy as np
 
 from clockstep_compiler.bundle import Bundle, Row
 from clockstep_compiler.calendar import Calendars
+from clockstep_compiler.causes import Trail
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.kernel import (
     FromMem,
@@ -73,6 +74,7 @@ class Scheduler:
     chips: int
     effort: str
     calendars: Calendars = field(default_factory=Calendars)
+    trail: Trail = field(default_factory=Trail)
     rows: list[Row] = field(default_factory=list)
     row_notes: list[int] = field(default_factory=list)
     notes: dict[tuple[int, str], int] = field(default_factory=dict)
@@ -101,7 +103,8 @@ class Scheduler:
 
     def commit(self, bundle: Bundle, time: int) -> None:
         """Fix a bundle at `time`."""
-        self.calendars.reserve(bundle.reservations, time)
+        number = self.trail.add(bundle, time, self.nodes[0])
+        self.calendars.reserve(bundle.reservations, time, number)
         self.storage.now = time + bundle.first
         note = self.notes.setdefault((self.nodes[0], self.tile), len(self.notes))
         self.rows += [row._replace(cycle=row.cycle + time) for row in bundle.rows]
@@ -123,7 +126,9 @@ class Scheduler:
         """
         floor = self.reached.get(chip, 0) - _BACK
         not_before = max(bundle.not_before, -bundle.first, floor)
-        return self.calendars.earliest(bundle.reservations, not_before)
+        time = self.calendars.earliest(bundle.reservations, not_before)
+        bundle.blocked = self.calendars.blocked
+        return time
 
     # -- kernels ------------------------------------------------------------------------------
 
@@ -205,6 +210,7 @@ class Scheduler:
         steps = np.arange(kernel.count)
         rows = place.start + place.stride * steps
         done = end - (kernel.count - 1 - steps) * kernel.interval
+        place.copy.writers.append(self.trail.last)
         ready = place.copy.ready
         ready[rows] = np.maximum(ready[rows], done)
 
@@ -328,6 +334,7 @@ class Scheduler:
             copy.last_use = max(copy.last_use, time + bundle.end)
             done = time + bundle.end - pace * np.arange(len(new.ready))[::-1]
             np.maximum(new.ready, done, out=new.ready)
+            new.writers.append(self.trail.last)
         return new
 
     def _bring(self, value: Value, block: Block, chip: int, avoid: frozenset[int]) -> Copy:
