@@ -92,6 +92,11 @@ class Window:
         """The positions within the kernel, in row-major order."""
         return list(np.ndindex(*self.kernel))
 
+    def is_whole(self) -> bool:
+        """Whether there is one output pixel, which sees every input pixel once."""
+        alone = not any(self.before) and {*self.outputs} == {1}
+        return alone and self.kernel == self.sizes and {*self.dilations} == {1}
+
     def coordinates(self, axis: int, k: int) -> NDArray[np.int64]:
         """Where tap k of an axis falls, for every output pixel along it."""
         steps = np.arange(self.outputs[axis]) * self.strides[axis]
