@@ -38,8 +38,12 @@ fuzz-bytes: $(STAMP)  ## T (60) seconds each of hostile programs, words, listing
 	$(BIN)/python -m fuzz hostile
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m fuzz bytes -t $(or $(T),60)
 
-bench: $(STAMP)  ## Time the engine against its peers, two minutes; the tables go to benchmarks/README.md.
-	$(BIN)/python -m benchmarks.engine --write
+bench: $(STAMP)  ## Measure schedules (NAME="a b": some), Arm Vela and the engine, write docs/benchmarks.md.
+	$(BIN)/python -m benchmarks schedules $(NAME) $(ARGS)
+ifndef NAME
+	$(BIN)/python -m benchmarks peers
+	$(BIN)/python -m benchmarks engine --write
+endif
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \

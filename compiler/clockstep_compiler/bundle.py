@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from clockstep_compiler.calendar import Reservation
 from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.storage import Copy
 from clockstep_isa.program import ARGS
 from clockstep_isa.table import BY_NAME
 
-__all__ = ["Bundle", "Row"]
+__all__ = ["Bundle", "Choice", "Row"]
 
 
 class Row(NamedTuple):
@@ -24,6 +25,24 @@ class Row(NamedTuple):
     args: tuple[int, ...]
 
 
+class Choice(NamedTuple):
+    """Streams base..base+width-1 on stretches first..last, for which others would do as well.
+
+    They are taken for `length` phases from `phase` on. `own` are streams, as bits, that the bundle
+    takes there by itself.
+    """
+
+    chip: int
+    direction: int
+    first: int
+    last: int
+    width: int
+    base: int
+    phase: int
+    length: int
+    own: int
+
+
 @dataclass(slots=True)
 class Bundle:
     """Cycles are offsets from the bundle's time; `not_before` bounds that time from below.
@@ -34,9 +53,16 @@ class Bundle:
     plan: Floorplan
     rows: list[Row] = field(default_factory=list)
     reservations: list[Reservation] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
     not_before: int = 0
     first: int = 1 << 60
     end: int = -(1 << 60)
+    due: int = 0
+    """What `not_before` comes from: the cycle in which a row, or room for the result, is there."""
+    source: Copy | None = None
+    """The copy whose row that is; None if it is room."""
+    blocked: tuple[int, int] | None = None
+    """What else kept it from an earlier time: a resource, and the number of who holds it."""
 
     def issue(
         self,
@@ -59,14 +85,31 @@ class Bundle:
         self.first = min(self.first, cycle)
         self.end = max(self.end, cycle + span + self.plan.latency[name])
 
-    def after(self, offset: int, cycle: int) -> None:
-        """What happens at `offset` must not happen before `cycle`."""
-        self.not_before = max(self.not_before, cycle - offset)
+    def after(self, offset: int, cycle: int, source: Copy | None = None) -> None:
+        """What happens at `offset` must not happen before `cycle`, as `source` is there then."""
+        if cycle - offset > self.not_before:
+            self.not_before, self.due, self.source = cycle - offset, cycle, source
+
+    def held(self, choice: Choice, base: int) -> list[Reservation]:
+        """What a choice takes with streams from `base` on."""
+        return [
+            (
+                self.plan.stream_resource(choice.chip, choice.direction, stretch, stream),
+                choice.phase,
+                choice.length,
+            )
+            for stretch in range(choice.first, choice.last + 1)
+            for stream in range(base, base + choice.width)
+        ]
+
+    def settled(self) -> list[Reservation]:
+        """All that the bundle takes, its choices as they stand."""
+        return self.reservations + [r for c in self.choices for r in self.held(c, c.base)]
 
     def clashes(self) -> bool:
         """Whether the bundle wants one resource twice at a time."""
         last: dict[int, int] = {}
-        for resource, start, length in sorted(self.reservations):
+        for resource, start, length in sorted(self.settled()):
             if last.get(resource, start) > start:
                 return True
             last[resource] = start + length

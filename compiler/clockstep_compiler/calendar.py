@@ -22,6 +22,10 @@ class Calendars:
     def __init__(self) -> None:
         self._starts: dict[int, list[int]] = {}
         self._ends: dict[int, list[int]] = {}
+        self._owners: dict[int, list[int]] = {}
+        """Who reserved the last part of each interval."""
+        self.blocked: tuple[int, int] | None = None
+        """Why `earliest` last said more than `not_before`: a resource, and its owner till then."""
 
     def earliest(self, reservations: list[Reservation], not_before: int) -> int:
         """The smallest `t >= not_before` at which every `t + [offset, offset + length)` is free."""
@@ -29,10 +33,10 @@ class Calendars:
         for resource, offset, length in reservations:
             ends = self._ends.get(resource)
             if ends and ends[-1] > not_before + offset:
-                waiting.append((self._starts[resource], ends, offset, length))
+                waiting.append((self._starts[resource], ends, offset, length, resource))
         time, checked = not_before, 0
         while checked < len(waiting):
-            starts, ends, offset, length = waiting[checked]
+            starts, ends, offset, length, _ = waiting[checked]
             start = _first_free(starts, ends, time + offset, length)
             if start == time + offset:
                 checked += 1
@@ -41,28 +45,35 @@ class Calendars:
             time = start - offset
             waiting.insert(0, waiting.pop(checked))
             checked = 1
+        self.blocked = None
+        if time > not_before:
+            _, ends, offset, _, resource = waiting[0]
+            owner = self._owners[resource][bisect_left(ends, time + offset)]
+            self.blocked = (resource, owner)
         return time
 
-    def reserve(self, reservations: Iterable[Reservation], time: int) -> None:
-        """Take the intervals; the caller has made sure that they are free."""
+    def reserve(self, reservations: Iterable[Reservation], time: int, owner: int) -> None:
+        """Take the intervals for `owner`, a number; the caller has made sure that they are free."""
         for resource, offset, length in reservations:
             start = time + offset
             end = start + length
             starts = self._starts.setdefault(resource, [])
             ends = self._ends.setdefault(resource, [])
+            owners = self._owners.setdefault(resource, [])
             i = bisect_left(starts, start)
             joins_left = i > 0 and ends[i - 1] == start
             joins_right = i < len(starts) and starts[i] == end
             if joins_left and joins_right:
-                ends[i - 1] = ends[i]
-                del starts[i], ends[i]
+                ends[i - 1], owners[i - 1] = ends[i], owners[i]
+                del starts[i], ends[i], owners[i]
             elif joins_left:
-                ends[i - 1] = end
+                ends[i - 1], owners[i - 1] = end, owner
             elif joins_right:
                 starts[i] = start
             else:
                 starts.insert(i, start)
                 ends.insert(i, end)
+                owners.insert(i, owner)
 
     def busy_until(self, resource: int) -> int:
         """The end of the last interval, 0 if there is none."""

@@ -87,9 +87,16 @@ room for larger models, where small ones gain more by results in other slices th
 
 
 def schedule(
-    plan: Floorplan, lowered: Lowered, chips: int, effort: str, reserve: int, trial: int = 0
+    plan: Floorplan,
+    lowered: Lowered,
+    chips: int,
+    effort: str,
+    reserve: int,
+    trial: int = 0,
+    *,
+    sweep: bool = True,
 ) -> Schedule:
-    """Place and schedule everything on exactly `chips` chips.
+    """Place and schedule everything on exactly `chips` chips; `sweep`: all rows at once.
 
     Trials after the first differ in the rows of a block and in the waves that steps begin with.
     Raises `NoRoom` if something does not fit.
@@ -103,7 +110,7 @@ def schedule(
     parts = partition(plan, lowered, s.storage, reserve, _spread(s, lowered))
     maker, mover = BlockMaker(s), Mover(s)
     sweeper = Sweeper(s, maker, read_at_once(plan, lowered))
-    sweeping = plan.machine.mem.slices_per_hemisphere >= MANY_SLICES and not tight
+    sweeping = plan.machine.mem.slices_per_hemisphere >= MANY_SLICES and sweep
     _load_large_inputs(s, lowered, parts)
     last_reader = last_readers(lowered)
     kept = {value.number for _, value in lowered.outputs}

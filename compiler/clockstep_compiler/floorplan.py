@@ -17,6 +17,8 @@ from clockstep_isa.table import TABLE, figure
 
 __all__ = ["Floorplan", "Way"]
 
+_KINDS = {Unit.MEM: "bank", Unit.SEND: "link", Unit.RECEIVE: "link"}
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
@@ -121,6 +123,23 @@ class Floorplan:
         first = (chip + 1) * self._span - 4 * count
         index = plane + (count if hemisphere == "E" else 0)
         return first + index, first + 2 * count + index
+
+    def resource_name(self, resource: int) -> tuple[str, str]:
+        """What a resource is ("unit", "bank", "link" or "stream"), and its name for people."""
+        chip, local = divmod(resource, self._span)
+        m = self.machine
+        if local < len(self.queues):
+            queue = self.queues[local]
+            return _KINDS.get(queue.unit, "unit"), f"c{chip}.{queue.name}"
+        local -= len(self.queues)
+        rows, stream = divmod(local, m.streams.per_direction)
+        direction = rows // (m.vxm.ranks + 1)
+        if direction <= WEST:
+            return "stream", f"c{chip}.{'EW'[direction]}{stream}"
+        planes = 2 * m.mxm.planes_per_hemisphere
+        part, index = divmod(local - 2 * (m.vxm.ranks + 1) * m.streams.per_direction, planes)
+        side, plane = divmod(index, m.mxm.planes_per_hemisphere)
+        return "unit", f"c{chip}.mxm.{'WE'[side]}{plane}.{('buffer', 'array')[part]}"
 
     def hold(
         self, chip: int, way: Way, base: int, streams: int, cycle: int, x: int, length: int

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clockstep_compiler.bundle import Bundle
+from clockstep_compiler.bundle import Bundle, Choice
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.storage import Copy
 from clockstep_compiler.wave import Arrival, Feed, Wave, WaveProgram, plan_wave, variants
-from clockstep_isa.geometry import Queue, Unit, geometry
+from clockstep_isa.geometry import Queue, Unit, geometry, phase
 from clockstep_isa.table import BY_OPCODE, Type
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Target",
     "Track",
     "build",
+    "draft",
     "first_rows",
     "has_wave",
     "pieces",
@@ -181,11 +182,13 @@ class _Builder:
         return (self.kernel.count - 1) * self.kernel.interval + 1
 
 
-def build(plan: Floorplan, kernel: Kernel, target: Target, variant: int) -> Bundle | None:
-    """The bundle of a kernel, or None if this variant has no wave."""
-    wave = _wave(plan, kernel, target, {}, variant)
-    if wave is None:
-        return None
+def draft(plan: Floorplan, kernel: Kernel, target: Target, variant: int) -> Wave | None:
+    """The wave of a kernel in one of its variants, if there is one."""
+    return _wave(plan, kernel, target, {}, variant)
+
+
+def build(plan: Floorplan, kernel: Kernel, target: Target, wave: Wave) -> Bundle | None:
+    """The bundle of a kernel, or None if it would be in its own way."""
     for lead in (0, 16, 2 * geometry(plan.machine).positions):
         bundle = _assemble(_Builder(plan, kernel, Bundle(plan), lead), wave, target)
         if not bundle.clashes():
@@ -238,7 +241,7 @@ def _feed(plan: Floorplan, origin: Origin) -> Feed | None:
 def _assemble(b: _Builder, wave: Wave, target: Target) -> Bundle:
     feeds = iter(wave.feeds)
     samples = [
-        _enter(b, origin, arrival, feeds)
+        _enter(b, wave, origin, arrival, feeds)
         for origin, arrival in zip(b.kernel.origins, wave.arrivals, strict=True)
     ]
     _install(b, [s for s in samples if s is not None])
@@ -247,7 +250,20 @@ def _assemble(b: _Builder, wave: Wave, target: Target) -> Bundle:
         queue = b.plan.queue(Unit.VXM, "", step.alu).id
         name = BY_OPCODE[step.opcode].name
         b.bundle.issue(chip, queue, name, step.cycle, step.args, kernel.count, kernel.interval)
-    for hold in wave.holds:
+    result = wave.holds[0]
+    b.bundle.choices.insert(
+        0,
+        Choice(
+            chip,
+            *result[:3],
+            result.streams,
+            result.base,
+            result.phase,
+            b.length,
+            wave.taken(*result[:3]),
+        ),
+    )
+    for hold in wave.holds[1:]:
         b.bundle.reservations += [
             (b.plan.stream_resource(chip, hold.direction, s, hold.base + i), hold.phase, b.length)
             for s in range(hold.first, hold.last + 1)
@@ -284,11 +300,12 @@ def _wait(b: _Builder, rows: Rows, count: int, interval: int, at: int) -> None:
     """No row is read before it is there: the latest of (ready - its place in the sequence)."""
     steps = np.arange(count)
     ready = rows.copy.ready[rows.start + rows.stride * steps]
-    b.bundle.after(at, int((ready - steps * interval).max()))
+    last = int((ready - steps * interval).argmax())
+    b.bundle.after(at + last * interval, int(ready[last]), rows.copy)
 
 
 def _enter(
-    b: _Builder, origin: Origin, arrival: Arrival, feeds: Iterator[int]
+    b: _Builder, wave: Wave, origin: Origin, arrival: Arrival, feeds: Iterator[int]
 ) -> tuple[FromMxm, int] | None:
     """Bring one origin to its arrival; for a product also the cycle its plane first samples."""
     plan, kernel = b.plan, b.kernel
@@ -312,8 +329,18 @@ def _enter(
     else:
         sample = _multiply(b, origin, emitted, operand, stream)
     _read(b, track, station.x, sample, way.direction, base)
-    b.bundle.reservations += plan.hold(
-        kernel.chip, way, base, len(planes), sample, station.x, b.length
+    b.bundle.choices.append(
+        Choice(
+            kernel.chip,
+            way.direction,
+            way.first,
+            way.last,
+            len(planes),
+            base,
+            phase(way.direction, sample, station.x),
+            b.length,
+            wave.taken(way.direction, way.first, way.last),
+        )
     )
     return (origin, sample) if isinstance(origin, FromMxm) else None
 

@@ -45,7 +45,7 @@ def read_until(step: Step, value: Value, size: int, made: int) -> Ints:
     for pair in _rows_read(step, value):
         if pair is None:
             return np.full(blocks, last, np.int64)
-        rows, readers = pair
+        rows, readers = (side[pair[0] >= 0] for side in pair)  # -1: a row of border
         np.maximum.at(found, rows // size, readers // made)
     return found
 

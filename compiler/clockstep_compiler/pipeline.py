@@ -135,14 +135,18 @@ def _attempt(plan: Floorplan, lowered: Lowered, chips: int, effort: str) -> Sche
     reserves: tuple[int, ...] = (words // 4, words // 16, 0)
     if 8 * total_words(plan, lowered) < chips * plan.machine.words_per_chip:
         reserves = reserves[:1]  # weights are not what fills the chips
-    for reserve, trial in (*((reserve, 0) for reserve in reserves), (words // 16, TALL)):
+    for reserve, trial, sweep in (
+        (reserves[0], 0, True),
+        *((reserve, 0, False) for reserve in reserves),
+        (words // 16, TALL, False),
+    ):
         try:
-            done = schedule(plan, lowered, chips, effort, reserve, trial)
+            done = schedule(plan, lowered, chips, effort, reserve, trial, sweep=sweep)
             _instructions_fit(plan, done)
         except NoRoom as error:
             failure = failure or error
             continue
-        return _shortest(plan, lowered, chips, effort, reserve, done)
+        return _shortest(plan, lowered, chips, effort, reserve, done, sweep)
     assert failure is not None
     raise failure
 
@@ -152,14 +156,20 @@ _SEARCH = {"fast": 0, "standard": 3_000, "high": 200_000}
 
 
 def _shortest(
-    plan: Floorplan, lowered: Lowered, chips: int, effort: str, reserve: int, done: Schedule
+    plan: Floorplan,
+    lowered: Lowered,
+    chips: int,
+    effort: str,
+    reserve: int,
+    done: Schedule,
+    sweep: bool,
 ) -> Schedule:
     """The shortest of several schedules; how many are tried depends on their size alone."""
     best = done
     trials = min(8, _SEARCH[effort] // max(1, len(done.scheduler.rows)))
     for trial in range(1, trials + 1):
         try:
-            other = schedule(plan, lowered, chips, effort, reserve, trial)
+            other = schedule(plan, lowered, chips, effort, reserve, trial, sweep=sweep)
             _instructions_fit(plan, other)
         except NoRoom:
             continue

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clockstep_compiler.bundle import Bundle, Row
+from clockstep_compiler.bundle import Bundle, Choice, Row
 from clockstep_compiler.calendar import Calendars
+from clockstep_compiler.causes import Trail
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.kernel import (
     FromMem,
@@ -27,6 +28,7 @@ from clockstep_compiler.kernel import (
     Spot,
     Target,
     build,
+    draft,
     first_rows,
     has_wave,
     pieces,
@@ -35,7 +37,7 @@ from clockstep_compiler.steps import Value
 from clockstep_compiler.storage import Block, Copy, NoRoom, Storage
 from clockstep_compiler.sums import group_size
 from clockstep_compiler.transfer import Links, send_block
-from clockstep_compiler.wave import WaveOp, WaveProgram, variants
+from clockstep_compiler.wave import Wave, WaveOp, WaveProgram, variants
 from clockstep_isa.table import Type
 
 __all__ = ["VARIANTS", "Part", "Place", "Scheduler", "move_program"]
@@ -89,6 +91,16 @@ class Part(NamedTuple):
     place: Place
 
 
+class _Try(NamedTuple):
+    """A variant of a kernel: when it ends and begins, its number, its wave and bundle."""
+
+    end: int
+    time: int
+    attempt: int
+    wave: Wave
+    bundle: Bundle
+
+
 _BACK = 65_536
 """Cycles before the last kernel of a step in which a gap for the next one is looked for."""
 
@@ -101,6 +113,7 @@ class Scheduler:
     chips: int
     effort: str
     calendars: Calendars = field(default_factory=Calendars)
+    trail: Trail = field(default_factory=Trail)
     rows: list[Row] = field(default_factory=list)
     row_notes: list[int] = field(default_factory=list)
     notes: dict[tuple[int, str], int] = field(default_factory=dict)
@@ -129,7 +142,8 @@ class Scheduler:
 
     def commit(self, bundle: Bundle, time: int) -> None:
         """Fix a bundle at `time`."""
-        self.calendars.reserve(bundle.reservations, time)
+        number = self.trail.add(bundle, time, self.nodes[0])
+        self.calendars.reserve(bundle.settled(), time, number)
         self.storage.now = time + bundle.first
         note = self.notes.setdefault((self.nodes[0], self.tile), len(self.notes))
         self.rows += [row._replace(cycle=row.cycle + time) for row in bundle.rows]
@@ -151,7 +165,9 @@ class Scheduler:
         """
         floor = self.reached.get(chip, 0) - _BACK
         not_before = max(bundle.not_before, -bundle.first, floor)
-        return self.calendars.earliest(bundle.reservations, not_before)
+        time = self.calendars.earliest(bundle.reservations, not_before)
+        bundle.blocked = self.calendars.blocked
+        return time
 
     # -- kernels ------------------------------------------------------------------------------
 
@@ -179,23 +195,79 @@ class Scheduler:
         if not found:
             raise NoRoom(chip, f"a wave of {len(program.ops)} operations", 0)
         self.turn += 1
-        _, time, _, bundle = min(found, key=lambda f: f[:3])
+        _, time, _, wave, bundle = min(found, key=lambda f: f[:3])
+        time, bundle = self._bound(kernel, target, wave, bundle, time)
         self.reached[chip] = time
         self.commit(bundle, time)
         self._settle(bundle, time, kernel, parts)
 
-    def _tries(self, kernel: Kernel, target: Target) -> list[tuple[int, int, int, Bundle]]:
-        """(end, time, attempt, bundle) of the first variants that work, as many as the effort."""
-        found: list[tuple[int, int, int, Bundle]] = []
+    def _tries(self, kernel: Kernel, target: Target) -> list[_Try]:
+        """The first variants that work, as many as the effort."""
+        found: list[_Try] = []
         count = variants(self.plan.machine)
         for attempt in range(count):
-            bundle = build(self.plan, kernel, target, (self.wave + attempt) % count)
-            if bundle is not None:
-                time = self.earliest(kernel.chip, bundle)
-                found.append((time + bundle.end, time, attempt, bundle))
+            wave = draft(self.plan, kernel, target, (self.wave + attempt) % count)
+            bundle = None if wave is None else build(self.plan, kernel, target, wave)
+            if wave is not None and bundle is not None:
+                time = self._fit(bundle, self.earliest(kernel.chip, bundle))
+                found.append(_Try(time + bundle.end, time, attempt, wave, bundle))
             if len(found) == VARIANTS[self.effort]:
                 break
         return found
+
+    def _fit(self, bundle: Bundle, time: int) -> int:
+        """The first time from `time` on when a bundle's own and its choices of streams are free."""
+        while True:
+            found, wait = self._streams(bundle, time)
+            if len(found) == len(bundle.choices):
+                return time
+            time = self.calendars.earliest(bundle.reservations, wait)
+
+    def _streams(self, bundle: Bundle, time: int) -> tuple[list[int], int]:
+        """Free streams for choices, all of them or those before the first that has none.
+
+        Also the time at which there might be some for that one.
+        """
+        m = self.plan.machine
+        weights = self.plan.install_streams * m.mxm.planes_per_hemisphere
+        found: list[int] = []
+        taken: list[Choice] = []
+        for choice in bundle.choices:
+            own, wait = choice.own, 1 << 60
+            for other in taken:
+                if other.direction == choice.direction and (
+                    other.first <= choice.last and choice.first <= other.last
+                ):
+                    own |= ((1 << other.width) - 1) << other.base
+            bases = range(0, m.streams.per_direction, choice.width)
+            for base in sorted(bases, key=lambda base: (base < weights, base)):
+                if own >> base & ((1 << choice.width) - 1):
+                    continue
+                free = self.calendars.earliest(bundle.held(choice, base), time)
+                wait = min(wait, free)
+                if free == time:
+                    found.append(base)
+                    taken.append(choice._replace(base=base))
+                    break
+            else:
+                bundle.blocked = self.calendars.blocked
+                assert wait > time, "no stream is the bundle's to take"
+                return found, wait
+        return found, time
+
+    def _bound(
+        self, kernel: Kernel, target: Target, wave: Wave, bundle: Bundle, time: int
+    ) -> tuple[int, Bundle]:
+        """The bundle with the streams that are free at its time; if these are in its own way,
+        with those of the wave as it was planned, at the first time for them."""
+        bases, _ = self._streams(bundle, time)
+        bound = build(self.plan, kernel, target, wave.bound(bases[0], tuple(bases[1:])))
+        if bound is not None and bound.end == bundle.end:
+            bound.blocked = bundle.blocked
+            return time, bound
+        time = self.calendars.earliest(bundle.settled(), max(bundle.not_before, -bundle.first))
+        bundle.blocked = self.calendars.blocked
+        return time, bundle
 
     def _turned(self, kernel: Kernel, target: Target) -> Kernel:
         """The kernel with blocks copied to hemispheres from which some wave can take them.
@@ -240,6 +312,7 @@ class Scheduler:
             rows = part.place.start + part.place.stride * steps
             done = end - (kernel.count - 1 - part.at - steps) * kernel.interval
             for copy in part.place.copies:
+                copy.writers.append(self.trail.last)
                 copy.ready[rows] = np.maximum(copy.ready[rows], done)
 
     # -- room ---------------------------------------------------------------------------------
@@ -377,6 +450,7 @@ class Scheduler:
             copy.last_use = max(copy.last_use, time + bundle.end)
             done = time + bundle.end - pace * np.arange(len(new.ready))[::-1]
             np.maximum(new.ready, done, out=new.ready)
+            new.writers.append(self.trail.last)
         return new
 
     def _bring(self, value: Value, block: Block, chip: int, avoid: frozenset[int]) -> Copy:

@@ -54,12 +54,14 @@ class Copy:
     """One copy of a block: `planes[b]` is (slice, address) of byte `b`; row r is r words on.
 
     `ready[r]` is the cycle from which row `r` may be read; `last_use` one past its last access.
+    `writers` are the numbers of the bundles that write it.
     """
 
     side: str
     planes: tuple[tuple[int, int], ...]
     ready: NDArray[np.int64]
     last_use: int = 0
+    writers: list[int] = field(default_factory=list)
 
     @property
     def slices(self) -> frozenset[int]:

@@ -68,6 +68,39 @@ def _runs(index: Ints, size: int) -> Iterator[_Run]:
         yield _Run(at, count, first // size, first % size if first >= 0 else 0, stride)
 
 
+_SLACK = 160
+"""Rows before and after which the units of one kernel may be where others are already."""
+
+
+@dataclass(slots=True)
+class _Busy:
+    """Slices that a kernel reads or writes, and the rows during which it does."""
+
+    spans: list[tuple[frozenset[int], int, int]] = field(default_factory=list)
+
+    def add(self, slices: frozenset[int], at: int, count: int) -> None:
+        self.spans.append((slices, at, at + count))
+
+    def parts(self, parts: tuple[Part, ...]) -> None:
+        """What is written."""
+        for at, count, place in parts:
+            for copy in place.copies:
+                self.add(copy.slices, at, count)
+
+    def track(self, track: Track) -> Track:
+        """What is read."""
+        for at, count, rows in track:
+            self.add(frozenset(queue for queue, _ in rows.planes), at, count)
+        return track
+
+    def during(self, at: int, count: int) -> frozenset[int]:
+        """Slices that are not free for other rows of the kernel."""
+        low, high = at - _SLACK, at + count + _SLACK
+        return frozenset[int]().union(
+            *(slices for slices, first, end in self.spans if first < high and low < end)
+        )
+
+
 @dataclass(slots=True)
 class _Strip:
     """Partial sums of consecutive rows, in blocks of `size` rows."""
@@ -126,6 +159,8 @@ class Sweeper:
     s: Scheduler
     maker: BlockMaker
     wanted: dict[int, int]
+    next_array: int = 0
+    """Arrays dealt out so far, which go in turn."""
 
     def make(
         self, step: Compute, chunks: range, tile: int, chip: int, groups: Sequence[Group]
@@ -166,39 +201,33 @@ class Sweeper:
     def _make_room(self, job: _Job, chunks: range) -> bool:
         """Room for all blocks in one hemisphere, as many copies as will be read at a time."""
         s, value = self.s, job.step.out
+        wanted, rows = self.wanted.get(value.number, 1), s.storage.block_rows(value)
         near = self._read(job)
-        for copies in sorted({self.wanted.get(value.number, 1), 1}, reverse=True):
-            for avoid in (near, frozenset[int]()):
-                offers = [offer for side in "WE" if (offer := self._offer(job, side, avoid, copies))]
-                if not offers:
-                    continue
-                _, side = min(offers)
+        for copies in sorted({wanted, 1}, reverse=True):
+            offers = []
+            for turn, side in enumerate("WE" if s.turn % 2 else "EW"):
+                width = value.type.bytes * copies
+                choice = s.storage.choose(job.chip, side, width, rows, frozenset(), near)
+                if choice is not None:
+                    offers.append((choice[0], choice[1], turn, side))
+            for *_, side in sorted(offers):
                 try:
-                    self._take(job, chunks, side, avoid, copies)
+                    self._take(job, chunks, side, near, copies)
                 except NoRoom:
                     self._give_room(job)
                     continue
                 return True
         return False
 
-    def _offer(
-        self, job: _Job, side: str, avoid: frozenset[int], copies: int
-    ) -> tuple[tuple[int, int, int], str] | None:
-        s, value = self.s, job.step.out
-        rows = s.storage.block_rows(value)
-        choice = s.storage.choose(job.chip, side, value.type.bytes * copies, rows, avoid)
-        if choice is None:
-            return None
-        turn = int((side == "E") == bool(s.turn % 2))
-        return (choice[0], choice[1], turn), side
-
     def _take(
-        self, job: _Job, chunks: range, side: str, avoid: frozenset[int], copies: int
+        self, job: _Job, chunks: range, side: str, near: frozenset[int], copies: int
     ) -> None:
         s, value = self.s, job.step.out
         width = value.type.bytes
         for chunk in chunks:
-            shun = job.taken | s.neighbours(value, chunk, job.tile, job.chip, [])
+            last = job.out.get(chunk - 1, ())
+            avoid = frozenset[int]().union(*(copy.slices for copy in last))
+            shun = near | job.taken | s.neighbours(value, chunk, job.tile, job.chip, [])
             rows = s.storage.rows_of(value, chunk)
             choice = s.storage.choose(job.chip, side, width * copies, rows, avoid, shun)
             if choice is None:
@@ -234,8 +263,10 @@ class Sweeper:
         if product is None:
             ways = max(1, 16 // max(4, len(job.program.ops)))
             for part in _cut(rows, ways):
-                origins, _ = self._leaves(job, part, job.taken)
-                self.s.run(job.chip, job.program, origins, len(part), 1, self._parts(job, part))
+                busy, parts = _Busy(), self._parts(job, part)
+                busy.parts(parts)
+                origins = self._leaves(job, part, busy)
+                self.s.run(job.chip, job.program, origins, len(part), 1, parts)
                 self.s.wave += 1
             return
         sets = np.zeros(len(rows), np.int64) if product.w_set is None else product.w_set[rows]
@@ -249,50 +280,51 @@ class Sweeper:
     ) -> None:
         """All groups for some rows: partial sums through SRAM, the last with what follows it.
 
-        Every second or third group goes on with the same partial sums, so that short sweeps need
-        not wait for those of the one before.
+        Short sweeps would wait for the partial sums of the one before; so there are several
+        chains of them, which the last adds up.
         """
-        s, plan = self.s, self.s.plan
         kind = Type.I32 if product.type == Type.I8 else Type.F32
-        interval = 1 if product.type == Type.I8 else plan.machine.mxm.fp16_interval
-        chains = max(1, min(3, len(groups) - 1, 1 + _LATENCY // (len(rows) * interval + 1)))
+        pace = 1 if product.type == Type.I8 else self.s.plan.machine.mxm.fp16_interval
+        chains = max(1, min(3, len(groups) - 1, 1 + _LATENCY // (len(rows) * pace + 1)))
         strips: list[_Strip] = []
-        for number, group in enumerate(groups):
-            last = number == len(groups) - 1
-            count = chains if last else 1
-            before, strips = (strips[:count], strips[count:]) if (
-                last or len(strips) >= chains
-            ) else ([], strips)
-            if last:
-                before, strips = [*before, *strips], []
-            strip = None
-            if not last:
-                avoid = job.taken.union(*(b.slices for b in before))
-                strip = self._strip(job.chip, kind, len(rows), avoid)
-            for low, high, planes in self._ranges(group, product, len(rows)):
-                part = rows[low:high]
-                taken = job.taken.union(*(b.slices for b in before))
-                if strip is not None:
-                    taken |= strip.slices
-                origins, taken = self._members(
-                    job, product, group, planes, part, w_set, taken
-                )
-                origins += [FromMem(b.track(low, high)) for b in before]
-                summed = len(origins)
-                if strip is not None:
-                    program, parts = sum_program(kind, summed), strip.parts(low, high)
-                else:
-                    leaves, taken = self._leaves(job, part, taken)
-                    origins += leaves
-                    position = next(i for i, e in enumerate(job.sources) if isinstance(e, Acc))
-                    program = with_sum(job.program, position, summed)
-                    parts = self._parts(job, part)
-                s.run(job.chip, program, origins, high - low, interval, parts)
-                s.wave += 1
-            for b in before:
-                self._release(job.chip, b)
-            if strip is not None:
-                strips.append(strip)
+        for group in groups[:-1]:
+            before = [strips.pop(0)] if len(strips) == chains else []
+            avoid = frozenset[int]().union(*(strip.slices for strip in before))
+            strip = self._strip(job.chip, kind, len(rows), avoid)
+            self._group(job, product, group, rows, w_set, before, strip)
+            strips.append(strip)
+        self._group(job, product, groups[-1], rows, w_set, strips, None)
+
+    def _group(
+        self,
+        job: _Job,
+        product: Product,
+        group: Group,
+        rows: Ints,
+        w_set: int,
+        before: list[_Strip],
+        strip: _Strip | None,
+    ) -> None:
+        """The products of one group plus the sums `before`: to `strip`, at last to the result."""
+        s = self.s
+        kind = Type.I32 if product.type == Type.I8 else Type.F32
+        pace = 1 if product.type == Type.I8 else s.plan.machine.mxm.fp16_interval
+        for low, high, planes in self._ranges(group, product, len(rows)):
+            busy, part = _Busy(), rows[low:high]
+            parts = self._parts(job, part) if strip is None else strip.parts(low, high)
+            busy.parts(parts)
+            sums = [FromMem(busy.track(b.track(low, high))) for b in before]
+            origins = self._members(job, product, group, planes, part, w_set, busy)
+            origins += sums
+            program = sum_program(kind, len(origins))
+            if strip is None:
+                position = next(i for i, e in enumerate(job.sources) if isinstance(e, Acc))
+                program = with_sum(job.program, position, len(origins))
+                origins += self._leaves(job, part, busy)
+            s.run(job.chip, program, origins, high - low, pace, parts)
+            s.wave += 1
+        for b in before:
+            self._release(job.chip, b)
 
     def _ranges(
         self, group: Group, product: Product, rows: int
@@ -307,7 +339,8 @@ class Sweeper:
             return
         low = 0
         for part in _cut(np.arange(rows), ways):
-            found = [arrays[(self.s.turn + k) % len(arrays)] for k in range(size)]
+            found = [arrays[(self.next_array + k) % len(arrays)] for k in range(size)]
+            self.next_array += size
             yield low, low + len(part), found
             low += len(part)
 
@@ -319,8 +352,8 @@ class Sweeper:
         planes: list[tuple[str, int]],
         rows: Ints,
         w_set: int,
-        taken: frozenset[int],
-    ) -> tuple[list[Origin], frozenset[int]]:
+        busy: _Busy,
+    ) -> list[Origin]:
         """The products of a group for some rows."""
         lanes = self.s.plan.machine.vector
         origins: list[Origin] = []
@@ -328,26 +361,21 @@ class Sweeper:
             term = member.term
             index = rows if term.index is None else term.index[rows]
             operand = _Operand(term.a, index, term.fill)
-            track = self._track(operand, member.k_tile, job.chip, taken, term.byte)
-            taken |= frozenset().union(*(piece.rows.copy.slices for piece in track))
+            track = self._track(operand, member.k_tile, job.chip, busy, term.byte)
             depth = min(lanes, term.weights.depth - member.k_tile * lanes)
             array = self.maker.array(product, member, side, plane, job.tile, w_set)
             origins.append(FromMxm(track, product.type, depth, array))
-        return origins, taken
+        return origins
 
-    def _leaves(
-        self, job: _Job, rows: Ints, taken: frozenset[int]
-    ) -> tuple[list[Origin], frozenset[int]]:
+    def _leaves(self, job: _Job, rows: Ints, busy: _Busy) -> list[Origin]:
+        """The other matrices of the expression, for some rows."""
         origins: list[Origin] = []
         for operand in job.operands:
-            if operand is None:
-                continue
-            tile = job.tile if operand.value.columns > 1 else 0
-            own = operand._replace(index=operand.index[rows])
-            track = self._track(own, tile, job.chip, taken, None)
-            taken |= frozenset().union(*(piece.rows.copy.slices for piece in track))
-            origins.append(FromMem(track))
-        return origins, taken
+            if operand is not None:
+                tile = job.tile if operand.value.columns > 1 else 0
+                own = operand._replace(index=operand.index[rows])
+                origins.append(FromMem(self._track(own, tile, job.chip, busy, None)))
+        return origins
 
     def _parts(self, job: _Job, rows: Ints) -> tuple[Part, ...]:
         """Where rows of the result go."""
@@ -361,40 +389,50 @@ class Sweeper:
     # -- operands -----------------------------------------------------------------------------
 
     def _track(
-        self, operand: _Operand, tile: int, chip: int, taken: frozenset[int], byte: int | None
+        self, operand: _Operand, tile: int, chip: int, busy: _Busy, byte: int | None
     ) -> Track:
-        """The rows of an operand, all in one hemisphere and in no slice of `taken`."""
-        s, value = self.s, operand.value
+        """The rows of an operand, all in one hemisphere and in slices that are free for them."""
+        s, value, fill = self.s, operand.value, operand.fill
         runs = list(_runs(operand.index, s.storage.block_rows(value)))
-        wanted = sorted({(value, run.chunk) if run.chunk >= 0 else (operand.fill, 0) for run in runs},
-                        key=lambda pair: (pair[0].number, pair[1]))
-        side = self._side(wanted, tile, chip, taken)
+        blocks: dict[int, tuple[int, int]] = {}  # the first and last row of the kernel in each
+        for run in runs:
+            low, high = blocks.get(run.chunk, (run.at, 0))
+            blocks[run.chunk] = (min(low, run.at), max(high, run.at + run.count))
+        wanted = []
+        for chunk, (low, high) in sorted(blocks.items()):
+            source = value if chunk >= 0 else fill
+            assert source is not None
+            wanted.append((source, chunk, busy.during(low, high - low)))
+        side = self._side(wanted, tile, chip)
         copies = {
-            (v.number, chunk): s.fetch(v, chunk, tile, chip, taken, side) for v, chunk in wanted
+            chunk: s.fetch(source, max(0, chunk), tile, chip, avoid, side)
+            for source, chunk, avoid in wanted
         }
         found = []
         for run in runs:
-            key = (value.number, run.chunk) if run.chunk >= 0 else (operand.fill.number, 0)
             stride = run.stride if run.chunk >= 0 else 0
-            found.append(Piece(run.at, run.count, Rows(copies[key], run.local, stride, byte)))
-        return tuple(found)
+            found.append(Piece(run.at, run.count, Rows(copies[run.chunk], run.local, stride, byte)))
+        return busy.track(tuple(found))
 
     def _side(
-        self, wanted: list[tuple[Value, int]], tile: int, chip: int, taken: frozenset[int]
+        self, wanted: list[tuple[Value, int, frozenset[int]]], tile: int, chip: int
     ) -> str:
-        """The hemisphere that has most of some blocks outside of `taken`."""
+        """The hemisphere that has most of some blocks outside of the slices to avoid."""
+        find = self.s.storage.find
+
         def had(side: str) -> int:
             return sum(
-                self.s.storage.find((v.number, chunk, tile), chip, taken, side) is not None
-                for v, chunk in wanted
+                find((source.number, max(0, chunk), tile), chip, avoid, side) is not None
+                for source, chunk, avoid in wanted
             )
-        turn = "WE" if self.s.turn % 2 else "EW"
-        return max(turn, key=had)
+
+        return max("WE" if self.s.turn % 2 else "EW", key=had)
 
     def _strip(self, chip: int, kind: Type, rows: int, avoid: frozenset[int]) -> _Strip:
         """Room for partial sums, in one hemisphere."""
         s = self.s
-        size = min(rows, s.plan.machine.words_per_slice // 8)
+        halves = -(-rows // 2) if rows > _LATENCY else rows  # one is read, the other written
+        size = min(halves, s.plan.machine.words_per_slice // 8)
         copies: list[Copy] = []
         latest = 0
         side = "WE"

@@ -93,7 +93,7 @@ def _send(
     bundle.issue(chip, send.id, "send", 0, (operand,), rows, pace, pace)
     bundle.reservations += plan.hold(chip, way, stream, 1, 0, send.x, length)
     for row, ready in enumerate(source.ready.tolist()):
-        bundle.after(at + row * pace, ready)
+        bundle.after(at + row * pace, ready, source)
 
     chip, memory, address, link = receiver
     receive = plan.queue(Unit.RECEIVE, "", link)

@@ -10,7 +10,7 @@ samples its first vector.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -95,6 +95,27 @@ class Wave:
     feeds: tuple[int, ...]
     """First stream of each feed."""
     holds: tuple[Hold, ...]
+    """What is taken inside; the first is the result."""
+
+    def bound(self, out: int, feeds: tuple[int, ...]) -> Wave:
+        """The same with the result and the feeds on other streams."""
+        last = self.steps[-1]
+        stream = self.out.direction << 8 | out
+        return replace(
+            self,
+            steps=(*self.steps[:-1], last._replace(args=(*last.args[:-1], stream))),
+            out=self.out._replace(base=out),
+            feeds=feeds,
+            holds=(self.holds[0]._replace(base=out), *self.holds[1:]),
+        )
+
+    def taken(self, direction: int, first: int, last: int) -> int:
+        """Streams, as bits, that operands and results inside take on some stretches."""
+        bits = 0
+        for hold in self.holds[1:]:
+            if hold.direction == direction and hold.first <= last and first <= hold.last:
+                bits |= ((1 << hold.streams) - 1) << hold.base
+        return bits
 
 
 @dataclass(slots=True)

@@ -141,6 +141,10 @@ class Machine:
     system: System
     figures: Mapping[str, Figure] = field(compare=False, hash=False, repr=False)
 
+    def __hash__(self) -> int:
+        """By the name: it is asked often, and few machines share one."""
+        return hash(self.name)
+
     @property
     def vector(self) -> int:
         """Lanes of a vector, which is also the bytes of a word and of one stream's value."""

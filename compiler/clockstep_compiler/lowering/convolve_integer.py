@@ -25,7 +25,13 @@ from clockstep_compiler.lowering.taps import (
     line_taps,
     side_by_side,
 )
-from clockstep_compiler.lowering.windows import Fill, bordered, gathered
+from clockstep_compiler.lowering.windows import (
+    Fill,
+    border_row,
+    bordered,
+    gathered,
+    unbordered,
+)
 from clockstep_compiler.steps import Move, Product, Term, Weights
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
@@ -66,14 +72,16 @@ def integer_convolution(
     if is_narrow(window, image.columns):
         image, grid = gathered(state, image, window, fill)
         dense, taps = side_by_side(dense, window), line_taps(window)
+        found = [window.under(grid, tap) for tap in taps]
     else:
-        image = bordered(state, image, grid, fill)
+        found = [unbordered(window, grid, tap) for tap in taps]
+    border = border_row(state, image, fill) if any((u < 0).any() for u in found) else None
     terms = []
-    for tap, matrix in zip(taps, dense, strict=True):
+    for under, matrix in zip(found, dense, strict=True):
         for part in int8_parts(matrix):
             state.weight_bytes += part.nbytes // groups
             wanted = Weights(1, len(part), part.shape[1], data=part[None])
-            terms.append(Term(image, wanted, window.under(grid, tap)))
+            terms.append(Term(image, wanted, under, fill=border))
     shape = state.shape(node.outputs[0])
     product: Expr = Const(np.zeros((), np.int64), Type.I32)
     if terms:

@@ -25,7 +25,7 @@ from clockstep_compiler.lowering.elementwise_operands import (
     record_bounds,
     reject,
 )
-from clockstep_compiler.lowering.elementwise_quotient import divide, square_root
+from clockstep_compiler.lowering.elementwise_quotient import divide, scaled, square_root
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, lowers
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
@@ -148,13 +148,34 @@ def _record_quotient(state: Lowering, node: Node) -> None:
     record_bounds(state, node.outputs[0], min(low, -reach), max(high, reach))
 
 
+_SMOOTH = frozenset(
+    (
+        *("Add", "Sub", "Mul", "Conv", "Gemm", "MatMul", "Clip", "Relu", "Sigmoid", "Tanh", "Erf"),
+        *("Exp", "Softmax", "HardSigmoid", "HardSwish", "LayerNormalization"),
+    )
+)
+"""Operators to which a unit in the last place is but a unit, unlike to Floor or Equal."""
+
+
+def _is_smooth(state: Lowering, name: str) -> bool:
+    """Whether a quotient may be a product with a reciprocal, within 1.5 units of it."""
+    readers: dict[str, set[str]] = state.memo.setdefault(("readers",), {})
+    if not readers:
+        for node in state.graph.nodes:
+            for operand in node.inputs:
+                readers.setdefault(operand, set()).add(node.op)
+    return name not in state.graph.outputs and readers.get(name, set()) <= _SMOOTH
+
+
 @lowers("Div")
 def _divided(state: Lowering, node: Node) -> None:
     if state.dtype(node.outputs[0]) in WORDS:
         _record_quotient(state, node)
     out, dtype = node.outputs[0], state.dtype(node.outputs[0])
     a, b = operands(state, node.inputs, state.shape(out))
-    if dtype in FLOATS:
+    if isinstance(b, Const) and dtype in FLOATS and _is_smooth(state, out):
+        state.define(out, scaled(a, b))
+    elif dtype in FLOATS:
         state.define(out, divide(a, b))
     else:
         define_integer(state, out, quotient(a, b, dtype))

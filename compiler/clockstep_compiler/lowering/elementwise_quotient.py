@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_compiler.expr import Const, Expr, cast
+from clockstep_compiler.expr import Const, Expr, cast, mul
 from clockstep_compiler.lowering.elementwise_bits import SIGN, cut, f32, i32, whole
 from clockstep_isa.table import Type
 
-__all__ = ["Reciprocal", "divide", "reciprocal", "reciprocal_near_one", "square_root"]
+__all__ = ["Reciprocal", "divide", "reciprocal", "reciprocal_near_one", "scaled", "square_root"]
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -42,6 +42,11 @@ def divide(x: Expr, y: Expr) -> Expr:
     else:
         quotient = _magnitude(f32("abs", x), f32("abs", y))
     return f32("mov", i32("xor", quotient, sign))
+
+
+def scaled(x: Expr, y: Const) -> Expr:
+    """x / y within 1.5 units where 1 / y is a normal number; it merges with other scalings."""
+    return mul(x, 1 / y.array.astype(np.float64)) if _is_tame(y) else divide(x, y)
 
 
 def _is_tame(y: Const) -> bool:

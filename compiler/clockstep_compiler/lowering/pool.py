@@ -1,8 +1,9 @@
 """Pooling: windows combined by the VXM, one spatial axis after the other.
 
-A maximum may see a pixel twice, so a tap that falls on the border takes a pixel of the same window
-that does not; sums have a border of zeros. Averages divide by the number of pixels that count,
-which is known for every output pixel.
+A window that is all of the image is a reduction of its rows. Elsewhere a maximum may see a pixel
+twice, so a tap that falls on the border takes a pixel of the same window that does not; sums have a
+border of zeros. Averages divide by the number of pixels that count, which is known for every output
+pixel.
 """
 
 from __future__ import annotations
@@ -20,9 +21,7 @@ from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_exponential import positive_root
 from clockstep_compiler.lowering.elementwise_quotient import square_root
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, Quant, lowers, offset_of
-from clockstep_compiler.lowering.reduce_rows import (
-    source,
-)
+from clockstep_compiler.lowering.reduce_rows import fold_rows, source
 from clockstep_compiler.lowering.windows import Grid, Window, bordered, window_of
 from clockstep_compiler.steps import Compute, Move, Value
 from clockstep_isa.diagnostics import UnsupportedModel
@@ -86,6 +85,9 @@ def _slid(
 
     `before` is applied to every element of the image, and to the `fill` of its border.
     """
+    if window.is_whole():
+        view = window.batch, math.prod(window.sizes), 1
+        return fold_rows(state, image, name, view, before)
     sizes, expr = list(window.sizes), before(Leaf(image, None))
     for axis in reversed(range(len(sizes))):
         if (window.kernel[axis], window.strides[axis], sizes[axis]) == (1, 1, window.outputs[axis]):

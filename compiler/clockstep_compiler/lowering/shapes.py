@@ -19,7 +19,7 @@ from clockstep_compiler.lowering.lower import (
     stored_elements,
 )
 from clockstep_compiler.lowering.reduce_rows import relaid
-from clockstep_compiler.steps import Move, Value
+from clockstep_compiler.steps import Compute, Move, Value
 from clockstep_isa.table import Type
 
 __all__: list[str] = []
@@ -84,9 +84,65 @@ def _move(state: Lowering, node: Node) -> None:
     if picked is not None and kind == state.stored_type(out):
         state.define(out, Leaf(sources[0], picked), narrow=True)
         return
+    sources, index = _enlarged(state, sources, index)
     result = state.new_value(out, rows, columns, kind)
     state.steps.append(Move(result, tuple(sources), index, (state.node,)))
     state.define_value(out, result)
+
+
+def _enlarged(
+    state: Lowering, sources: list[Value], index: NDArray[np.int64]
+) -> tuple[list[Value], NDArray[np.int64]]:
+    """What is joined with others and has each row several times gets these rows once, as they are.
+
+    An image enlarged by eight in both directions and put beside another: enlarged along its lines,
+    which is little, each of its lines goes on as long as the other's.
+    """
+    if len(sources) == 1:
+        return sources, index
+    found, moved, first, begin = [], index.copy(), 0, 0
+    for source in sources:
+        count = source.rows * source.columns
+        inside = (index >= first) & (index < first + count)
+        picked = _repeated(inside, (index - first) // source.columns)
+        if picked is not None:
+            lines, places = picked
+            out = state.new_value(source.name, len(lines), source.columns, source.type)
+            leaf = Leaf(source, lines)
+            state.steps.append(Compute(out, leaf, (state.node,), (out.rows, out.columns)))
+            kept = begin + places[:, None] * source.columns + (index - first) % source.columns
+            source = out
+        else:
+            kept = index + (begin - first)
+        moved[inside] = kept[inside]
+        first += count
+        begin += source.rows * source.columns
+        found.append(source)
+    return found, moved
+
+
+def _repeated(
+    inside: NDArray[np.bool_], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Of a source that gives each row of a result one of its rows, several times the same in turn:
+    the rows of each line that is different, and where each row of the result is among these.
+
+    Lines are as long as the first, which ends where rows begin anew. None where neither rows nor
+    lines are repeated.
+    """
+    chosen = rows[:, inside.argmax(axis=1)[0]]
+    if not inside.any(axis=1).all() or (inside & (rows != chosen[:, None])).any():
+        return None
+    back, same = np.diff(chosen) < 0, np.diff(chosen) == 0
+    if not back.any() or 2 * same.sum() < len(chosen):
+        return None
+    length = 1 + int(back.argmax())
+    if len(chosen) % length:
+        return None
+    lines, line = np.unique(chosen.reshape(-1, length), axis=0, return_inverse=True)
+    if 2 * lines.size > len(chosen):
+        return None
+    return lines.ravel(), (line.reshape(-1, 1) * length + np.arange(length)).ravel()
 
 
 def _channels_last(

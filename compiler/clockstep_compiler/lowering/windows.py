@@ -24,6 +24,7 @@ __all__ = [
     "Grid",
     "Ints",
     "Window",
+    "border_row",
     "bordered",
     "gathered",
     "spatial_attribute",
@@ -92,6 +93,11 @@ class Window:
         """The positions within the kernel, in row-major order."""
         return list(np.ndindex(*self.kernel))
 
+    def is_whole(self) -> bool:
+        """Whether there is one output pixel, which sees every input pixel once."""
+        alone = not any(self.before) and {*self.outputs} == {1}
+        return alone and self.kernel == self.sizes and {*self.dilations} == {1}
+
     def coordinates(self, axis: int, k: int) -> NDArray[np.int64]:
         """Where tap k of an axis falls, for every output pixel along it."""
         steps = np.arange(self.outputs[axis]) * self.strides[axis]
@@ -158,6 +164,16 @@ def _automatic(
 
 Fill = int | Value
 """What a border is made of: elements as stored, or a matrix of one row."""
+
+
+def unbordered(window: Window, grid: Grid, tap: Ints) -> NDArray[np.int64]:
+    """The row of the image under a tap for every output pixel, -1 where that is the border."""
+    return grid.inside()[window.under(grid, tap)]
+
+
+def border_row(state: Lowering, image: Value, fill: Fill) -> Value:
+    """A row of border as wide as an image."""
+    return _border(state, image, image.columns, fill)
 
 
 def _border(state: Lowering, image: Value, columns: int, fill: Fill) -> Value:

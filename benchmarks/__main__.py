@@ -1,0 +1,19 @@
+"""`python -m benchmarks WHAT ...`: schedules, peers or engine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from benchmarks import engine, peers, schedules
+
+TOOLS: dict[str, Callable[[Sequence[str]], int | None]] = {
+    "schedules": schedules.main,
+    "peers": peers.main,
+    "engine": engine.main,
+}
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in TOOLS:
+        sys.exit(f"usage: python -m benchmarks {{{','.join(TOOLS)}}} [--help] ...")
+    sys.exit(TOOLS[sys.argv[1]](sys.argv[2:]))
