@@ -144,20 +144,28 @@ def schedule(
 
 def _sweep(
     s: Scheduler, sweeper: Sweeper, step: Step, index: int, parts: Partition
-) -> frozenset[int]:
-    """Tiles of a step that have been made in sweeps over all rows."""
+) -> frozenset[tuple[int, int]]:
+    """Blocks (chunk, tile) of a step that have been made in sweeps.
+
+    A product is made tile by tile, all rows at once; what has none block of rows by block, so that
+    what needs all tiles of a row can follow closely.
+    """
     if not isinstance(step, Compute) or index in parts.spread:
         return frozenset()
     chunks, tiles = s.storage.chunks(step.out), s.storage.tiles(step.out)
+    product = find_product(step.expr) is not None
+    pieces = [range(chunks)] if product else [range(c, c + 1) for c in range(chunks)]
     found = set()
-    for tile in range(tiles):
-        groups = parts.groups_of(index, tile, 0)
-        if groups:
-            homes = {groups[-1].chip}
-        else:
-            homes = {_home(s, step, chunk, tile, chunk * tiles + tile) for chunk in range(chunks)}
-        if len(homes) == 1 and sweeper.make(step, range(chunks), tile, homes.pop(), groups):
-            found.add(tile)
+    for piece in pieces:
+        for tile in range(tiles):
+            groups = parts.groups_of(index, tile, 0)
+            chip = (
+                groups[-1].chip
+                if groups
+                else _home(s, step, piece[0], tile, piece[0] * tiles + tile)
+            )
+            if sweeper.make(step, piece, tile, chip, groups):
+                found.update((chunk, tile) for chunk in piece)
     return frozenset(found)
 
 
@@ -235,13 +243,13 @@ def _make_blocks(
     index: int,
     chunk: int,
     parts: Partition,
-    swept: frozenset[int],
+    swept: frozenset[tuple[int, int]],
 ) -> None:
-    """All blocks of a chunk of rows of a step, but for the tiles that have been swept."""
+    """All blocks of a chunk of rows of a step, but for those that have been swept."""
     chunks, tiles = s.storage.chunks(step.out), s.storage.tiles(step.out)
     share = chunk * s.chips // chunks
     for tile in range(tiles):
-        if tile in swept:
+        if (chunk, tile) in swept:
             continue
         groups = parts.groups_of(index, tile, share)
         if groups:

@@ -52,7 +52,8 @@ class Floorplan:
     def inner(self) -> frozenset[int]:
         """Slices near the VXM, which are the last to get weights."""
         count = self.machine.mem.slices_per_hemisphere
-        nearest = max(count // 4, min(8, count // 2))
+        loading = self.install_streams * self.machine.mxm.planes_per_hemisphere
+        nearest = max(count // 4, min(8, count // 2), count - loading)
         return frozenset(q for side in "WE" for q in self.slices[side][:nearest])
 
     @cached_property

@@ -25,6 +25,7 @@ __all__ = [
     "Member",
     "Partition",
     "find_product",
+    "in_groups",
     "inner_tiles",
     "partition",
     "stripe_slices",
@@ -104,6 +105,13 @@ def inner_tiles(product: Product, tile: int, lanes: int) -> list[tuple[Term, int
     return kept or every[:1]
 
 
+def in_groups(inner: list[tuple[Term, int]], size: int) -> list[list[tuple[Term, int]]]:
+    """K tiles in groups of `size`, the first of what is left over: the others need its sums."""
+    rest = len(inner) % size
+    starts = [0] * bool(rest) + list(range(rest, len(inner), size))
+    return [inner[start : start + size if start or not rest else rest] for start in starts]
+
+
 @dataclass(frozen=True, slots=True)
 class _Unit:
     """A tile of columns and a group of K tiles of the product of a step.
@@ -130,8 +138,7 @@ def _units(plan: Floorplan, lowered: Lowered) -> list[_Unit]:
         size = group_size(plan, product.type)
         for tile in range(-(-product.columns // lanes)):
             inner = inner_tiles(product, tile, lanes)
-            for start in range(0, len(inner), size):
-                members = inner[start : start + size]
+            for members in in_groups(inner, size):
                 key = _identity(product, tile, members)
                 same = None if key is None else known.get(key)
                 words = 0 if same is not None else _words(plan, product, tile, members)

@@ -91,6 +91,14 @@ class Part(NamedTuple):
     place: Place
 
 
+def _target(parts: tuple[Part, ...]) -> Target:
+    return Target(
+        parts[0].place.copy.side,
+        tuple(part.place.spot(part.at, part.count) for part in parts),
+        max(part.place.since for part in parts),
+    )
+
+
 class _Try(NamedTuple):
     """A variant of a kernel: when it ends and begins, its number, its wave and bundle."""
 
@@ -183,11 +191,7 @@ class Scheduler:
         """Schedule one kernel: the best of a few variants, at its earliest time."""
         kernel = Kernel(chip, program, tuple(origins), count, interval)
         parts = (Part(0, count, place),) if isinstance(place, Place) else place
-        target = Target(
-            parts[0].place.copy.side,
-            tuple(part.place.spot(part.at, part.count) for part in parts),
-            max(part.place.since for part in parts),
-        )
+        target = _target(parts)
         found = self._tries(kernel, target)
         if not found:
             kernel = self._turned(kernel, target)
@@ -200,6 +204,19 @@ class Scheduler:
         self.reached[chip] = time
         self.commit(bundle, time)
         self._settle(bundle, time, kernel, parts)
+
+    def has_wave(
+        self,
+        chip: int,
+        program: WaveProgram,
+        origins: Sequence[Origin],
+        count: int,
+        interval: int,
+        parts: tuple[Part, ...],
+    ) -> bool:
+        """Whether some variant of a kernel has a wave, wherever else it might fail."""
+        kernel = Kernel(chip, program, tuple(origins), count, interval)
+        return has_wave(self.plan, kernel, _target(parts), {})
 
     def _tries(self, kernel: Kernel, target: Target) -> list[_Try]:
         """The first variants that work, as many as the effort."""

@@ -7,6 +7,7 @@ other chips, or in other slices where two operands of one kernel would meet in o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,7 +36,10 @@ MANY_SLICES = 16
 """Slices of a hemisphere from which on every matrix is cut into blocks of its own size."""
 
 _BLOCKS = 4
-_SHORT = 16
+_CONSTANT = 16
+"""Rows of what is read again and again, and so kept away from the slices of weights."""
+
+_SHORT = 32
 
 
 def block_rows(plan: Floorplan, most: int, value: Value) -> int:
@@ -135,10 +139,10 @@ class Storage:
         count: int,
         words: int,
         avoid: frozenset[int],
-        shun: frozenset[int] = frozenset(),
+        shun: frozenset[int] | Mapping[int, int] = frozenset(),
     ) -> tuple[int, int, list[int]] | None:
         """`count` slices of a hemisphere with room for `words` each: how many of them are in
-        `shun`, when all are writable, and which.
+        `shun` (or the penalties of them all), when all are writable, and which.
 
         Emptier slices first (by eighths), so that no slice fills up while others lie idle; of
         those the inner ones, where no weights are read, then the first to be writable.
@@ -151,7 +155,8 @@ class Storage:
                 busy = self.calendars.busy_until(self.plan.queue_resource(chip, queue))
                 filled = 8 * (memory.words - memory.free_words(queue)) // memory.words
                 outer = queue not in self.plan.inner
-                offers.append((queue in shun, filled, outer, since, busy, queue))
+                penalty = int(queue in shun) if isinstance(shun, frozenset) else shun.get(queue, 0)
+                offers.append((penalty, filled, outer, since, busy, queue))
         if len(offers) < count:
             return None
         best = sorted(offers)[:count]
@@ -193,11 +198,25 @@ class Storage:
     def find(
         self, block: Block, chip: int, avoid: frozenset[int], sides: str = "WE"
     ) -> Copy | None:
-        """A copy on this chip, in one of some hemispheres, that shares no slice with `avoid`."""
-        for copy in self.copies.get((block, chip), ()):
-            if copy.side in sides and not copy.slices & avoid:
-                return copy
-        return None
+        """A copy on this chip, in one of some hemispheres, that shares no slice with `avoid`.
+
+        Of several the one whose slices are free first.
+        """
+        found = [
+            copy
+            for copy in self.copies.get((block, chip), ())
+            if copy.side in sides and not copy.slices & avoid
+        ]
+        return min(found, key=lambda copy: self.busy_until(chip, copy)) if len(found) > 1 else (
+            found[0] if found else None
+        )
+
+    def busy_until(self, chip: int, copy: Copy) -> int:
+        """When the slices of a copy are free for good, as things stand."""
+        plan = self.plan
+        return max(
+            self.calendars.busy_until(plan.queue_resource(chip, queue)) for queue, _ in copy.planes
+        )
 
     def evict(self, chip: int, pinned: set[int], names: dict[int, str]) -> bool:
         """Give back every second copy on a chip that nobody is about to read; whether any was."""
@@ -244,10 +263,14 @@ class Storage:
         for side in self._sides(chip):
             if side not in sides:
                 continue
-            room = [(-memory.virgin_room(q), q) for q in self.plan.slices[side] if q not in avoid]
+            room = [
+                (q not in self.plan.inner and rows <= _CONSTANT, -memory.virgin_room(q), q)
+                for q in self.plan.slices[side]
+                if q not in avoid and memory.virgin_room(q) >= rows
+            ]
             best = sorted(room)[:count]  # the emptiest: tiles read together end up apart
-            if len(best) == count and -best[-1][0] >= rows:
-                planes = tuple((q, memory.take_virgin(q, rows)) for _, q in best)
+            if len(best) == count:
+                planes = tuple((q, memory.take_virgin(q, rows)) for *_, q in best)
                 return Copy(side, planes, np.zeros(rows, np.int64))
         raise NoRoom(chip, what, count * rows)
 

@@ -19,13 +19,14 @@ from clockstep_compiler.blocks import BlockMaker
 from clockstep_compiler.expr import Acc, Source, flatten
 from clockstep_compiler.kernel import FromMem, FromMxm, Origin, Piece, Rows, Track
 from clockstep_compiler.floorplan import Floorplan
-from clockstep_compiler.partition import Group, find_product, inner_tiles
+from clockstep_compiler.partition import Group, find_product, in_groups, inner_tiles
 from clockstep_compiler.runs import regular_runs
 from clockstep_compiler.scheduler import Part, Place, Scheduler
 from clockstep_compiler.steps import Compute, Lowered, Product, Value, sources_of
 from clockstep_compiler.storage import Copy, NoRoom
-from clockstep_compiler.sums import group_size, sum_program, with_sum
+from clockstep_compiler.sums import fits, group_size, sum_program, with_sum
 from clockstep_compiler.wave import WaveProgram
+from clockstep_isa.geometry import geometry
 from clockstep_isa.table import Type
 
 __all__ = ["Sweeper", "read_at_once"]
@@ -37,9 +38,6 @@ _MOST_ROWS = 4096
 
 _LEAST_ROWS = 32
 """Rows that take about as long as loading an array, so worth a plane of their own."""
-
-_LATENCY = 160
-"""Cycles from reading a row to reading its partial sum, about."""
 
 
 class _Operand(NamedTuple):
@@ -68,34 +66,41 @@ def _runs(index: Ints, size: int) -> Iterator[_Run]:
         yield _Run(at, count, first // size, first % size if first >= 0 else 0, stride)
 
 
-_SLACK = 160
-"""Rows before and after which the units of one kernel may be where others are already."""
+_APART = 48
+"""Cycles by which units that work on the same row may be apart, more or less than is said here."""
+
+_SHORT = 4
+"""Rows of a constant of which every kernel may have a copy to itself."""
+
+_COPIES = 12
 
 
 @dataclass(slots=True)
 class _Busy:
-    """Slices that a kernel reads or writes, and the rows during which it does."""
+    """Slices that a kernel reads or writes, and when: cycles from about its first read."""
 
+    pace: int
     spans: list[tuple[frozenset[int], int, int]] = field(default_factory=list)
 
-    def add(self, slices: frozenset[int], at: int, count: int) -> None:
-        self.spans.append((slices, at, at + count))
-
-    def parts(self, parts: tuple[Part, ...]) -> None:
-        """What is written."""
+    def parts(self, parts: tuple[Part, ...], after: int) -> None:
+        """What is written, so long after the kernel's first read."""
         for at, count, place in parts:
+            start = at * self.pace + after
             for copy in place.copies:
-                self.add(copy.slices, at, count)
+                self.spans.append((copy.slices, start, start + count * self.pace))
 
-    def track(self, track: Track) -> Track:
+    def track(self, track: Track, after: int) -> Track:
         """What is read."""
         for at, count, rows in track:
-            self.add(frozenset(queue for queue, _ in rows.planes), at, count)
+            start = at * self.pace + after
+            slices = frozenset(queue for queue, _ in rows.planes)
+            self.spans.append((slices, start, start + count * self.pace))
         return track
 
-    def during(self, at: int, count: int) -> frozenset[int]:
-        """Slices that are not free for other rows of the kernel."""
-        low, high = at - _SLACK, at + count + _SLACK
+    def during(self, at: int, count: int, after: int) -> frozenset[int]:
+        """Slices that are not free for some rows of the kernel."""
+        low = at * self.pace + after - _APART
+        high = (at + count) * self.pace + after + _APART
         return frozenset[int]().union(
             *(slices for slices, first, end in self.spans if first < high and low < end)
         )
@@ -159,6 +164,14 @@ class Sweeper:
     s: Scheduler
     maker: BlockMaker
     wanted: dict[int, int]
+    @property
+    def flight(self) -> int:
+        """Cycles from reading an activation to its product at the VXM, about."""
+        machine = self.s.plan.machine
+        mxm = machine.mxm
+        way = geometry(machine).positions + mxm.multiply_latency + mxm.accumulate_latency
+        return way - geometry(machine).positions // 4
+
     next_array: int = 0
     """Arrays dealt out so far, which go in turn."""
 
@@ -202,7 +215,7 @@ class Sweeper:
         """Room for all blocks in one hemisphere, as many copies as will be read at a time."""
         s, value = self.s, job.step.out
         wanted, rows = self.wanted.get(value.number, 1), s.storage.block_rows(value)
-        near = self._read(job)
+        near = self._penalties(self._near(job))
         for copies in sorted({wanted, 1}, reverse=True):
             offers = []
             for turn, side in enumerate("WE" if s.turn % 2 else "EW"):
@@ -212,7 +225,7 @@ class Sweeper:
                     offers.append((choice[0], choice[1], turn, side))
             for *_, side in sorted(offers):
                 try:
-                    self._take(job, chunks, side, near, copies)
+                    self._take(job, chunks, side, self._near(job), copies)
                 except NoRoom:
                     self._give_room(job)
                     continue
@@ -227,7 +240,7 @@ class Sweeper:
         for chunk in chunks:
             last = job.out.get(chunk - 1, ())
             avoid = frozenset[int]().union(*(copy.slices for copy in last))
-            shun = near | job.taken | s.neighbours(value, chunk, job.tile, job.chip, [])
+            shun = self._penalties(near, job.taken, self._beside(job, chunk))
             rows = s.storage.rows_of(value, chunk)
             choice = s.storage.choose(job.chip, side, width * copies, rows, avoid, shun)
             if choice is None:
@@ -239,20 +252,38 @@ class Sweeper:
             )
             job.since[chunk] = choice[1]
 
+    def _beside(self, job: _Job, chunk: int) -> frozenset[int]:
+        """Slices of blocks that may be read together with one: of the tiles before, about there."""
+        s, value, found = self.s, job.step.out, frozenset[int]()
+        for tile in range(max(0, job.tile - 3), job.tile):
+            for near in range(chunk - 1, chunk + 2):
+                for copy in s.storage.copies.get(((value.number, near, tile), job.chip), ()):
+                    found |= copy.slices
+        return found
+
     def _give_room(self, job: _Job) -> None:
         for copies in job.out.values():
             for copy in copies:
                 self.s.storage.give(job.chip, copy, job.step.out.name, "scratch")
         job.out.clear()
 
-    def _read(self, job: _Job) -> frozenset[int]:
-        """Slices of all that the step reads, and of what is written beside it."""
+    def _near(self, job: _Job) -> frozenset[int]:
+        """Slices of all that the step reads."""
         s, found = self.s, frozenset[int]()
         for value in sources_of(job.step):
             for chunk in range(s.storage.chunks(value)):
                 for tile in range(s.storage.tiles(value)):
                     for copy in s.storage.copies.get(((value.number, chunk, tile), job.chip), ()):
                         found |= copy.slices
+        return found
+
+    def _penalties(self, *shunned: frozenset[int]) -> dict[int, int]:
+        """How much slices should be avoided: those of weights a little, then each set more."""
+        plan = self.s.plan
+        found = {q: int(q not in plan.inner) for side in "WE" for q in plan.slices[side]}
+        for power, slices in enumerate(shunned):
+            for q in slices:
+                found[q] += 2 << power
         return found
 
     # -- kernels ------------------------------------------------------------------------------
@@ -263,11 +294,9 @@ class Sweeper:
         if product is None:
             ways = max(1, 16 // max(4, len(job.program.ops)))
             for part in _cut(rows, ways):
-                busy, parts = _Busy(), self._parts(job, part)
-                busy.parts(parts)
-                origins = self._leaves(job, part, busy)
-                self.s.run(job.chip, job.program, origins, len(part), 1, parts)
-                self.s.wave += 1
+                busy, parts = _Busy(1), self._parts(job, part)
+                busy.parts(parts, _APART)
+                self._start(job, job.program, [], part, 1, parts, busy, True)
             return
         sets = np.zeros(len(rows), np.int64) if product.w_set is None else product.w_set[rows]
         for w_set in np.unique(sets).tolist():
@@ -285,15 +314,25 @@ class Sweeper:
         """
         kind = Type.I32 if product.type == Type.I8 else Type.F32
         pace = 1 if product.type == Type.I8 else self.s.plan.machine.mxm.fp16_interval
-        chains = max(1, min(3, len(groups) - 1, 1 + _LATENCY // (len(rows) * pace + 1)))
+        behind = -(-(self.flight + _APART) // (len(rows) * pace))
+        chains = max(1, min(3, len(groups) - 1, 1 + behind))
+        while chains > 1 and not self._adds_up(job, product, groups[-1], chains):
+            chains -= 1
         strips: list[_Strip] = []
         for group in groups[:-1]:
+            avoid = job.taken.union(*(strip.slices for strip in strips))
             before = [strips.pop(0)] if len(strips) == chains else []
-            avoid = frozenset[int]().union(*(strip.slices for strip in before))
-            strip = self._strip(job.chip, kind, len(rows), avoid)
+            strip = self._strip(job, kind, len(rows), avoid)
             self._group(job, product, group, rows, w_set, before, strip)
             strips.append(strip)
         self._group(job, product, groups[-1], rows, w_set, strips, None)
+
+    def _adds_up(self, job: _Job, product: Product, group: Group, chains: int) -> bool:
+        """Whether a wave adds the products of the last group and so many partial sums."""
+        members = len(group.members)
+        position = next(i for i, e in enumerate(job.sources) if isinstance(e, Acc))
+        program = with_sum(job.program, position, members + chains)
+        return fits(self.s.plan, program, members, product.type, ())
 
     def _group(
         self,
@@ -309,31 +348,56 @@ class Sweeper:
         s = self.s
         kind = Type.I32 if product.type == Type.I8 else Type.F32
         pace = 1 if product.type == Type.I8 else s.plan.machine.mxm.fp16_interval
-        for low, high, planes in self._ranges(group, product, len(rows)):
-            busy, part = _Busy(), rows[low:high]
+        for low, high, planes in self._ranges(group, product, len(rows), 2 if before else 4):
+            busy, part = _Busy(pace), rows[low:high]
             parts = self._parts(job, part) if strip is None else strip.parts(low, high)
-            busy.parts(parts)
-            sums = [FromMem(busy.track(b.track(low, high))) for b in before]
+            busy.parts(parts, self.flight + _APART)
+            sums = [FromMem(busy.track(b.track(low, high), self.flight)) for b in before]
             origins = self._members(job, product, group, planes, part, w_set, busy)
             origins += sums
             program = sum_program(kind, len(origins))
             if strip is None:
                 position = next(i for i, e in enumerate(job.sources) if isinstance(e, Acc))
                 program = with_sum(job.program, position, len(origins))
-                origins += self._leaves(job, part, busy)
-            s.run(job.chip, program, origins, high - low, pace, parts)
-            s.wave += 1
+            self._start(job, program, origins, part, pace, parts, busy, strip is None)
         for b in before:
             self._release(job.chip, b)
 
+    def _start(
+        self,
+        job: _Job,
+        program: WaveProgram,
+        origins: list[Origin],
+        rows: Ints,
+        pace: int,
+        parts: tuple[Part, ...],
+        busy: _Busy,
+        last: bool,
+    ) -> None:
+        """One kernel; the last of a product also reads the leaves, from where a wave takes them."""
+        s = self.s
+        for sides in ("", "W", "E", "WE", "EW"):
+            beside = _Busy(pace, list(busy.spans))
+            after = self.flight if origins else 0
+            every = origins + (self._leaves(job, rows, beside, sides, after) if last else [])
+            if s.has_wave(job.chip, program, every, len(rows), pace, parts):
+                s.run(job.chip, program, every, len(rows), pace, parts)
+                s.wave += 1
+                return
+            if not last:
+                break
+        raise NoRoom(job.chip, f"a wave of {len(program.ops)} operations", 0)
+
     def _ranges(
-        self, group: Group, product: Product, rows: int
+        self, group: Group, product: Product, rows: int, most: int
     ) -> Iterator[tuple[int, int, list[tuple[str, int]]]]:
         """Ranges of rows, each with arrays for all members of a group."""
         plan, size = self.s.plan, len(group.members)
         arrays = plan.planes if product.type == Type.I8 else plan.pairs
         if all(member.twins for member in group.members):
-            ways = max(1, min(len(arrays) // size, rows // _LEAST_ROWS))
+            tiles = -(-product.columns // plan.machine.vector)
+            beside = min(tiles, len(arrays) // size)  # tiles computed side by side
+            ways = max(1, min(len(arrays) // (size * beside), rows // _LEAST_ROWS, most))
         else:
             yield 0, rows, [(member.side, member.plane) for member in group.members]
             return
@@ -367,14 +431,20 @@ class Sweeper:
             origins.append(FromMxm(track, product.type, depth, array))
         return origins
 
-    def _leaves(self, job: _Job, rows: Ints, busy: _Busy) -> list[Origin]:
-        """The other matrices of the expression, for some rows."""
+    def _leaves(
+        self, job: _Job, rows: Ints, busy: _Busy, sides: str, after: int
+    ) -> list[Origin]:
+        """The other matrices of the expression, for some rows, from hemispheres `sides` in turn.
+
+        They are read `after` the kernel's first row is.
+        """
         origins: list[Origin] = []
         for operand in job.operands:
             if operand is not None:
                 tile = job.tile if operand.value.columns > 1 else 0
                 own = operand._replace(index=operand.index[rows])
-                origins.append(FromMem(self._track(own, tile, job.chip, busy, None)))
+                side = sides[len(origins) % len(sides)] if sides else ""
+                origins.append(FromMem(self._track(own, tile, job.chip, busy, None, side, after)))
         return origins
 
     def _parts(self, job: _Job, rows: Ints) -> tuple[Part, ...]:
@@ -389,7 +459,14 @@ class Sweeper:
     # -- operands -----------------------------------------------------------------------------
 
     def _track(
-        self, operand: _Operand, tile: int, chip: int, busy: _Busy, byte: int | None
+        self,
+        operand: _Operand,
+        tile: int,
+        chip: int,
+        busy: _Busy,
+        byte: int | None,
+        side: str = "",
+        after: int = 0,
     ) -> Track:
         """The rows of an operand, all in one hemisphere and in slices that are free for them."""
         s, value, fill = self.s, operand.value, operand.fill
@@ -402,17 +479,33 @@ class Sweeper:
         for chunk, (low, high) in sorted(blocks.items()):
             source = value if chunk >= 0 else fill
             assert source is not None
-            wanted.append((source, chunk, busy.during(low, high - low)))
-        side = self._side(wanted, tile, chip)
+            wanted.append((source, chunk, busy.during(low, high - low, after)))
+        side = side or self._side(wanted, tile, chip)
         copies = {
-            chunk: s.fetch(source, max(0, chunk), tile, chip, avoid, side)
+            chunk: self._copy(source, max(0, chunk), tile, chip, avoid, side)
             for source, chunk, avoid in wanted
         }
         found = []
         for run in runs:
             stride = run.stride if run.chunk >= 0 else 0
             found.append(Piece(run.at, run.count, Rows(copies[run.chunk], run.local, stride, byte)))
-        return busy.track(tuple(found))
+        return busy.track(tuple(found), after)
+
+    def _copy(
+        self, value: Value, chunk: int, tile: int, chip: int, avoid: frozenset[int], side: str
+    ) -> Copy:
+        """A copy of a block; of a short constant one that no other kernel is reading, if it can be."""
+        s, block = self.s, (value.number, chunk, tile)
+        if value.origin == "const" and value.rows <= _SHORT:
+            copies = s.storage.copies.get((block, chip), ())
+            free = s.storage.find(block, chip, avoid, side)
+            busy = free is not None and s.storage.busy_until(chip, free) > s.storage.now
+            if busy and len(copies) < _COPIES:
+                try:
+                    return s.storage.load(value, block, chip, avoid, side)
+                except NoRoom:
+                    pass
+        return s.fetch(value, chunk, tile, chip, avoid, side)
 
     def _side(
         self, wanted: list[tuple[Value, int, frozenset[int]]], tile: int, chip: int
@@ -428,18 +521,20 @@ class Sweeper:
 
         return max("WE" if self.s.turn % 2 else "EW", key=had)
 
-    def _strip(self, chip: int, kind: Type, rows: int, avoid: frozenset[int]) -> _Strip:
+    def _strip(self, job: _Job, kind: Type, rows: int, avoid: frozenset[int]) -> _Strip:
         """Room for partial sums, in one hemisphere."""
-        s = self.s
-        halves = -(-rows // 2) if rows > _LATENCY else rows  # one is read, the other written
-        size = min(halves, s.plan.machine.words_per_slice // 8)
+        s, shun = self.s, self._near(job)
+        size = -(-rows // 2) if rows > self.flight else rows  # one is read, another written
+        size = min(size, s.plan.machine.words_per_slice // 8)
         copies: list[Copy] = []
         latest = 0
         side = "WE"
         for first in range(0, rows, size):
             taken = avoid.union(*(copy.slices for copy in copies))
             count = min(size, rows - first)
-            copy, since = s.room(chip, kind, count, taken, "partial sums", sides=side)
+            copy, since = s.room(
+                job.chip, kind, count, taken, "partial sums", shun, sides=side
+            )
             copies.append(copy)
             side, latest = copy.side, max(latest, since)
         return _Strip(copies, size, latest)
@@ -465,8 +560,7 @@ def read_at_once(plan: Floorplan, lowered: Lowered) -> dict[int, int]:
         size, tiles = group_size(plan, product.type), -(-product.columns // lanes)
         for tile in range(tiles):
             inner = inner_tiles(product, tile, lanes)
-            for start in range(0, len(inner), size):
-                group = inner[start : start + size]
+            for group in in_groups(inner, size):
                 beside = min(tiles, arrays // len(group))
                 taps = Counter((term.a.number, k) for term, k in group)
                 for (number, _), count in taps.items():

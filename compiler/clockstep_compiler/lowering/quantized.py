@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from clockstep_compiler.affine import quantized_sum
 from clockstep_compiler.expr import Const, Expr, Leaf, add, binary, cast, mul
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise import combine
@@ -60,6 +61,10 @@ def _shifted(quotient: Expr, zero: Expr, dtype: str) -> Expr:
     info = np.iinfo(numpy_type(kind))
     clamps = (low + offset, high + offset) == (info.min, info.max)
     shift = _plus(zero, offset)
+    if isinstance(shift, Const) and clamps and kind == Type.I8:
+        simple = quantized_sum(quotient, shift.array, kind)
+        if simple is not None:
+            return simple
     nothing = isinstance(shift, Const) and not np.any(shift.array)
     if nothing and clamps:
         return cast(quotient, kind)
