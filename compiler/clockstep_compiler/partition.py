@@ -8,6 +8,7 @@ of an unrolled LSTM are, share its weights, and so chip and planes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +25,7 @@ __all__ = [
     "Group",
     "Member",
     "Partition",
+    "busy_groups",
     "find_product",
     "in_groups",
     "inner_tiles",
@@ -41,6 +43,7 @@ class Member:
 
     `stripes[w_set][i]` is the (slice, address) from which stream i of every `lw` comes; empty for
     weights that are computed. `twins` are the same in the other hemisphere, if there is room.
+    `idle` are the sets of integers that are all zero here.
     """
 
     term: Term
@@ -49,6 +52,7 @@ class Member:
     plane: int
     stripes: Stripes = ()
     twins: Stripes = ()
+    idle: frozenset[int] = frozenset()
 
     def from_side(self, side: str) -> Stripes:
         """Stripes in a hemisphere, those in the other if there are none."""
@@ -61,6 +65,23 @@ class Group:
 
     chip: int
     members: tuple[Member, ...]
+
+
+def busy_groups(groups: Sequence[Group], w_set: int) -> list[Group]:
+    """The groups without what is all zero in a set of weights, one member at least.
+
+    Members that any plane can take are dealt anew, to as few groups as can be.
+    """
+    every = [member for group in groups for member in group.members]
+    kept = [member for member in every if w_set not in member.idle] or every[:1]
+    if len(kept) == len(every):
+        return list(groups)
+    size = max(len(group.members) for group in groups)
+    if all(member.twins for member in kept):
+        parts = [tuple(kept[i : i + size]) for i in range(0, len(kept), size)]
+        return [Group(groups[0].chip, part) for part in parts]
+    parts = [tuple(member for member in group.members if member in kept) for group in groups]
+    return [Group(groups[0].chip, part) for part in parts if part]
 
 
 @dataclass(slots=True)
@@ -163,8 +184,22 @@ def _words(plan: Floorplan, product: Product, tile: int, members: list[tuple[Ter
     """Words of constant weights of one unit."""
     lanes = plan.machine.vector
     columns = min(lanes, product.columns - tile * lanes)
-    constant = sum(t.weights.sets for t, _ in members if t.weights.data is not None)
+    constant = sum(
+        t.weights.sets - len(_idle(product, tile, t, k_tile, lanes))
+        for t, k_tile in members
+        if t.weights.data is not None
+    )
     return constant * columns * product.type.bytes
+
+
+def _idle(product: Product, tile: int, term: Term, k_tile: int, lanes: int) -> frozenset[int]:
+    """Sets of integers that are all zero in a tile; one set alone is never idle."""
+    data = term.weights.data
+    if data is None or term.weights.sets == 1 or product.type != Type.I8:
+        return frozenset()
+    columns, depth = (slice(i * lanes, (i + 1) * lanes) for i in (tile, k_tile))
+    found = data[:, columns, depth].any(axis=(1, 2))
+    return frozenset(np.flatnonzero(~found).tolist())
 
 
 def total_words(plan: Floorplan, lowered: Lowered) -> int:
@@ -255,6 +290,8 @@ def _dealt(
         turn[chip] += 1
         member = Member(term, k_tile, side, plane)
         if term.weights.data is not None:
+            idle = _idle(product, unit.tile, term, k_tile, plan.machine.vector)
+            member = replace(member, idle=idle)
             stripes = _place_weights(plan, storage, product, unit.tile, member, chip, reserve)
             other = replace(member, side="E" if side == "W" else "W")
             twins = (
@@ -282,8 +319,12 @@ def _place_weights(
     streams = plan.install_streams // width * width
     n0, k0 = tile * lanes, member.k_tile * lanes
     assert weights.data is not None
-    sets = []
+    sets: list[tuple[tuple[int, int], ...]] = []
+    nothing: tuple[tuple[int, int], ...] | None = None
     for w_set in range(weights.sets):
+        if nothing is not None and w_set in member.idle:
+            sets.append(nothing)  # zeros are alike in all sets
+            continue
         part = weights.data[w_set, n0 : n0 + lanes, k0 : k0 + lanes]
         raw = np.ascontiguousarray(part).view(np.uint8).reshape(*part.shape, width)
         stripes = min(streams, len(part) * width)
@@ -300,6 +341,7 @@ def _place_weights(
             storage.image.append((chip, queue, address, words))
             found.append((queue, address))
         sets.append(tuple(found))
+        nothing = sets[-1] if w_set in member.idle else nothing
     return tuple(sets)
 
 

@@ -1,6 +1,6 @@
 """The compiler: its stages in order, and the search for the number of chips.
 
-import -> lay out -> lower -> split -> (partition, schedule on n chips, until it fits) -> emit. Each
+import -> lay out -> lower -> fold -> split -> (partition, schedule on n chips, until it fits) -> emit. Each
 stage takes and returns frozen data; the reasons for the order are in `ORDER`.
 """
 
@@ -15,6 +15,7 @@ from clockstep_compiler.driver import TALL, Schedule, least_chips, schedule
 from clockstep_compiler.emit import emit
 from clockstep_compiler.facts import facts, instruction_bytes_of
 from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.fold import fold
 from clockstep_compiler.frontend import Model
 from clockstep_compiler.graph import Graph
 from clockstep_compiler.lowering import lower
@@ -33,7 +34,8 @@ __all__ = ["ORDER", "Check", "Problem", "check_model", "compile_graph", "compile
 ORDER = (
     ("import", "lay out", "what may be moved is known once shapes and indices are"),
     ("lay out", "lower", "lowering takes every tensor as it lies: its last axis along the lanes"),
-    ("lower", "split", "only a lowered expression shows how many ALUs and slices it takes"),
+    ("lower", "fold", "only the rows that every step reads show what may lie side by side"),
+    ("fold", "split", "only a lowered expression shows how many ALUs and slices it takes"),
     ("split", "partition", "a split step is a step of its own, with groups of its own"),
     ("partition", "schedule", "blocks are made where their weights are"),
     ("schedule", "emit", "emission only writes down what is fixed"),
@@ -79,7 +81,7 @@ def compile_graph(graph: Graph, machine: Machine, options: Options) -> Program:
 
 def _scheduled(graph: Graph, lowered: Lowered, machine: Machine, options: Options) -> Program:
     plan = Floorplan(machine)
-    lowered = split(plan, lowered)
+    lowered = split(plan, fold(plan, lowered))
     if options.chips is not None:
         done = _exactly(plan, lowered, options)
     else:
@@ -92,7 +94,7 @@ def check_model(model: Model, machine: Machine, options: Options) -> Check:
     _check_options(machine, options)
     plan = Floorplan(machine)
     try:
-        lowered = split(plan, lowered_model(model, options)[1])
+        lowered = split(plan, fold(plan, lowered_model(model, options)[1]))
     except UnsupportedModel as error:
         return Check(False, tuple(_problem(d) for d in error.diagnostics), None)
     try:

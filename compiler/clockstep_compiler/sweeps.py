@@ -19,7 +19,13 @@ from clockstep_compiler.blocks import BlockMaker
 from clockstep_compiler.expr import Acc, Source, flatten
 from clockstep_compiler.kernel import FromMem, FromMxm, Origin, Piece, Rows, Track
 from clockstep_compiler.floorplan import Floorplan
-from clockstep_compiler.partition import Group, find_product, in_groups, inner_tiles
+from clockstep_compiler.partition import (
+    Group,
+    busy_groups,
+    find_product,
+    in_groups,
+    inner_tiles,
+)
 from clockstep_compiler.runs import regular_runs
 from clockstep_compiler.scheduler import Part, Place, Scheduler
 from clockstep_compiler.steps import Compute, Lowered, Product, Value, sources_of
@@ -302,7 +308,8 @@ class Sweeper:
         for w_set in np.unique(sets).tolist():
             chosen = rows[sets == w_set]
             for start in range(0, len(chosen), _MOST_ROWS):
-                self._multiply(job, product, groups, chosen[start : start + _MOST_ROWS], w_set)
+                part = chosen[start : start + _MOST_ROWS]
+                self._multiply(job, product, busy_groups(groups, w_set), part, w_set)
 
     def _multiply(
         self, job: _Job, product: Product, groups: Sequence[Group], rows: Ints, w_set: int

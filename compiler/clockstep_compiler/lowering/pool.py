@@ -1,6 +1,7 @@
 """Pooling: windows combined by the VXM, one spatial axis after the other.
 
-A window that is all of the image is a reduction of its rows. Elsewhere a maximum may see a pixel
+Maxima of integers that are dequantized are taken of the integers, along lines last: pixels of a
+line may lie side by side (`fold.py`), and then lines are compared as they are. A window that is all of the image is a reduction of its rows. Elsewhere a maximum may see a pixel
 twice, so a tap that falls on the border takes a pixel of the same window that does not; sums have a
 border of zeros. Averages divide by the number of pixels that count, which is known for every output
 pixel.
@@ -81,7 +82,7 @@ def _stored(state: Lowering, name: str) -> Value:
 def _slid(
     state: Lowering, image: Value, window: Window, name: str, before: Map, fill: int = 0
 ) -> Expr:
-    """The windows of the image combined by "max" or "add", the last axis first.
+    """The windows of the image combined by "max", the first axis first, or by "add", the last.
 
     `before` is applied to every element of the image, and to the `fill` of its border.
     """
@@ -89,7 +90,8 @@ def _slid(
         view = window.batch, math.prod(window.sizes), 1
         return fold_rows(state, image, name, view, before)
     sizes, expr = list(window.sizes), before(Leaf(image, None))
-    for axis in reversed(range(len(sizes))):
+    axes = range(len(sizes))
+    for axis in axes if name == "max" else reversed(axes):
         if (window.kernel[axis], window.strides[axis], sizes[axis]) == (1, 1, window.outputs[axis]):
             continue
         if not isinstance(expr, Leaf) or expr.index is not None:
@@ -239,11 +241,27 @@ def _lower_max(state: Lowering, node: Node) -> None:
     x, out = node.inputs[0], node.outputs[0]
     if len(node.outputs) > 1 and node.outputs[1]:
         raise UnsupportedModel("unsupported-form", "the indices of the maxima are not computed")
+    quant = _same_order(state, x)
+    if quant is not None:
+        image = state.store(quant.source)
+        result = _slid(state, image, _window(state, node), "max", _same)
+        integers = add(state.widen(result, state.dtype(quant.source)), -quant.zero)
+        state.define(out, mul(cast(integers, Type.F32), quant.scale))
+        return
     result = _slid(state, _stored(state, x), _window(state, node), "max", _same)
     if state.dtype(x) in FLOATS:
         state.define(out, _wide(result))
     else:
         state.define(out, result, narrow=True)
+
+
+def _same_order(state: Lowering, name: str) -> Quant | None:
+    """What a tensor was dequantized from, if that is in the order of its integers."""
+    tensor = state.tensors.get(name)
+    quant = None if tensor is None else tensor.quant
+    if quant is None or quant.scale.size > 1 or quant.zero.size > 1 or not _is_narrow(state, quant):
+        return None
+    return quant if float(quant.scale.reshape(())) > 0 else None
 
 
 def _needs_floats(state: Lowering, node: Node) -> None:

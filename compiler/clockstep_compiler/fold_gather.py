@@ -1,0 +1,152 @@
+"""Images whose taps were put side by side, taken back to products of each tap, for folding.
+
+A matrix of few channels has a row for each line of a kernel (`windows.gathered`), which a `Move`
+makes. Folded, the image has such rows by itself: a tap is then a part of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_compiler.expr import Acc, Expr, Op
+from clockstep_compiler.fold_product import can_fold
+from clockstep_compiler.partition import find_product
+from clockstep_compiler.steps import (
+    Compute,
+    Lowered,
+    Move,
+    Product,
+    Step,
+    Term,
+    Value,
+    Weights,
+    sources_of,
+)
+
+__all__ = ["Gather", "gathers", "ungathered"]
+
+
+class Gather(NamedTuple):
+    """A `Move` of whole pixels: `pixels[r, k]` is the row of `image` at lanes k C; -1 is `fill`."""
+
+    move: Move
+    image: Value
+    pixels: NDArray[np.int64]
+    fill: Value | None
+
+
+def gathers(lowered: Lowered) -> dict[int, Gather]:
+    """Those moves, by the number of their result, that nothing but products of integers reads."""
+    found: dict[int, Gather] = {}
+    for step in lowered.steps:
+        if isinstance(step, Move):
+            gather = _gather(step)
+            if gather is not None:
+                found[step.out.number] = gather
+    for step in lowered.steps:
+        product = find_product(step.expr) if isinstance(step, Compute) else None
+        reads = {v.number for v in sources_of(step)}
+        if product is not None and can_fold(product):
+            reads -= {t.a.number for t in product.terms if _splits(t, found)}
+        for number in reads:
+            found.pop(number, None)
+    for _, value in (*lowered.outputs, *lowered.stored):
+        found.pop(value.number, None)
+    return found
+
+
+def _gather(move: Move) -> Gather | None:
+    image, *rest = move.sources
+    channels, size = image.columns, image.rows * image.columns
+    if move.out.columns % channels or len(rest) > 1 or any(v.rows > 1 for v in rest):
+        return None
+    index = move.index.reshape(move.out.rows, -1, channels)
+    first, lanes = index[:, :, 0], np.arange(channels)
+    inside = (first >= 0) & (first < size)
+    whole = (index[inside] == first[inside][:, None] + lanes).all() and not (
+        first[inside] % channels
+    ).any()
+    beyond = size + lanes if rest else np.full(channels, -1)
+    if not whole or not (index[~inside] == beyond).all():
+        return None
+    if rest and (rest[0].data is None or rest[0].columns != channels):
+        return None
+    pixels = np.where(inside, first // channels, -1)
+    return Gather(move, image, pixels, rest[0] if rest else None)
+
+
+def _splits(term: Term, found: Mapping[int, Gather]) -> bool:
+    """Whether a term is one of pixels, with the border that they have."""
+    gather = found.get(term.a.number)
+    if gather is None or term.byte is not None:
+        return False
+    if term.fill is None:
+        return True
+    own = 0 if gather.fill is None else gather.fill.data
+    border = term.fill.data
+    assert border is not None and own is not None
+    return bool((border.reshape(-1, gather.image.columns) == own).all())
+
+
+def ungathered(lowered: Lowered, chosen: Mapping[int, Gather]) -> Lowered:
+    """The model with products of pixels in place of products of what some moves make."""
+    values = list(lowered.values)
+    fills: dict[int, Value] = {}
+    for number, gather in chosen.items():
+        fill = gather.fill
+        if fill is None:
+            image = gather.image
+            data = np.zeros((1, image.columns), np.int8)
+            fill = Value(len(values), "border", 1, image.columns, image.type, "const", data=data)
+            values.append(fill)
+        fills[number] = fill
+    steps: list[Step] = []
+    for step in lowered.steps:
+        if step.out.number in chosen and isinstance(step, Move):
+            continue
+        product = find_product(step.expr) if isinstance(step, Compute) else None
+        if isinstance(step, Compute) and product is not None:
+            if any(t.a.number in chosen for t in product.terms):
+                taken = [term for t in product.terms for term in _taps(t, chosen, fills)]
+                new = Acc(replace(product, terms=tuple(taken)))
+                step = replace(step, expr=_replaced(step.expr, product, new))
+        steps.append(step)
+    return replace(lowered, steps=tuple(steps), values=tuple(values))
+
+
+def _taps(term: Term, chosen: Mapping[int, Gather], fills: Mapping[int, Value]) -> list[Term]:
+    """A term for each pixel of the rows of a term."""
+    gather = chosen.get(term.a.number)
+    if gather is None:
+        return [term]
+    data = term.weights.data
+    assert data is not None
+    index = np.arange(len(gather.pixels)) if term.index is None else term.index
+    pixels = np.where(index[:, None] < 0, -1, gather.pixels[index])
+    parts = np.split(data, pixels.shape[1], axis=2)
+    fill = fills[term.a.number]
+    return [
+        Term(gather.image, Weights(*part.shape, data=part), pixels[:, k].copy(), None, fill)
+        for k, part in enumerate(parts)
+    ]
+
+
+def _replaced(expr: Expr, product: Product, new: Acc) -> Expr:
+    """The expression with another product, shared parts still shared."""
+    done: dict[int, Expr] = {}
+
+    def visit(e: Expr) -> Expr:
+        if isinstance(e, Acc) and e.product is product:
+            return new
+        if not isinstance(e, Op):
+            return e
+        if id(e) not in done:
+            done[id(e)] = replace(e, args=tuple(visit(arg) for arg in e.args))
+        return done[id(e)]
+
+    return visit(expr)

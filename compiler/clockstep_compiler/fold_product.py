@@ -1,0 +1,188 @@
+"""Products of folded matrices: weights of several pixels side by side, zero between them.
+
+A row of a matrix folded by n holds n of its rows one after the other. A row of the result, folded
+by m, then depends on a few folded rows of each operand: all that it takes from one of them is one
+term. Which part of a folded row a result wants may differ from row to row: rows that want the same
+parts are a class, and each class has a set of weights.
+
+    3x3 over 64 channels, n = m = 4    for each of 3 lines the rows b - 1, b, b + 1: 9 terms, not 36
+    1x1, n = 4, m = 1                  row r is row r // 4 with the weights of class r % 4
+
+Only products of integers: a sum over more lanes stays exact, whatever the others hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_compiler.steps import Product, Term, Value, Weights
+from clockstep_isa.table import Type
+
+__all__ = ["View", "can_fold", "folded_product"]
+
+Ints = NDArray[np.int64]
+
+View = Callable[[Value], tuple[Value, int]]
+"""The folded form of a matrix and by how much it is folded."""
+
+Tile = Callable[[Value, int], Value]
+"""A constant row repeated side by side."""
+
+_MOST_CLASSES = 64
+
+_Source = tuple[int, int | None, int | None]
+"""Numbers of a matrix and of its fill, and the byte of its elements."""
+
+
+@dataclass(eq=False, slots=True)
+class _Slot:
+    """Folded rows that one term reads for one class, and which weights stand where.
+
+    `parts` are (row of the result within the fold, row of the operand within its fold, term, set).
+    """
+
+    rows: Ints
+    parts: list[tuple[int, int, int, int]] = field(default_factory=list)
+    taken: set[tuple[int, int]] = field(default_factory=set)
+
+    def place(self, j: int, phase: int, count: int, term: int, w_set: int) -> bool:
+        """Take the place of one tap; a border (phase -1) is alike in all places."""
+        free = [p for p in ([phase] if phase >= 0 else range(count)) if (j, p) not in self.taken]
+        if not free:
+            return False
+        self.taken.add((j, free[0]))
+        self.parts.append((j, free[0], term, w_set))
+        return True
+
+
+def can_fold(product: Product) -> bool:
+    """Whether products are of integers with constant weights."""
+    return product.type == Type.I8 and all(
+        t.weights.data is not None and (t.fill is None or t.fill.data is not None)
+        for t in product.terms
+    )
+
+
+def folded_product(product: Product, m: int, view: View, tile: Tile) -> Product | None:
+    """The product with `m` of its rows in one, of operands as `view` has them.
+
+    None if its rows want too many different parts of the operands' rows.
+    """
+    count = product.rows // m
+    rows, keys = [], []
+    for term in product.terms:
+        n = view(term.a)[1]
+        index = np.arange(product.rows) if term.index is None else term.index
+        index = index.reshape(count, m)
+        rows.append(np.where(index < 0, -1, index // n))
+        keys.append(np.where(index < 0, -1, index % n))
+    if product.w_set is not None:
+        keys.append(product.w_set.reshape(count, m))
+    classes = _classes(np.stack(keys, axis=2).reshape(count, -1))
+    if classes is None:
+        return None
+    label, kinds = classes
+    kinds = kinds.reshape(len(kinds), m, len(keys))
+    slots = [
+        _slots(product, kind, [r[label == k] for r in rows], view) for k, kind in enumerate(kinds)
+    ]
+    terms = _terms(product, m, view, tile, label, slots)
+    w_set = label if len(kinds) > 1 else None
+    return Product(product.type, count, m * product.columns, terms, w_set)
+
+
+def _classes(keys: Ints) -> tuple[Ints, Ints] | None:
+    """The class of each row and the key of each class; -1 in a key is like any other number."""
+    keys = keys.copy()
+    most = keys.max(axis=0)
+    alone = (np.where(keys < 0, most, keys) == most).all(axis=0)
+    keys[:, alone] = most[alone]
+    if alone.all():
+        return np.zeros(len(keys), np.int64), keys[:1]
+    found, label = np.unique(keys, axis=0, return_inverse=True)
+    if len(found) > 4 * _MOST_CLASSES:
+        return None
+    kept: list[Ints] = []
+    place = np.zeros(len(found), np.int64)
+    for i in np.argsort((found < 0).sum(axis=1), kind="stable").tolist():
+        key = found[i]
+        fits = (k for k, old in enumerate(kept) if _agree(old, key))
+        place[i] = next(fits, len(kept))
+        if place[i] == len(kept):
+            kept.append(key)
+        else:
+            kept[place[i]] = np.maximum(kept[place[i]], key)
+    if len(kept) > _MOST_CLASSES:
+        return None
+    return place[label.ravel()], np.stack(kept)
+
+
+def _agree(a: Ints, b: Ints) -> bool:
+    return bool(((a == b) | (a < 0) | (b < 0)).all())
+
+
+def _slots(
+    product: Product, kind: Ints, rows: list[Ints], view: View
+) -> dict[_Source, list[_Slot]]:
+    """What one class reads of each operand; `rows[t]` are [rows of the class, m]."""
+    found: dict[_Source, list[_Slot]] = {}
+    known: dict[tuple[_Source, bytes], list[_Slot]] = {}
+    for j in range(len(kind)):
+        for t, term in enumerate(product.terms):
+            source = (term.a.number, term.byte, None if term.fill is None else term.fill.number)
+            own, n = np.ascontiguousarray(rows[t][:, j]), view(term.a)[1]
+            w_set = int(kind[j, -1]) if product.w_set is not None else 0
+            same = known.setdefault((source, own.tobytes()), [])
+            if not any(slot.place(j, int(kind[j, t]), n, t, w_set) for slot in same):
+                slot = _Slot(own)
+                slot.place(j, int(kind[j, t]), n, t, w_set)
+                same.append(slot)
+                found.setdefault(source, []).append(slot)
+    return found
+
+
+def _terms(
+    product: Product,
+    m: int,
+    view: View,
+    tile: Tile,
+    label: Ints,
+    slots: list[dict[_Source, list[_Slot]]],
+) -> tuple[Term, ...]:
+    """One term for each place among the slots of an operand, over all classes."""
+    members = {
+        (t.a.number, t.byte, None if t.fill is None else t.fill.number): t for t in product.terms
+    }
+    terms = []
+    for source, example in members.items():
+        value, n = view(example.a)
+        depth = example.weights.depth
+        for place in range(max(len(own.get(source, ())) for own in slots)):
+            index = np.zeros(len(label), np.int64)
+            data = np.zeros((len(slots), m, product.columns, n, depth), np.int8)
+            for k, own in enumerate(slots):
+                if place >= len(own.get(source, ())):
+                    continue
+                slot = own[source][place]
+                index[label == k] = slot.rows
+                for j, phase, t, w_set in slot.parts:
+                    weights = product.terms[t].weights.data
+                    assert weights is not None
+                    data[k, j, :, phase] = weights[w_set]
+            data = data.reshape(len(slots), m * product.columns, n * depth)
+            plain = len(index) == value.rows and np.array_equal(index, np.arange(value.rows))
+            fill = None if example.fill is None or index.min() >= 0 else tile(example.fill, n)
+            terms.append(
+                Term(
+                    value,
+                    Weights(*data.shape, data=data),
+                    None if plain else index,
+                    example.byte,
+                    fill,
+                )
+            )
+    return tuple(terms)

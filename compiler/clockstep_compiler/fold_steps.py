@@ -1,0 +1,175 @@
+"""Steps rewritten for folded matrices: n neighbouring rows side by side in one.
+
+What works element by element takes folded operands as it took them before, constants of channels
+repeated. An operand whose rows are not neighbours in the same order is put so by a product of
+integers with ones, which is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_compiler.expr import Acc, Const, Expr, Leaf, Op, cast
+from clockstep_compiler.fold_product import can_fold, folded_product
+from clockstep_compiler.partition import find_product
+from clockstep_compiler.steps import Compute, Product, Term, Value, Weights, sources_of
+from clockstep_isa.table import Type
+
+__all__ = ["Folder", "aligned"]
+
+Ints = NDArray[np.int64]
+
+
+def aligned(index: Ints | None, n: int) -> bool:
+    """Whether each `n` rows of an index are `n` rows that a fold by `n` puts side by side."""
+    if index is None:
+        return True
+    if len(index) % n:
+        return False
+    rows = index.reshape(-1, n)
+    return not (rows[:, 0] % n).any() and bool((rows == rows[:, :1] + np.arange(n)).all())
+
+
+@dataclass(slots=True)
+class Folder:
+    """Rewrites steps; matrices not in `folds` stay as they are. New ones count from `number`."""
+
+    folds: Mapping[int, int]
+    number: int
+    values: dict[int, Value] = field(default_factory=dict)
+    made: list[Value] = field(default_factory=list)
+    tiled: dict[tuple[int, int], Value] = field(default_factory=dict)
+
+    def view(self, value: Value) -> tuple[Value, int]:
+        """The folded form of a matrix and by how much it is folded."""
+        n = self.folds.get(value.number, 1)
+        if n == 1:
+            return value, 1
+        if value.number not in self.values:
+            shape = value.rows // n, value.columns * n
+            data = None if value.data is None else np.ascontiguousarray(value.data.reshape(shape))
+            self.values[value.number] = replace(value, rows=shape[0], columns=shape[1], data=data)
+        return self.values[value.number], n
+
+    def tile(self, row: Value, n: int) -> Value:
+        """A constant row `n` times side by side."""
+        if n == 1:
+            return row
+        if (row.number, n) not in self.tiled:
+            assert row.data is not None
+            data = np.tile(row.data, (1, n))
+            self.tiled[row.number, n] = self._new(row.name, 1, data.shape[1], row.type, data)
+        return self.tiled[row.number, n]
+
+    def _new(
+        self, name: str, rows: int, columns: int, kind: Type, data: NDArray[np.generic] | None
+    ) -> Value:
+        origin = "step" if data is None else "const"
+        value = Value(self.number + len(self.made), name, rows, columns, kind, origin, data=data)
+        self.made.append(value)
+        return value
+
+    def compute(self, step: Compute) -> list[Compute] | None:
+        """The step as folded operands and results want it; None if it cannot be done."""
+        out, m = self.view(step.out)
+        if m == 1 and not any(v.number in self.folds for v in sources_of(step)):
+            return [step]
+        shape = (out.rows, out.columns)
+        work = _Work(self, step, out, m, shape, find_product(step.expr) is not None)
+        expr = work.visit(step.expr)
+        if expr is None:
+            return None
+        return [*work.steps, Compute(out, expr, step.nodes, shape)]
+
+
+@dataclass(slots=True)
+class _Work:
+    """One step on its way; `multiplies` once its expression has a product."""
+
+    folder: Folder
+    step: Compute
+    out: Value
+    m: int
+    shape: tuple[int, int]
+    multiplies: bool
+    steps: list[Compute] = field(default_factory=list)
+    done: dict[object, Expr | None] = field(default_factory=dict)
+
+    def visit(self, e: Expr) -> Expr | None:
+        key = (e.value.number, id(e.index)) if isinstance(e, Leaf) else id(e)
+        if key not in self.done:
+            self.done[key] = self._visit(e)
+        return self.done[key]
+
+    def _visit(self, e: Expr) -> Expr | None:
+        if isinstance(e, Op):
+            args = [self.visit(arg) for arg in e.args]
+            kept = tuple(arg for arg in args if arg is not None)
+            return replace(e, args=kept) if len(kept) == len(args) else None
+        if isinstance(e, Const):
+            return self._constant(e)
+        return self._leaf(e) if isinstance(e, Leaf) else self._acc(e.product)
+
+    def _constant(self, e: Const) -> Expr | None:
+        rows = math.prod(e.array.shape[:-1])
+        if e.array.size == 1 or self.m == 1:
+            same = rows == 1 or e.array.size == 1
+            return e if same else self._by_rows(e)
+        if rows != 1:
+            return None
+        channels = np.broadcast_to(e.array.reshape(-1), (self.step.out.columns,))
+        return Const(np.tile(channels, self.m), e.out)
+
+    def _by_rows(self, e: Const) -> Expr:
+        """A constant that differs from row to row, of a result that is not folded."""
+        shape = (*self.step.shape[:-1], e.array.shape[-1])
+        rows = math.prod(shape[:-1])
+        return Const(np.broadcast_to(e.array, shape).reshape(rows, -1), e.out)
+
+    def _leaf(self, e: Leaf) -> Expr | None:
+        value, n = self.folder.view(e.value)
+        if value.columns == 1 < self.step.out.columns:
+            return self._single(e)
+        if n == self.m and aligned(e.index, n):
+            rows = None if e.index is None else np.ascontiguousarray(e.index[::n] // n)
+            return Leaf(value, rows)
+        return self._selected(e) if value.type == Type.I8 else None
+
+    def _single(self, e: Leaf) -> Expr | None:
+        """A column in every lane: of the same row for all that are side by side."""
+        rows = np.arange(e.value.rows) if e.index is None else e.index
+        rows = rows.reshape(-1, self.m)
+        return Leaf(e.value, rows[:, 0].copy()) if (rows == rows[:, :1]).all() else None
+
+    def _selected(self, e: Leaf) -> Expr | None:
+        """Rows of a matrix of bytes, by a product with ones."""
+        if e.value.columns != self.step.out.columns:
+            return None
+        ones = np.eye(e.value.columns, dtype=np.int8)[None]
+        index = np.arange(e.value.rows) if e.index is None else e.index
+        term = Term(e.value, Weights(*ones.shape, data=ones), index)
+        product = Product(Type.I8, self.step.out.rows, e.value.columns, (term,), None)
+        found = self._acc(product)
+        if found is None:
+            return None
+        expr = cast(found, Type.I8, saturate=False)
+        if not self.multiplies:
+            self.multiplies = True
+            return expr
+        part = self.folder._new(f"{self.out.name}.part", *self.shape, Type.I8, None)
+        self.steps.append(Compute(part, expr, self.step.nodes, self.shape))
+        return Leaf(part, None)
+
+    def _acc(self, product: Product) -> Expr | None:
+        folds = self.folder.folds
+        if self.m == 1 and not any(t.a.number in folds for t in product.terms):
+            return Acc(product)
+        if not can_fold(product):
+            return None
+        folded = folded_product(product, self.m, self.folder.view, self.folder.tile)
+        return None if folded is None else Acc(folded)
