@@ -504,15 +504,25 @@ class Sweeper:
         """A copy of a block; of a short constant one that no other kernel is reading, if it can be."""
         s, block = self.s, (value.number, chunk, tile)
         if value.origin == "const" and value.rows <= _SHORT:
-            copies = s.storage.copies.get((block, chip), ())
             free = s.storage.find(block, chip, avoid, side)
-            busy = free is not None and s.storage.busy_until(chip, free) > s.storage.now
-            if busy and len(copies) < _COPIES:
-                try:
-                    return s.storage.load(value, block, chip, avoid, side)
-                except NoRoom:
-                    pass
+            if free is None or s.storage.busy_until(chip, free) > s.storage.now:
+                copies = s.storage.copies.get((block, chip), ())
+                for others in (avoid | self._at_work(chip), avoid):
+                    if len(copies) < _COPIES:
+                        try:
+                            return s.storage.load(value, block, chip, others, side)
+                        except NoRoom:
+                            pass
         return s.fetch(value, chunk, tile, chip, avoid, side)
+
+    def _at_work(self, chip: int) -> frozenset[int]:
+        """Slices that are taken beyond the first read of the last kernel."""
+        s, plan = self.s, self.s.plan
+        return frozenset(
+            q
+            for q in plan.slices["W"] + plan.slices["E"]
+            if s.calendars.busy_until(plan.queue_resource(chip, q)) > s.storage.now
+        )
 
     def _side(
         self, wanted: list[tuple[Value, int, frozenset[int]]], tile: int, chip: int
