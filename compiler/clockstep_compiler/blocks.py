@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Acc, Const, Source, flatten
-from clockstep_compiler.kernel import Array, FromMem, FromMxm, Origin, Rows, Run
+from clockstep_compiler.kernel import Array, FromMem, FromMxm, Origin, Rows, Run, first_rows
 from clockstep_compiler.partition import Group, Member, find_product
 from clockstep_compiler.runs import Span, spans
 from clockstep_compiler.scheduler import Place, Scheduler
@@ -120,7 +120,8 @@ class BlockMaker:
             held = {s: sum(q in run.taken for q in self.s.plan.slices[s]) for s in "WE"}
             to = max("WE", key=lambda side: held[side])
             for k, origin in enumerate(run.origins):
-                copy = origin.rows.copy
+                rows = first_rows(origin)
+                copy = rows.copy
                 if copy.side == to:
                     continue
                 kind = next(t for t in (Type.I8, Type.F16, Type.F32) if t.bytes == len(copy.planes))
@@ -129,7 +130,7 @@ class BlockMaker:
                 except NoRoom:
                     continue
                 self.s.scratch.append((chip, moved))
-                run.origins[k] = replace(origin, rows=replace(origin.rows, copy=moved))
+                run.origins[k] = replace(origin, rows=replace(rows, copy=moved))
                 run.taken = run.taken - copy.slices | moved.slices
 
     # -- sources ------------------------------------------------------------------------------
@@ -177,7 +178,7 @@ class BlockMaker:
             if product.w_set is not None:
                 fixed.append(product.w_set[window])
         fixed += [index // self.s.storage.block_rows(value) for value, index in read]
-        fixed += [index < 0 for value, index in read]
+        fixed += [(index < 0).astype(np.int64) for _, index in read]
         return spans([index for _, index in read], fixed)
 
     @staticmethod

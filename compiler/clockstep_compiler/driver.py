@@ -155,7 +155,7 @@ def _sweep(
     chunks, tiles = s.storage.chunks(step.out), s.storage.tiles(step.out)
     product = find_product(step.expr) is not None
     pieces = [range(chunks)] if product else [range(c, c + 1) for c in range(chunks)]
-    found = set()
+    found: set[tuple[int, int]] = set()
     for piece in pieces:
         for tile in range(tiles):
             groups = parts.groups_of(index, tile, 0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -56,7 +55,8 @@ class Rows:
         return planes if self.byte is None else planes[self.byte : self.byte + 1]
 
 
-class Piece(NamedTuple):
+@dataclass(frozen=True, eq=False, slots=True)
+class Piece:
     """Rows `at`, at + 1, ... of a kernel, `count` of them, lie regularly in one copy."""
 
     at: int
@@ -133,7 +133,8 @@ def first_rows(origin: Origin) -> Rows:
     return origin.rows if isinstance(origin.rows, Rows) else origin.rows[0].rows
 
 
-class Spot(NamedTuple):
+@dataclass(frozen=True, eq=False, slots=True)
+class Spot:
     """Rows `at`, at + 1, ... of a kernel's result, `count` of them, go `stride` words apart.
 
     `planes` are (slice, address, byte of the result): a byte may go to several slices.

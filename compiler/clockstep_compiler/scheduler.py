@@ -83,7 +83,8 @@ class Place:
         return Spot(at, count, planes, self.stride)
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True, eq=False, slots=True)
+class Part:
     """Rows `at`, at + 1, ... of a kernel's result, `count` of them, go to one place."""
 
     at: int
@@ -310,9 +311,7 @@ class Scheduler:
             return replace(kernel, origins=tuple(origins))
         return kernel
 
-    def _settle(
-        self, bundle: Bundle, time: int, kernel: Kernel, parts: tuple[Part, ...]
-    ) -> None:
+    def _settle(self, bundle: Bundle, time: int, kernel: Kernel, parts: tuple[Part, ...]) -> None:
         """Record when the result's rows are ready and until when the sources are read."""
         end = time + bundle.end
         for origin in kernel.origins:

@@ -207,8 +207,10 @@ class Storage:
             for copy in self.copies.get((block, chip), ())
             if copy.side in sides and not copy.slices & avoid
         ]
-        return min(found, key=lambda copy: self.busy_until(chip, copy)) if len(found) > 1 else (
-            found[0] if found else None
+        return (
+            min(found, key=lambda copy: self.busy_until(chip, copy))
+            if len(found) > 1
+            else (found[0] if found else None)
         )
 
     def busy_until(self, chip: int, copy: Copy) -> int:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +45,8 @@ _LEAST_ROWS = 32
 """Rows that take about as long as loading an array, so worth a plane of their own."""
 
 
-class _Operand(NamedTuple):
+@dataclass(frozen=True, eq=False, slots=True)
+class _Operand:
     """A matrix and the row of it that each row of the step reads; -1 is the row of `fill`."""
 
     value: Value
@@ -54,7 +54,8 @@ class _Operand(NamedTuple):
     fill: Value | None = None
 
 
-class _Run(NamedTuple):
+@dataclass(frozen=True, eq=False, slots=True)
+class _Run:
     """`count` rows, the first at `at`, lie in one block from row `local` on, `stride` apart."""
 
     at: int
@@ -66,7 +67,7 @@ class _Run(NamedTuple):
 
 def _runs(index: Ints, size: int) -> Iterator[_Run]:
     """Rows of a matrix that is cut into blocks of `size`, in regular runs; -1 apart."""
-    for at, count in regular_runs([index], [index // size, index < 0]):
+    for at, count in regular_runs([index], [index // size, (index < 0).astype(np.int64)]):
         first = int(index[at])
         stride = int(index[at + 1]) - first if count > 1 else 0
         yield _Run(at, count, first // size, first % size if first >= 0 else 0, stride)
@@ -90,17 +91,17 @@ class _Busy:
 
     def parts(self, parts: tuple[Part, ...], after: int) -> None:
         """What is written, so long after the kernel's first read."""
-        for at, count, place in parts:
-            start = at * self.pace + after
-            for copy in place.copies:
-                self.spans.append((copy.slices, start, start + count * self.pace))
+        for part in parts:
+            start = part.at * self.pace + after
+            for copy in part.place.copies:
+                self.spans.append((copy.slices, start, start + part.count * self.pace))
 
     def track(self, track: Track, after: int) -> Track:
         """What is read."""
-        for at, count, rows in track:
-            start = at * self.pace + after
-            slices = frozenset(queue for queue, _ in rows.planes)
-            self.spans.append((slices, start, start + count * self.pace))
+        for piece in track:
+            start = piece.at * self.pace + after
+            slices = frozenset(queue for queue, _ in piece.rows.planes)
+            self.spans.append((slices, start, start + piece.count * self.pace))
         return track
 
     def during(self, at: int, count: int, after: int) -> frozenset[int]:
@@ -170,6 +171,7 @@ class Sweeper:
     s: Scheduler
     maker: BlockMaker
     wanted: dict[int, int]
+
     @property
     def flight(self) -> int:
         """Cycles from reading an activation to its product at the VXM, about."""
@@ -240,9 +242,7 @@ class Sweeper:
                 return True
         return False
 
-    def _take(
-        self, job: _Job, chunks: range, side: str, near: frozenset[int], copies: int
-    ) -> None:
+    def _take(self, job: _Job, chunks: range, side: str, near: frozenset[int], copies: int) -> None:
         s, value = self.s, job.step.out
         width = value.type.bytes
         for chunk in chunks:
@@ -296,9 +296,7 @@ class Sweeper:
 
     # -- kernels ------------------------------------------------------------------------------
 
-    def _run(
-        self, job: _Job, product: Product | None, groups: Sequence[Group], rows: Ints
-    ) -> None:
+    def _run(self, job: _Job, product: Product | None, groups: Sequence[Group], rows: Ints) -> None:
         if product is None:
             busy, parts = _Busy(1), self._parts(job, rows)
             busy.parts(parts, _APART)
@@ -444,9 +442,7 @@ class Sweeper:
             origins.append(FromMxm(track, product.type, depth, array))
         return origins
 
-    def _leaves(
-        self, job: _Job, rows: Ints, busy: _Busy, sides: str, after: int
-    ) -> list[Origin]:
+    def _leaves(self, job: _Job, rows: Ints, busy: _Busy, sides: str, after: int) -> list[Origin]:
         """The other matrices of the expression, for some rows, from hemispheres `sides` in turn.
 
         They are read `after` the kernel's first row is.
@@ -455,7 +451,7 @@ class Sweeper:
         for operand in job.operands:
             if operand is not None:
                 tile = job.tile if operand.value.columns > 1 else 0
-                own = operand._replace(index=operand.index[rows])
+                own = replace(operand, index=operand.index[rows])
                 side = sides[len(origins) % len(sides)] if sides else ""
                 origins.append(FromMem(self._track(own, tile, job.chip, busy, None, side, after)))
         return origins
@@ -530,9 +526,7 @@ class Sweeper:
             if s.calendars.busy_until(plan.queue_resource(chip, q)) > s.storage.now
         )
 
-    def _side(
-        self, wanted: list[tuple[Value, int, frozenset[int]]], tile: int, chip: int
-    ) -> str:
+    def _side(self, wanted: list[tuple[Value, int, frozenset[int]]], tile: int, chip: int) -> str:
         """The hemisphere that has most of some blocks outside of the slices to avoid."""
         find = self.s.storage.find
 
@@ -558,9 +552,7 @@ class Sweeper:
         for first in range(0, rows, size):
             taken = avoid.union(*(copy.slices for copy in copies))
             count = min(size, rows - first)
-            copy, since = s.room(
-                job.chip, kind, count, taken, "partial sums", shun, sides=side
-            )
+            copy, since = s.room(job.chip, kind, count, taken, "partial sums", shun, sides=side)
             copies.append(copy)
             side, latest = copy.side, max(latest, since)
         return _Strip(copies, size, latest)

@@ -56,5 +56,5 @@ def test_blocks_are_read_until_the_last_reader(seed: int) -> None:
             if index[row, element] >= 0 and 0 <= at < value.rows * value.columns:
                 block = at // value.columns // chunk
                 want[block] = max(want[block], row // chunk)
-        assert np.array_equal(read_until(step, value, chunk), want)
+        assert np.array_equal(read_until(step, value, chunk, chunk), want)
         first += value.rows * value.columns
