@@ -224,11 +224,13 @@ class Sweeper:
         near = self._penalties(self._near(job))
         for copies in sorted({wanted, 1}, reverse=True):
             offers = []
+            before = s.storage.copies.get(((value.number, chunks[0] - 1, job.tile), job.chip), ())
             for turn, side in enumerate("WE" if s.turn % 2 else "EW"):
                 width = value.type.bytes * copies
                 choice = s.storage.choose(job.chip, side, width, rows, frozenset(), near)
                 if choice is not None:
-                    offers.append((choice[0], choice[1], turn, side))
+                    apart = any(copy.side != side for copy in before)
+                    offers.append((apart, choice[0], choice[1], turn, side))
             for *_, side in sorted(offers):
                 try:
                     self._take(job, chunks, side, self._near(job), copies)
@@ -298,11 +300,9 @@ class Sweeper:
         self, job: _Job, product: Product | None, groups: Sequence[Group], rows: Ints
     ) -> None:
         if product is None:
-            ways = max(1, 16 // max(4, len(job.program.ops)))
-            for part in _cut(rows, ways):
-                busy, parts = _Busy(1), self._parts(job, part)
-                busy.parts(parts, _APART)
-                self._start(job, job.program, [], part, 1, parts, busy, True)
+            busy, parts = _Busy(1), self._parts(job, rows)
+            busy.parts(parts, _APART)
+            self._start(job, job.program, [], rows, 1, parts, busy, True)
             return
         sets = np.zeros(len(rows), np.int64) if product.w_set is None else product.w_set[rows]
         for w_set in np.unique(sets).tolist():
@@ -329,10 +329,12 @@ class Sweeper:
         for group in groups[:-1]:
             avoid = job.taken.union(*(strip.slices for strip in strips))
             before = [strips.pop(0)] if len(strips) == chains else []
-            strip = self._strip(job, kind, len(rows), avoid)
-            self._group(job, product, group, rows, w_set, before, strip)
+            ranges = list(self._ranges(group, product, len(rows), 2 if before else 4))
+            strip = self._strip(job, kind, len(rows), len(ranges), avoid)
+            self._group(job, product, group, rows, w_set, before, strip, ranges)
             strips.append(strip)
-        self._group(job, product, groups[-1], rows, w_set, strips, None)
+        ranges = list(self._ranges(groups[-1], product, len(rows), 2 if strips else 4))
+        self._group(job, product, groups[-1], rows, w_set, strips, None, ranges)
 
     def _adds_up(self, job: _Job, product: Product, group: Group, chains: int) -> bool:
         """Whether a wave adds the products of the last group and so many partial sums."""
@@ -350,12 +352,13 @@ class Sweeper:
         w_set: int,
         before: list[_Strip],
         strip: _Strip | None,
+        ranges: list[tuple[int, int, list[tuple[str, int]]]],
     ) -> None:
         """The products of one group plus the sums `before`: to `strip`, at last to the result."""
         s = self.s
         kind = Type.I32 if product.type == Type.I8 else Type.F32
         pace = 1 if product.type == Type.I8 else s.plan.machine.mxm.fp16_interval
-        for low, high, planes in self._ranges(group, product, len(rows), 2 if before else 4):
+        for low, high, planes in ranges:
             busy, part = _Busy(pace), rows[low:high]
             parts = self._parts(job, part) if strip is None else strip.parts(low, high)
             busy.parts(parts, self.flight + _APART)
@@ -386,7 +389,10 @@ class Sweeper:
         for sides in ("", "W", "E", "WE", "EW"):
             beside = _Busy(pace, list(busy.spans))
             after = self.flight if origins else 0
-            every = origins + (self._leaves(job, rows, beside, sides, after) if last else [])
+            try:
+                every = origins + (self._leaves(job, rows, beside, sides, after) if last else [])
+            except NoRoom:
+                continue
             if s.has_wave(job.chip, program, every, len(rows), pace, parts):
                 s.run(job.chip, program, every, len(rows), pace, parts)
                 s.wave += 1
@@ -504,15 +510,25 @@ class Sweeper:
         """A copy of a block; of a short constant one that no other kernel is reading, if it can be."""
         s, block = self.s, (value.number, chunk, tile)
         if value.origin == "const" and value.rows <= _SHORT:
-            copies = s.storage.copies.get((block, chip), ())
             free = s.storage.find(block, chip, avoid, side)
-            busy = free is not None and s.storage.busy_until(chip, free) > s.storage.now
-            if busy and len(copies) < _COPIES:
-                try:
-                    return s.storage.load(value, block, chip, avoid, side)
-                except NoRoom:
-                    pass
+            if free is None or s.storage.busy_until(chip, free) > s.storage.now:
+                copies = s.storage.copies.get((block, chip), ())
+                for others in (avoid | self._at_work(chip), avoid):
+                    if len(copies) < _COPIES:
+                        try:
+                            return s.storage.load(value, block, chip, others, side)
+                        except NoRoom:
+                            pass
         return s.fetch(value, chunk, tile, chip, avoid, side)
+
+    def _at_work(self, chip: int) -> frozenset[int]:
+        """Slices that are taken beyond the first read of the last kernel."""
+        s, plan = self.s, self.s.plan
+        return frozenset(
+            q
+            for q in plan.slices["W"] + plan.slices["E"]
+            if s.calendars.busy_until(plan.queue_resource(chip, q)) > s.storage.now
+        )
 
     def _side(
         self, wanted: list[tuple[Value, int, frozenset[int]]], tile: int, chip: int
@@ -528,10 +544,13 @@ class Sweeper:
 
         return max("WE" if self.s.turn % 2 else "EW", key=had)
 
-    def _strip(self, job: _Job, kind: Type, rows: int, avoid: frozenset[int]) -> _Strip:
-        """Room for partial sums, in one hemisphere."""
+    def _strip(
+        self, job: _Job, kind: Type, rows: int, ranges: int, avoid: frozenset[int]
+    ) -> _Strip:
+        """Room for partial sums, in one hemisphere, in blocks that are written side by side."""
         s, shun = self.s, self._near(job)
-        size = -(-rows // 2) if rows > self.flight else rows  # one is read, another written
+        blocks = max(ranges, 2 if rows > self.flight else 1)  # one is read, another written
+        size = -(-rows // blocks)
         size = min(size, s.plan.machine.words_per_slice // 8)
         copies: list[Copy] = []
         latest = 0
