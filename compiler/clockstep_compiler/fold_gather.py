@@ -27,6 +27,7 @@ from clockstep_compiler.steps import (
     Weights,
     sources_of,
 )
+from clockstep_isa.table import Type
 
 __all__ = ["Gather", "gathers", "ungathered"]
 
@@ -38,6 +39,13 @@ class Gather(NamedTuple):
     image: Value
     pixels: NDArray[np.int64]
     fill: Value | None
+
+    def border(self) -> NDArray[np.generic]:
+        """The row of which a border is made."""
+        if self.fill is None:
+            return np.zeros((1, self.image.columns), np.int8)
+        assert self.fill.data is not None, f"{self.fill.name} is not constant"
+        return self.fill.data
 
 
 def gathers(lowered: Lowered) -> dict[int, Gather]:
@@ -87,9 +95,8 @@ def _splits(term: Term, found: Mapping[int, Gather]) -> bool:
         return False
     if term.fill is None:
         return True
-    own = 0 if gather.fill is None else gather.fill.data
-    border = term.fill.data
-    assert border is not None and own is not None
+    own, border = gather.border(), term.fill.data
+    assert border is not None, f"{term.fill.name} is not constant"
     return bool((border.reshape(-1, gather.image.columns) == own).all())
 
 
@@ -100,9 +107,9 @@ def ungathered(lowered: Lowered, chosen: Mapping[int, Gather]) -> Lowered:
     for number, gather in chosen.items():
         fill = gather.fill
         if fill is None:
-            image = gather.image
-            data = np.zeros((1, image.columns), np.int8)
-            fill = Value(len(values), "border", 1, image.columns, image.type, "const", data=data)
+            data = gather.border()
+            columns = data.shape[1]
+            fill = Value(len(values), "border", 1, columns, Type.I8, "const", data=data)
             values.append(fill)
         fills[number] = fill
     steps: list[Step] = []
@@ -110,11 +117,13 @@ def ungathered(lowered: Lowered, chosen: Mapping[int, Gather]) -> Lowered:
         if step.out.number in chosen and isinstance(step, Move):
             continue
         product = find_product(step.expr) if isinstance(step, Compute) else None
-        if isinstance(step, Compute) and product is not None:
-            if any(t.a.number in chosen for t in product.terms):
-                taken = [term for t in product.terms for term in _taps(t, chosen, fills)]
-                new = Acc(replace(product, terms=tuple(taken)))
-                step = replace(step, expr=_replaced(step.expr, product, new))
+        if not isinstance(step, Compute) or product is None:
+            steps.append(step)
+            continue
+        taken = [term for t in product.terms for term in _taps(t, chosen, fills)]
+        if len(taken) > len(product.terms):
+            new = Acc(replace(product, terms=tuple(taken)))
+            step = replace(step, expr=_replaced(step.expr, product, new))
         steps.append(step)
     return replace(lowered, steps=tuple(steps), values=tuple(values))
 
@@ -131,9 +140,14 @@ def _taps(term: Term, chosen: Mapping[int, Gather], fills: Mapping[int, Value]) 
     parts = np.split(data, pixels.shape[1], axis=2)
     fill = fills[term.a.number]
     return [
-        Term(gather.image, Weights(*part.shape, data=part), pixels[:, k].copy(), None, fill)
+        Term(gather.image, _weights(part), pixels[:, k].copy(), None, fill)
         for k, part in enumerate(parts)
     ]
+
+
+def _weights(data: NDArray[np.generic]) -> Weights:
+    sets, columns, depth = data.shape
+    return Weights(sets, columns, depth, data=np.ascontiguousarray(data))
 
 
 def _replaced(expr: Expr, product: Product, new: Acc) -> Expr:

@@ -160,29 +160,28 @@ def _terms(
     terms = []
     for source, example in members.items():
         value, n = view(example.a)
-        depth = example.weights.depth
         for place in range(max(len(own.get(source, ())) for own in slots)):
+            found = [own.get(source, [])[place : place + 1] for own in slots]
             index = np.zeros(len(label), np.int64)
-            data = np.zeros((len(slots), m, product.columns, n, depth), np.int8)
-            for k, own in enumerate(slots):
-                if place >= len(own.get(source, ())):
-                    continue
-                slot = own[source][place]
-                index[label == k] = slot.rows
-                for j, phase, t, w_set in slot.parts:
-                    weights = product.terms[t].weights.data
-                    assert weights is not None
-                    data[k, j, :, phase] = weights[w_set]
-            data = data.reshape(len(slots), m * product.columns, n * depth)
+            for k, here in enumerate(found):
+                for slot in here:
+                    index[label == k] = slot.rows
             plain = len(index) == value.rows and np.array_equal(index, np.arange(value.rows))
             fill = None if example.fill is None or index.min() >= 0 else tile(example.fill, n)
-            terms.append(
-                Term(
-                    value,
-                    Weights(*data.shape, data=data),
-                    None if plain else index,
-                    example.byte,
-                    fill,
-                )
-            )
+            weights = _weights(product, found, (m, n, example.weights.depth))
+            terms.append(Term(value, weights, None if plain else index, example.byte, fill))
     return tuple(terms)
+
+
+def _weights(product: Product, found: list[list[_Slot]], fold: tuple[int, int, int]) -> Weights:
+    """Weights of one term, a set for each class; zero for those that have no slot in it."""
+    m, n, depth = fold
+    sets, columns = len(found), m * product.columns
+    full = np.zeros((sets, m, product.columns, n, depth), np.int8)
+    for k, here in enumerate(found):
+        for slot in here:
+            for j, phase, t, w_set in slot.parts:
+                data = product.terms[t].weights.data
+                assert data is not None, "weights are constant"
+                full[k, j, :, phase] = data[w_set]
+    return Weights(sets, columns, n * depth, data=full.reshape(sets, columns, n * depth))

@@ -150,10 +150,11 @@ class _Work:
         """Rows of a matrix of bytes, by a product with ones."""
         if e.value.columns != self.step.out.columns:
             return None
-        ones = np.eye(e.value.columns, dtype=np.int8)[None]
+        columns = e.value.columns
+        ones = np.eye(columns, dtype=np.int8)[None]
         index = np.arange(e.value.rows) if e.index is None else e.index
-        term = Term(e.value, Weights(*ones.shape, data=ones), index)
-        product = Product(Type.I8, self.step.out.rows, e.value.columns, (term,), None)
+        term = Term(e.value, Weights(1, columns, columns, data=ones), index)
+        product = Product(Type.I8, self.step.out.rows, columns, (term,), None)
         found = self._acc(product)
         if found is None:
             return None

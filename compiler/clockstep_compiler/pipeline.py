@@ -1,7 +1,7 @@
 """The compiler: its stages in order, and the search for the number of chips.
 
-import -> lay out -> lower -> fold -> split -> (partition, schedule on n chips, until it fits) -> emit. Each
-stage takes and returns frozen data; the reasons for the order are in `ORDER`.
+import -> lay out -> lower -> fold -> split -> (partition, schedule on n chips, until it fits) ->
+emit. Each stage takes and returns frozen data; the reasons for the order are in `ORDER`.
 """
 
 from __future__ import annotations

@@ -51,6 +51,9 @@ def move_program(kind: Type) -> WaveProgram:
     return WaveProgram((kind,), (WaveOp("mov", kind, (0,), kind),))
 
 
+_NEVER = 1 << 60
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Place:
     """Where a kernel's result goes: rows start, start + stride, ... of some bytes of a copy."""
@@ -234,11 +237,16 @@ class Scheduler:
         return found
 
     def _fit(self, bundle: Bundle, time: int) -> int:
-        """The first time from `time` on when a bundle's own and its choices of streams are free."""
+        """The first time from `time` on when a bundle's own and its choices of streams are free.
+
+        Where its own leave none to choose, those of the wave as it was planned.
+        """
         while True:
             found, wait = self._streams(bundle, time)
             if len(found) == len(bundle.choices):
                 return time
+            if wait == _NEVER:
+                return self.calendars.earliest(bundle.settled(), time)
             time = self.calendars.earliest(bundle.reservations, wait)
 
     def _streams(self, bundle: Bundle, time: int) -> tuple[list[int], int]:
@@ -251,7 +259,7 @@ class Scheduler:
         found: list[int] = []
         taken: list[Choice] = []
         for choice in bundle.choices:
-            own, wait = choice.own, 1 << 60
+            own, wait = choice.own, _NEVER
             for other in taken:
                 if other.direction == choice.direction and (
                     other.first <= choice.last and choice.first <= other.last
@@ -279,7 +287,9 @@ class Scheduler:
         """The bundle with the streams that are free at its time; if these are in its own way,
         with those of the wave as it was planned, at the first time for them."""
         bases, _ = self._streams(bundle, time)
-        bound = build(self.plan, kernel, target, wave.bound(bases[0], tuple(bases[1:])))
+        bound = None
+        if len(bases) == len(bundle.choices):
+            bound = build(self.plan, kernel, target, wave.bound(bases[0], tuple(bases[1:])))
         if bound is not None and bound.end == bundle.end:
             bound.blocked = bundle.blocked
             return time, bound

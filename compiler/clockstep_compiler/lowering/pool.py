@@ -1,10 +1,10 @@
 """Pooling: windows combined by the VXM, one spatial axis after the other.
 
-Maxima of integers that are dequantized are taken of the integers, along lines last: pixels of a
-line may lie side by side (`fold.py`), and then lines are compared as they are. A window that is all of the image is a reduction of its rows. Elsewhere a maximum may see a pixel
+A window that is all of the image is a reduction of its rows. Elsewhere a maximum may see a pixel
 twice, so a tap that falls on the border takes a pixel of the same window that does not; sums have a
 border of zeros. Averages divide by the number of pixels that count, which is known for every output
-pixel.
+pixel. Maxima of integers that are dequantized are taken of the integers, along lines last: pixels
+of a line may lie side by side (`fold.py`), and then lines are compared as they are.
 """
 
 from __future__ import annotations

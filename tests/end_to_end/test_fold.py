@@ -1,0 +1,222 @@
+"""Folding: rows of several pixels change how much is done at a time, and no bit of any result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from clockstep_compiler import Options, compile_model, pipeline
+from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.fold import fold
+from clockstep_compiler.problems import lowered_model
+from clockstep_compiler.steps import Compute, Lowered, Move
+from clockstep_isa import Machine, load_machine
+from clockstep_runtime import Session
+from tests.support.endtoend import assert_equal, expected, run_checked
+from tests.support.machines import machine
+
+Image = tuple[str, int, int, int]
+"""A tensor of integers, its channels, height and width."""
+
+
+class _Chain:
+    """A network of quantized layers as it grows; every scale is a power of two."""
+
+    def __init__(self, rng: np.random.Generator, channels: int, height: int, width: int) -> None:
+        self.rng = rng
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+        self.shape = (1, channels, height, width)
+        self.last: Image = (self.quantized("x"), channels, height, width)
+
+    def name(self) -> str:
+        return f"t{len(self.nodes)}"
+
+    def constant(self, array: Any) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(array), name))
+        return name
+
+    def node(self, op: str, inputs: list[str], **attributes: Any) -> str:
+        out = self.name()
+        self.nodes.append(helper.make_node(op, inputs, [out], out, **attributes))
+        return out
+
+    def quantized(self, name: str) -> str:
+        scale = self.constant(np.float32(2.0**-4))
+        return self.node("QuantizeLinear", [name, scale, self.constant(np.uint8(120))])
+
+    def real(self, name: str) -> str:
+        scale = self.constant(np.float32(2.0**-4))
+        return self.node("DequantizeLinear", [name, scale, self.constant(np.uint8(120))])
+
+    def convolve(self, channels: int, kernel: int, stride: int, groups: int = 1) -> None:
+        name, c, h, w = self.last
+        weights = self.rng.integers(-127, 128, (channels, c // groups, kernel, kernel))
+        scale = self.constant(np.float32(2.0**-9))
+        zero = self.constant(np.int8(0))
+        stored = self.constant(weights.astype(np.int8))
+        factors = self.node("DequantizeLinear", [stored, scale, zero])
+        pad = kernel // 2
+        options: dict[str, Any] = {"pads": [pad] * 4, "strides": [stride] * 2, "group": groups}
+        out = self.node("Conv", [self.real(name), factors], **options)
+        high, wide = ((n + 2 * pad - kernel) // stride + 1 for n in (h, w))
+        self.last = self.quantized(self.node("Relu", [out])), channels, high, wide
+
+    def pool(self, kernel: int, stride: int) -> None:
+        name, c, h, w = self.last
+        pad = kernel // 2
+        options: dict[str, Any] = {
+            "kernel_shape": [kernel] * 2,
+            "pads": [pad] * 4,
+            "strides": [stride] * 2,
+        }
+        out = self.node("MaxPool", [self.real(name)], **options)
+        high, wide = ((n + 2 * pad - kernel) // stride + 1 for n in (h, w))
+        self.last = self.quantized(out), c, high, wide
+
+    def add(self, other: Image) -> None:
+        total = self.node("Add", [self.real(self.last[0]), self.real(other[0])])
+        self.last = self.quantized(total), *self.last[1:]
+
+    def model(self) -> ModelProto:
+        out = self.real(self.last[0])
+        graph = helper.make_graph(
+            self.nodes,
+            "chain",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)],
+            [helper.make_tensor_value_info(out, TensorProto.FLOAT, (1, *self.last[1:]))],
+            self.constants,
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def _random(rng: np.random.Generator, most: int) -> ModelProto:
+    """A few layers over images of up to `most` channels."""
+    width = int(rng.choice([6, 8, 12]))
+    chain = _Chain(rng, int(rng.integers(1, most + 1)), int(rng.integers(4, 9)), width)
+    for _ in range(int(rng.integers(1, 5))):
+        kind = int(rng.integers(0, 5))
+        before = chain.last
+        channels = int(rng.integers(1, most + 1))
+        if kind == 0:
+            chain.pool(3, int(rng.integers(1, 3)))
+        elif kind == 1:
+            chain.convolve(before[1], 3, int(rng.integers(1, 3)), groups=before[1])
+        elif kind == 2:
+            chain.convolve(before[1], 3, 1)
+            chain.add(before)
+        else:
+            chain.convolve(channels, int(rng.choice([1, 3, 5])), int(rng.integers(1, 3)))
+    return chain.model()
+
+
+def _inputs(model: ModelProto, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    shape = tuple(d.dim_value for d in dims)
+    return {"x": (rng.integers(-130, 140, shape) / 16).astype(np.float32)}
+
+
+def _lowered(model: ModelProto, target: Machine) -> tuple[Lowered, Lowered]:
+    """The steps of a model, not folded and folded."""
+    plain = lowered_model(model.SerializeToString(), Options())[1]
+    return plain, fold(Floorplan(target), plain)
+
+
+def _same_bits(model: ModelProto, target: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = _inputs(model, np.random.default_rng(5))
+    folded = run_checked(model, target, inputs)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "fold", lambda _, lowered: lowered)
+        program = compile_model(model.SerializeToString(), target, Options(effort="fast"))
+    assert_equal(folded.outputs, dict(Session(program).run(inputs)))
+
+
+def _folded(model: ModelProto, target: Machine) -> dict[str, tuple[int, int]]:
+    """The shapes of matrices that are folded, those of other shapes than without."""
+    plain, folded = _lowered(model, target)
+    before = {v.number: (v.rows, v.columns) for v in plain.values}
+    after = {v.number: v for v in folded.values if v.number in before}
+    return {
+        f"{v.name}:{n}": (v.rows, v.columns)
+        for n, v in after.items()
+        if (v.rows, v.columns) != before[n]
+    }
+
+
+def test_pixels_of_a_line_share_a_row() -> None:
+    """Eight channels of sixteen lanes: two pixels in a row, from the input to the output."""
+    chain = _Chain(np.random.default_rng(0), 8, 16, 16)
+    chain.convolve(8, 3, 1)
+    chain.convolve(8, 3, 1)
+    shapes = _folded(chain.model(), machine("tiny"))
+    assert len(shapes) >= 4
+    assert set(shapes.values()) == {(128, 16)}
+
+
+def test_full_vectors_stay_as_they_are() -> None:
+    """Where channels fill the lanes there is nothing to fold, and the steps are the same object."""
+    chain = _Chain(np.random.default_rng(0), 16, 6, 6)
+    chain.convolve(16, 3, 1)
+    plain, folded = _lowered(chain.model(), machine("tiny"))
+    assert folded is plain
+
+
+def test_floats_are_not_multiplied_so() -> None:
+    """The infinity of a pixel must not meet the zeros of its neighbour."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [16, 4])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [16, 4])
+    weights = numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], "multiply")
+    graph = helper.make_graph([node], "floats", [x], [y], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    inputs = {"x": np.ones((16, 4), np.float32)}
+    inputs["x"][3, 1] = np.inf
+    want = np.full((16, 4), 4, np.float32)
+    want[3] = np.inf
+    assert_equal(run_checked(model, machine("tiny"), inputs).outputs, {"y": want})
+
+
+def test_a_first_convolution_of_few_channels_takes_no_move(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Lines of an image are read as they lie, and the maxima after it are of integers."""
+    chain = _Chain(np.random.default_rng(1), 3, 16, 16)
+    chain.convolve(16, 7, 2)
+    chain.pool(3, 2)
+    model, target = chain.model(), load_machine("lpu-v1")
+    plain, folded = _lowered(model, target)
+    assert any(isinstance(step, Move) for step in plain.steps)
+    assert all(isinstance(step, Compute) for step in folded.steps)
+    _same_bits(model, target, monkeypatch)
+
+
+def test_a_folded_model_matches_onnxruntime() -> None:
+    """Scales are powers of two and sums exact, so nothing is rounded in another way."""
+    chain = _Chain(np.random.default_rng(2), 4, 8, 8)
+    chain.convolve(5, 3, 1)
+    before = chain.last
+    chain.convolve(5, 3, 1)
+    chain.add(before)
+    chain.pool(3, 2)
+    model = chain.model()
+    target = machine("tiny", mem__words_per_bank=2048)
+    assert _folded(model, target)
+    inputs = _inputs(model, np.random.default_rng(3))
+    assert_equal(run_checked(model, target, inputs).outputs, expected(model, inputs))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_chains_on_a_small_machine(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _random(np.random.default_rng(seed), 8)
+    _same_bits(model, machine("tiny", mem__words_per_bank=2048), monkeypatch)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_chains_of_whole_vectors(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _random(np.random.default_rng(100 + seed), 24)
+    _same_bits(model, load_machine("lpu-v1"), monkeypatch)
