@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.blocks import BlockMaker
 from clockstep_compiler.expr import Acc, Source, flatten
-from clockstep_compiler.kernel import FromMem, FromMxm, Origin, Piece, Rows, Track
 from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.kernel import FromMem, FromMxm, Origin, Piece, Rows, Track
 from clockstep_compiler.partition import (
     Group,
     busy_groups,
@@ -503,7 +503,7 @@ class Sweeper:
     def _copy(
         self, value: Value, chunk: int, tile: int, chip: int, avoid: frozenset[int], side: str
     ) -> Copy:
-        """A copy of a block; of a short constant one that no other kernel is reading, if it can be."""
+        """A copy of a block; of a short constant one that no other kernel is reading, if any."""
         s, block = self.s, (value.number, chunk, tile)
         if value.origin == "const" and value.rows <= _SHORT:
             free = s.storage.find(block, chip, avoid, side)

@@ -268,9 +268,7 @@ def _place(plan: _Plan, done: int) -> bool:
     index = plan.sequence[done]
     item = plan.items[index]
     large = BY_NAME[item.op.name].large
-    ranks = plan.machine.vxm.ranks
     rank = plan.path[item.level]
-    rows = plan.machine.vxm.rows
     for alu in _alus(plan.machine, rank, plan.first_row, large):
         if alu in plan.used:
             continue
