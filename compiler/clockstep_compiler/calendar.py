@@ -75,6 +75,16 @@ class Calendars:
                 ends.insert(i, end)
                 owners.insert(i, owner)
 
+    def ends(self, resource: int, first: int, end: int) -> list[int]:
+        """When intervals end that do so from `first` on and before `end`."""
+        ends = self._ends.get(resource, [])
+        return ends[bisect_left(ends, first) : bisect_left(ends, end)]
+
+    def is_free(self, resource: int, time: int, length: int) -> bool:
+        """Whether a resource is free in [time, time + length)."""
+        starts, ends = self._starts.get(resource, []), self._ends.get(resource, [])
+        return _first_free(starts, ends, time, length) == time
+
     def busy_until(self, resource: int) -> int:
         """The end of the last interval, 0 if there is none."""
         ends = self._ends.get(resource)

@@ -183,9 +183,11 @@ class _Builder:
         return (self.kernel.count - 1) * self.kernel.interval + 1
 
 
-def draft(plan: Floorplan, kernel: Kernel, target: Target, variant: int) -> Wave | None:
-    """The wave of a kernel in one of its variants, if there is one."""
-    return _wave(plan, kernel, target, {}, variant)
+def draft(
+    plan: Floorplan, kernel: Kernel, target: Target, variant: int, busy: frozenset[int]
+) -> Wave | None:
+    """The wave of a kernel in one of its variants without the ALUs `busy`, if there is one."""
+    return _wave(plan, kernel, target, {}, variant, busy)
 
 
 def build(plan: Floorplan, kernel: Kernel, target: Target, wave: Wave) -> Bundle | None:
@@ -206,7 +208,12 @@ def has_wave(plan: Floorplan, kernel: Kernel, target: Target, sides: dict[int, s
 
 
 def _wave(
-    plan: Floorplan, kernel: Kernel, target: Target, sides: dict[int, str], variant: int
+    plan: Floorplan,
+    kernel: Kernel,
+    target: Target,
+    sides: dict[int, str],
+    variant: int,
+    busy: frozenset[int] = frozenset(),
 ) -> Wave | None:
     arrivals = tuple(
         plan.inward(sides.get(k, _side(origin))) for k, origin in enumerate(kernel.origins)
@@ -214,7 +221,7 @@ def _wave(
     feeds = tuple(f for f in (_feed(plan, origin) for origin in kernel.origins) if f is not None)
     weights = plan.install_streams * plan.machine.mxm.planes_per_hemisphere
     out = plan.outward(target.side)
-    return plan_wave(plan.machine, kernel.program, arrivals, feeds, out, variant, weights)
+    return plan_wave(plan.machine, kernel.program, arrivals, feeds, out, variant, weights, busy)
 
 
 def _side(origin: Origin) -> str:

@@ -38,11 +38,12 @@ from clockstep_compiler.storage import Block, Copy, NoRoom, Storage
 from clockstep_compiler.sums import group_size
 from clockstep_compiler.transfer import Links, send_block
 from clockstep_compiler.wave import Wave, WaveOp, WaveProgram, variants
+from clockstep_isa.geometry import Unit
 from clockstep_isa.table import Type
 
 __all__ = ["VARIANTS", "Part", "Place", "Scheduler", "move_program"]
 
-VARIANTS = {"fast": 4, "standard": 8, "high": 32}
+VARIANTS = {"fast": 2, "standard": 6, "high": 32}
 """Waves tried for every kernel at each effort; the one that ends first is taken."""
 
 
@@ -101,6 +102,13 @@ def _target(parts: tuple[Part, ...]) -> Target:
         tuple(part.place.spot(part.at, part.count) for part in parts),
         max(part.place.since for part in parts),
     )
+
+
+_SQUEEZES = 4
+"""Times at which a kernel is tried beside others."""
+
+_SOON = 12
+"""Cycles until all ALUs of a wave are at work, about."""
 
 
 class _Try(NamedTuple):
@@ -223,18 +231,77 @@ class Scheduler:
         return has_wave(self.plan, kernel, _target(parts), {})
 
     def _tries(self, kernel: Kernel, target: Target) -> list[_Try]:
-        """The first variants that work, as many as the effort."""
+        """The first variants that work, as many as the effort.
+
+        If all must wait, more are looked for among the ALUs that are idle while they would.
+        """
         found: list[_Try] = []
-        count = variants(self.plan.machine)
-        for attempt in range(count):
-            wave = draft(self.plan, kernel, target, (self.wave + attempt) % count)
-            bundle = None if wave is None else build(self.plan, kernel, target, wave)
-            if wave is not None and bundle is not None:
-                time = self._fit(bundle, self.earliest(kernel.chip, bundle))
-                found.append(_Try(time + bundle.end, time, attempt, wave, bundle))
-            if len(found) == VARIANTS[self.effort]:
+        for variant in self._order():
+            if self._try(kernel, target, variant, frozenset(), found):
+                return found
+            if len(found) >= VARIANTS[self.effort]:
                 break
+        if found:
+            self._squeeze(kernel, target, found)
         return found
+
+    def _try(
+        self,
+        kernel: Kernel,
+        target: Target,
+        variant: int,
+        busy: frozenset[int],
+        found: list[_Try],
+    ) -> bool:
+        """Add a variant without the ALUs `busy`, if there is one; whether none can be earlier."""
+        wave = draft(self.plan, kernel, target, variant, busy)
+        bundle = None if wave is None else build(self.plan, kernel, target, wave)
+        if wave is None or bundle is None:
+            return False
+        time = self._fit(bundle, self.earliest(kernel.chip, bundle))
+        found.append(_Try(time + bundle.end, time, len(found), wave, bundle))
+        return time <= max(bundle.not_before, -bundle.first)
+
+    def _squeeze(self, kernel: Kernel, target: Target, found: list[_Try]) -> None:
+        """Variants beside other kernels, from whenever some of these end."""
+        best = min(found)
+        first = max(best.bundle.not_before, -best.bundle.first)
+        times = sorted(self._ends(kernel.chip, first, best.time))[:_SQUEEZES]
+        for time in times:
+            busy = self._busy(kernel.chip, time)
+            for variant in self._order()[: 2 * self.plan.machine.vxm.rows]:
+                before = len(found)
+                self._try(kernel, target, variant, busy, found)
+                if len(found) > before and found[-1].time < best.time:
+                    return
+
+    def _order(self) -> list[int]:
+        """Variants, those first of which several fit side by side; steps begin with different."""
+        near, count = 2 * self.plan.machine.vxm.rows, variants(self.plan.machine)
+        turned = [(self.wave + i) % count for i in range(count)]
+        return [(self.wave + i) % near for i in range(near)] + [v for v in turned if v >= near]
+
+    def _alus(self, chip: int) -> list[int]:
+        """The resources that the queues of ALUs are."""
+        plan = self.plan
+        count = plan.machine.vxm.rows * plan.machine.vxm.ranks
+        queues = [plan.queue(Unit.VXM, "", alu).id for alu in range(count)]
+        return [plan.queue_resource(chip, queue) for queue in queues]
+
+    def _ends(self, chip: int, first: int, end: int) -> set[int]:
+        """Times between two others when an ALU becomes idle."""
+        found = {first}
+        for resource in self._alus(chip):
+            found.update(self.calendars.ends(resource, first, end))
+        return found
+
+    def _busy(self, chip: int, time: int) -> frozenset[int]:
+        """ALUs that are taken a little later than at a time."""
+        return frozenset(
+            alu
+            for alu, resource in enumerate(self._alus(chip))
+            if not self.calendars.is_free(resource, time + _SOON, 1)
+        )
 
     def _fit(self, bundle: Bundle, time: int) -> int:
         """The first time from `time` on when a bundle's own and its choices of streams are free.

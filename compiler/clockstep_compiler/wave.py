@@ -147,6 +147,8 @@ class _Plan:
     items: list[_Item]
     sides: tuple[int, ...]
     first_row: int
+    sparing: bool
+    """Whether large ALUs are the last that other operations take, or the first."""
     sequence: list[int] = field(default_factory=list)
     """Items in the order of placing."""
     windows: list[frozenset[int]] = field(default_factory=list)
@@ -169,11 +171,13 @@ def plan_wave(
     out: int,
     variant: int,
     installing: int = 0,
+    busy: frozenset[int] = frozenset(),
 ) -> Wave | None:
     """Find ALUs and streams for a wave, or None if the machine cannot run it in one pass.
 
     `sides[k]` is the direction in which leaf `k` moves; the result leaves in direction `out`. The
     first `installing` streams carry weights; what goes the same way takes others if it can.
+    ALUs that are `busy` are left to others.
     Variants differ in the ALU row they prefer, the rank and direction they start with, and the
     streams they prefer; neighbours among them share as little as may be.
     """
@@ -186,8 +190,10 @@ def plan_wave(
     order = tuple((quads - 1 - q + 3 * variant) % quads for q in range(quads))
     windows = [machine.window(alu) for alu in range(machine.vxm.rows * machine.vxm.ranks)]
     first_row = variant % machine.vxm.rows
-    plan = _Plan(machine, path, order, items, sides, first_row, _sequence(items), windows)
+    sparing = variant // (2 * machine.vxm.rows) % 2 == 0
+    plan = _Plan(machine, path, order, items, sides, first_row, sparing, _sequence(items), windows)
     plan.needs = _needs(plan)
+    plan.used.update(busy)
     if not _place(plan, 0):
         return None
     away = tuple(q for q in order if 4 * q >= installing)
@@ -230,7 +236,7 @@ def _levelled(program: WaveProgram) -> list[_Item]:
 
 def variants(machine: Machine) -> int:
     """How many variants of a wave there are."""
-    return 2 * machine.vxm.rows * machine.vxm.ranks
+    return 4 * machine.vxm.rows * machine.vxm.ranks
 
 
 def _path(machine: Machine, depth: int, variant: int) -> tuple[int, ...] | None:
@@ -238,7 +244,7 @@ def _path(machine: Machine, depth: int, variant: int) -> tuple[int, ...] | None:
     ranks = machine.vxm.ranks
     if ranks == 1 and depth > 1:
         return None
-    start = variant // (2 * machine.vxm.rows) % ranks
+    start = variant // (4 * machine.vxm.rows) % ranks
     east = variant // machine.vxm.rows % 2 == 0
     step, rank = (1, start) if east else (-1, ranks - 1 - start)
     path = []
@@ -269,7 +275,7 @@ def _place(plan: _Plan, done: int) -> bool:
     item = plan.items[index]
     large = BY_NAME[item.op.name].large
     rank = plan.path[item.level]
-    for alu in _alus(plan.machine, rank, plan.first_row, large):
+    for alu in _alus(plan.machine, rank, plan.first_row, large, plan.sparing):
         if alu in plan.used:
             continue
         plan.alus[index] = alu
@@ -288,13 +294,15 @@ def _place(plan: _Plan, done: int) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _alus(machine: Machine, rank: int, first_row: int, large: bool) -> tuple[int, ...]:
-    """The ALUs of a rank that an operation may take; small ones first if they do."""
+def _alus(
+    machine: Machine, rank: int, first_row: int, large: bool, sparing: bool
+) -> tuple[int, ...]:
+    """The ALUs of a rank that an operation may take, in an order of preference."""
     rows, ranks = machine.vxm.rows, machine.vxm.ranks
     every = [(r + first_row) % rows * ranks + rank for r in range(rows)]
     if large:
         return tuple(alu for alu in every if machine.is_large(alu))
-    return tuple(sorted(every, key=machine.is_large))
+    return tuple(sorted(every, key=lambda alu: machine.is_large(alu) == sparing))
 
 
 def _sequence(items: list[_Item]) -> list[int]:
