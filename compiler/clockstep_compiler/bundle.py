@@ -54,6 +54,8 @@ class Bundle:
     rows: list[Row] = field(default_factory=list)
     reservations: list[Reservation] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
+    written: list[int] = field(default_factory=list)
+    """For each part of the result, when its first row may be read."""
     not_before: int = 0
     first: int = 1 << 60
     end: int = -(1 << 60)

@@ -8,8 +8,10 @@ integers with ones, which is exact.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +68,13 @@ class Folder:
             self.tiled[row.number, n] = self._new(row.name, 1, data.shape[1], row.type, data)
         return self.tiled[row.number, n]
 
+    def least(self, columns: int) -> Value:
+        """A row of the least bytes."""
+        if (-1, columns) not in self.tiled:
+            data = np.full((1, columns), -128, np.int8)
+            self.tiled[-1, columns] = self._new("border", 1, columns, Type.I8, data)
+        return self.tiled[-1, columns]
+
     def _new(
         self, name: str, rows: int, columns: int, kind: Type, data: NDArray[np.generic] | None
     ) -> Value:
@@ -87,6 +96,39 @@ class Folder:
         return [*work.steps, Compute(out, expr, step.nodes, shape)]
 
 
+def _greatest_of(e: Expr) -> list[Leaf]:
+    """The matrices of a maximum of matrices and of maxima; none where something else is in it."""
+    if isinstance(e, Leaf):
+        return [e]
+    if not isinstance(e, Op) or e.name != "max":
+        return []
+    found = [_greatest_of(arg) for arg in e.args]
+    return [leaf for part in found for leaf in part] if all(found) else []
+
+
+def _reads(expr: Expr) -> Counter[tuple[int, int]]:
+    """How often operations read a matrix under an index."""
+    found: Counter[tuple[int, int]] = Counter()
+    seen: set[int] = set()
+    waiting = [expr]
+    while waiting:
+        e = waiting.pop()
+        if isinstance(e, Leaf):
+            found[e.value.number, id(e.index)] += 1
+        elif isinstance(e, Op) and id(e) not in seen:
+            seen.add(id(e))
+            waiting += e.args
+    return found
+
+
+def _in_step(index: Ints) -> NDArray[np.bool_]:
+    """Rows from which, or to which, an index advances as it mostly does."""
+    steps = np.diff(index)
+    usual = steps == np.median(steps) if len(steps) else np.zeros(0, np.bool_)
+    found: NDArray[np.bool_] = np.append(usual, False) | np.append(False, usual)
+    return found
+
+
 @dataclass(slots=True)
 class _Work:
     """One step on its way; `multiplies` once its expression has a product."""
@@ -99,6 +141,8 @@ class _Work:
     multiplies: bool
     steps: list[Compute] = field(default_factory=list)
     done: dict[object, Expr | None] = field(default_factory=dict)
+    least: dict[tuple[int, int], NDArray[np.bool_]] = field(default_factory=dict)
+    """Of matrices under an index, the rows that may as well be the least number."""
 
     def visit(self, e: Expr) -> Expr | None:
         key = (e.value.number, id(e.index)) if isinstance(e, Leaf) else id(e)
@@ -108,6 +152,8 @@ class _Work:
 
     def _visit(self, e: Expr) -> Expr | None:
         if isinstance(e, Op):
+            if e.name == "max" and e.type == Type.I8:
+                self._spare(e)
             args = [self.visit(arg) for arg in e.args]
             kept = tuple(arg for arg in args if arg is not None)
             return replace(e, args=kept) if len(kept) == len(args) else None
@@ -146,6 +192,20 @@ class _Work:
         rows = rows.reshape(-1, self.m)
         return Leaf(e.value, rows[:, 0].copy()) if (rows == rows[:, :1]).all() else None
 
+    def _spare(self, e: Op) -> None:
+        """Rows that a maximum has twice, from the border of an image: once is enough.
+
+        What is left out is what breaks the step from row to row, so that all rows are alike.
+        """
+        reads = _reads(self.step.expr)
+        for leaf, other in permutations(_greatest_of(e), 2):
+            if leaf.value is not other.value or leaf.index is None or other.index is None:
+                continue
+            key = leaf.value.number, id(leaf.index)
+            twice = (leaf.index == other.index) & ~_in_step(leaf.index) & _in_step(other.index)
+            if twice.any() and reads[key] == 1:
+                self.least[key] = self.least.get(key, False) | twice
+
     def _selected(self, e: Leaf) -> Expr | None:
         """Rows of a matrix of bytes, by a product with ones."""
         if e.value.columns != self.step.out.columns:
@@ -153,7 +213,11 @@ class _Work:
         columns = e.value.columns
         ones = np.eye(columns, dtype=np.int8)[None]
         index = np.arange(e.value.rows) if e.index is None else e.index
-        term = Term(e.value, Weights(1, columns, columns, data=ones), index)
+        fill = None
+        twice = self.least.get((e.value.number, id(e.index)))
+        if twice is not None:
+            index, fill = np.where(twice, -1, index), self.folder.least(columns)
+        term = Term(e.value, Weights(1, columns, columns, data=ones), index, fill=fill)
         product = Product(Type.I8, self.step.out.rows, columns, (term,), None)
         found = self._acc(product)
         if found is None:

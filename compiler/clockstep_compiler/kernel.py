@@ -283,11 +283,14 @@ def _assemble(b: _Builder, wave: Wave, target: Target) -> Bundle:
 
 def _write(b: _Builder, out: Arrival, target: Target) -> None:
     interval = b.kernel.interval
+    latency = b.plan.latency["write"]
     for spot in target.spots:
+        b.bundle.written.append(-(1 << 60))
         for queue, address, byte in spot.planes:
             cycle = out.cycle + abs(b.plan.queues[queue].x - out.x) + spot.at * interval
             args = (out.direction << 8 | out.base + byte, address, spot.stride)
             b.bundle.issue(b.kernel.chip, queue, "write", cycle, args, spot.count, interval)
+            b.bundle.written[-1] = max(b.bundle.written[-1], cycle + latency)
             b.bundle.after(cycle, target.since)
 
 

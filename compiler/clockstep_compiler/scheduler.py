@@ -400,10 +400,10 @@ class Scheduler:
                 for run in origin.array.runs:
                     if run.rows is not None:
                         run.rows.copy.last_use = max(run.rows.copy.last_use, end)
-        for part in parts:
+        for part, written in zip(parts, bundle.written, strict=True):
             steps = np.arange(part.count)
             rows = part.place.start + part.place.stride * steps
-            done = end - (kernel.count - 1 - part.at - steps) * kernel.interval
+            done = time + written + steps * kernel.interval
             for copy in part.place.copies:
                 copy.writers.append(self.trail.last)
                 copy.ready[rows] = np.maximum(copy.ready[rows], done)

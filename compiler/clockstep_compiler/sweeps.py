@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clockstep_compiler.blocks import BlockMaker
-from clockstep_compiler.expr import Acc, Source, flatten
+from clockstep_compiler.expr import Acc, Leaf, Source, flatten
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.kernel import FromMem, FromMxm, Origin, Piece, Rows, Track
 from clockstep_compiler.partition import (
@@ -562,27 +562,37 @@ class Sweeper:
             self.s.storage.give(chip, copy, "partial sums", "partial")
 
 
+_MOST_BESIDE = 3
+"""Copies of a matrix whose rows are read beside each other element by element."""
+
+
 def read_at_once(plan: Floorplan, lowered: Lowered) -> dict[int, int]:
     """Of how many copies of a matrix kernels may read at a time, where it is more than one.
 
     K tiles that are summed in one wave may be the same rows moved a little, as those under the
-    taps of a convolution are; tiles of the result may be computed side by side.
+    taps of a convolution or under a window are; tiles of the result may be computed side by side.
     """
     found: dict[int, int] = {}
     lanes = plan.machine.vector
     for step in lowered.steps:
-        product = find_product(step.expr) if isinstance(step, Compute) else None
+        if not isinstance(step, Compute):
+            continue
+        product = find_product(step.expr)
         if product is None:
+            _, sources = flatten(step.expr)
+            beside = Counter(s.value.number for s in sources if isinstance(s, Leaf))
+            for number, count in beside.items():
+                found[number] = max(found.get(number, 1), min(count, _MOST_BESIDE))
             continue
         arrays = len(plan.planes if product.type == Type.I8 else plan.pairs)
         size, tiles = group_size(plan, product.type), -(-product.columns // lanes)
         for tile in range(tiles):
             inner = inner_tiles(product, tile, lanes)
             for group in in_groups(inner, size):
-                beside = min(tiles, arrays // len(group))
+                ways = min(tiles, arrays // len(group))
                 taps = Counter((term.a.number, k) for term, k in group)
                 for (number, _), count in taps.items():
-                    found[number] = max(found.get(number, 1), min(arrays, count * beside))
+                    found[number] = max(found.get(number, 1), min(arrays, count * ways))
     return found
 
 

@@ -12,6 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from clockstep_compiler import Options, compile_model, pipeline
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.fold import fold
+from clockstep_compiler.partition import find_product
 from clockstep_compiler.problems import lowered_model
 from clockstep_compiler.steps import Compute, Lowered, Move
 from clockstep_isa import Machine, load_machine
@@ -193,6 +194,18 @@ def test_a_first_convolution_of_few_channels_takes_no_move(
     assert any(isinstance(step, Move) for step in plain.steps)
     assert all(isinstance(step, Compute) for step in folded.steps)
     _same_bits(model, target, monkeypatch)
+
+
+def test_pixels_that_a_border_repeats_make_no_class_of_their_own() -> None:
+    """Along a line the first pixel stands twice in its window; once is enough."""
+    chain = _Chain(np.random.default_rng(1), 16, 32, 32)
+    chain.convolve(16, 3, 1)
+    chain.pool(3, 2)
+    chain.convolve(16, 3, 1)
+    folded = _lowered(chain.model(), load_machine("lpu-v1"))[1]
+    products = [find_product(s.expr) for s in folded.steps if isinstance(s, Compute)]
+    assert any(products)
+    assert all(product is None or product.w_set is None for product in products)
 
 
 def test_a_folded_model_matches_onnxruntime() -> None:
