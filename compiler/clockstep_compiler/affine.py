@@ -1,8 +1,8 @@
 """Sums of scaled integers: what quantized chains compute between one rounding and the next.
 
 `(a - za) * sa + (b - zb) * sb + bias`, requantized, is sum of k_i * q_i + c for stored integers
-q_i; so few operations do, whatever the graph spelled out. A constant meets an i32 sum before it is
-converted, rounded to a whole number of its units, where these are small.
+q_i; so few operations do, whatever the graph spelled out. A constant of whole units, as biases and
+zero points are, meets an i32 sum before that is converted.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ __all__ = ["quantized_sum"]
 
 Array = NDArray[Any]
 
-_FINE = 2.0**-7
-"""Steps of the result in a unit of a sum, up to which half a unit is no matter."""
+_NEAR = 2.0**-17
+"""Steps of the result by which a constant may be off when a sum takes it."""
 
 _MOST = 2.0**30
 """Constants beyond this might overflow together with the sum."""
@@ -43,9 +43,16 @@ def quantized_sum(quotient: Expr, shift: Array, kind: Type) -> Expr | None:
     found = _affine(inner)
     if found is None or not found.terms:
         return None
-    total = _sum(found.terms, found.constant + shift)
-    if total is None:
+    odd = bool(np.any(np.asarray(shift) % 2))
+    if odd and relu:
         return None
+    total = _sum(found.terms, found.constant)
+    if odd:  # ties go to even before the shift
+        return cast(binary("add_sat", cast(total, Type.I32), Const(shift, Type.I32)), kind)
+    if not _whole(found):
+        total = _sum(found.terms, found.constant + shift)
+    else:
+        total = add(total, shift)
     low = np.iinfo(np.int8 if kind == Type.I8 else np.int16).min
     if relu and np.any(shift != low):
         total = binary("max", total, Const(np.asarray(shift, np.float64), Type.F32))
@@ -88,23 +95,22 @@ def _integer(e: Expr) -> tuple[Expr, Array]:
     return e, np.zeros((), np.int64)
 
 
-def _sum(terms: tuple[tuple[Expr, Array], ...], constant: Array) -> Expr | None:
-    """The terms and the constant in as few operations as there are ways to."""
-    wide = [i for i, (base, k) in enumerate(terms) if _takes(base, k, constant)]
-    parts: list[Expr] = []
-    for i, (base, k) in enumerate(terms):
-        if wide and i == wide[0]:
-            base = add(base, np.rint(constant / k).astype(np.int64))
-        parts.append(mul(cast(base, Type.F32), k))
-    total = parts[0]
-    for part in parts[1:]:
-        total = binary("add", total, part)
-    return total if wide else add(total, constant)
-
-
-def _takes(base: Expr, k: Array, constant: Array) -> bool:
-    """Whether an i32 sum can take a constant as whole units: they are small, and it fits."""
+def _whole(sums: _Affine) -> bool:
+    """Whether a sum in i32 can take the constant: in whole units of it, or all but."""
+    base, k = sums.terms[0]
     if base.out != Type.I32 or np.any(k == 0):
         return False
-    units = np.abs(constant / k)
-    return bool(np.all(np.abs(k) <= _FINE) and np.all(units < _MOST))
+    units = sums.constant / k
+    rest = np.abs((units - np.rint(units)) * k)
+    return bool(np.all(np.abs(units) < _MOST) and np.all(rest <= _NEAR))
+
+
+def _sum(terms: tuple[tuple[Expr, Array], ...], constant: Array) -> Expr:
+    """The terms and the constant in as few operations as there are ways to."""
+    (base, k), *others = terms
+    if _whole(_Affine(terms, constant)):
+        base, constant = add(base, np.rint(constant / k).astype(np.int64)), np.zeros(())
+    total = mul(cast(base, Type.F32), k)
+    for other, factor in others:
+        total = binary("add", total, mul(cast(other, Type.F32), factor))
+    return add(total, constant)

@@ -43,7 +43,7 @@ from clockstep_isa.table import Type
 
 __all__ = ["VARIANTS", "Part", "Place", "Scheduler", "move_program"]
 
-VARIANTS = {"fast": 2, "standard": 6, "high": 32}
+VARIANTS = {"fast": 1, "standard": 3, "high": 16}
 """Waves tried for every kernel at each effort; the one that ends first is taken."""
 
 
@@ -241,7 +241,8 @@ class Scheduler:
                 return found
             if len(found) >= VARIANTS[self.effort]:
                 break
-        if found:
+        blocked = min(found).bundle.blocked if found else None
+        if blocked is not None and blocked[0] in self._alus(kernel.chip):
             self._squeeze(kernel, target, found)
         return found
 
