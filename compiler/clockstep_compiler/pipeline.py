@@ -84,7 +84,10 @@ def _scheduled(graph: Graph, lowered: Lowered, machine: Machine, options: Option
         done = _exactly(plan, lowered, options)
     else:
         done = _fewest(plan, lowered, options)
-    return emit(graph, lowered, done, options.weights, facts(plan, graph, lowered, done, options))
+    info = facts(plan, graph, lowered, done, options)
+    program = emit(graph, lowered, done, options.weights, info)
+    assert program.cycles == done.scheduler.makespan, "causes are of another number of cycles"
+    return program
 
 
 def check_model(model: Model, machine: Machine, options: Options) -> Check:
