@@ -19,11 +19,12 @@ from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
 from clockstep_isa import Machine, Program, UsageError, load_machine, load_program
 from clockstep_runtime import Report
 from clockstep_runtime import verify as verify_program
+from clockstep_runtime.trace import Drawn, draw
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["check", "compile", "load", "verify"]
+__all__ = ["check", "compile", "load", "trace", "verify"]
 
 
 def compile(  # noqa: A001 - the contract's name
@@ -82,6 +83,22 @@ def load(path: str | os.PathLike[str]) -> Program:
 def verify(program: Program) -> Report:
     """Check the schedule against the machine and the instruction table, and nothing else."""
     return verify_program(program)
+
+
+def trace(
+    program: Program,
+    output: str | os.PathLike[str],
+    *,
+    chip: int | None = None,
+    cycles: tuple[int | None, int | None] | None = None,
+) -> Drawn:
+    """Write the schedule to `output` as a Perfetto trace, which https://ui.perfetto.dev shows.
+
+    Of one `chip`, or of all; of the `cycles` [first, end), either of which may be None. Raises
+    `UsageError` if there is no such chip or the file cannot be written, `ScheduleViolation` if the
+    program breaks a rule of the time model.
+    """
+    return draw(program, chip=chip, cycles=cycles).save(output)
 
 
 def _request(
