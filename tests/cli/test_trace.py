@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import clockstep as face
 from tests.support.command import clockstep
 from tests.support.perfetto import TraceProcessor, needs_perfetto
 
-DIGITS = Path(__file__).parents[2] / "samples" / "digits" / "digits.int8.onnx"
+ROOT = Path(__file__).parents[2]
+DIGITS = ROOT / "samples" / "digits" / "digits.int8.onnx"
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,25 @@ def test_a_network_as_perfetto_sees_it(program: Path, tmp_path: Path) -> None:
     assert served <= names
     banks = opened.query("select count(*) as n from track where name glob 'bank *'")
     assert banks[0]["n"] > 0
+
+
+@needs_perfetto
+def test_the_questions_of_the_page(program: Path, tmp_path: Path) -> None:
+    path = tmp_path / "digits.pftrace"
+    assert clockstep("trace", program, "-o", path).status == 0
+    opened = TraceProcessor(path.read_bytes())
+    page = (ROOT / "docs" / "trace.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```sql\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    questions = [question for question in block.split(";") if question.strip()]
+    assert len(questions) > 1
+    silence, *others = [opened.query(question) for question in questions]
+    assert {row["name"] for row in silence} >= {"mxm.W0.abc", "mxm.W0.acc", "mxm.W0.lw"}
+    assert others[-1] == [], "this network needs no transcendental function"
+    tables = {row["name"] for row in opened.query("select distinct name from track")}
+    for named in re.findall(
+        r"^\| (?:MXM planes|ALUs|streams in|SRAM) [^|]*(?= \|)", page, re.MULTILINE
+    ):
+        assert named[2:] in tables
 
 
 def test_the_same_bytes_twice_and_less_of_a_part(program: Path, tmp_path: Path) -> None:
