@@ -54,7 +54,7 @@ def _float_convolution(state: Lowering, node: Node) -> Expr:
     array, grid = constant_weights(state, w), window.grid()
     if array is not None and groups == state.shape(x)[-1] and groups > 1:
         image = state.store(x, Type.F32 if state.options.precision == "exact" else Type.F16)
-        return _depthwise(state, bordered(state, image, grid), window, array)
+        return _depthwise(state, bordered(state, image, grid), window, array.astype(np.float64))
     if array is not None and _is_product(state, node, window, groups):
         return _product(state, x, array.reshape(len(array), -1))
     shape = state.shape(w)
