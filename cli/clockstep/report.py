@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from clockstep.limits import ABSENT, COLUMNS, EACH, bound_ratio, limits
 from clockstep_isa import MalformedFile, Program, geometry
 
 __all__ = ["SECTIONS", "Row", "Section", "summary"]
@@ -35,6 +36,7 @@ def summary(program: Program) -> Row:
         "seconds": program.seconds,
         "instructions": len(program.code),
         **{key: program.info.get(key) for key in _INFO},
+        "bound_ratio": bound_ratio(program),
     }
 
 
@@ -121,10 +123,12 @@ _PURPOSES = ("weights", "activations", "constants", "instructions")
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table of `inspect`."""
+    """One table of `inspect`; `more` columns are only in CSV, `absent` stands for no rows."""
 
     columns: tuple[str, ...]
     rows: Callable[[Program], list[Row]]
+    more: tuple[str, ...] = ()
+    absent: str = ""
 
 
 SECTIONS = {
@@ -147,4 +151,5 @@ SECTIONS = {
         ),
         _chips,
     ),
+    "bounds": Section(COLUMNS, limits, EACH, ABSENT),
 }

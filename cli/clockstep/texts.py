@@ -91,5 +91,8 @@ def inspect(
         raise UsageError("option-both", "--csv and --json exclude each other")
     table = SECTIONS[section]
     rows = table.rows(api.load(program))
-    text = (csv_text if csv else table_text)(rows, table.columns)
+    if csv:
+        text = csv_text(rows, table.columns + table.more)
+    else:
+        text = table_text(rows, table.columns) if rows or not table.absent else table.absent
     finish({"section": section, "rows": rows}, text, as_json=json)

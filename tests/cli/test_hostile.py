@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from clockstep.report import SECTIONS
 from clockstep_isa import Binding, Node, Program, save_program
 from clockstep_isa.table import Type
 from tests.support.command import clockstep
@@ -22,7 +23,7 @@ VERBS = (
     ("verify", "--json"),
     ("disasm",),
     ("disasm", "--json"),
-    *(("inspect", "--section", section) for section in ("summary", "layers", "memory", "chips")),
+    *(("inspect", "--section", section) for section in SECTIONS),
     ("inspect", "--csv"),
     ("inspect", "--json"),
 )
@@ -44,7 +45,10 @@ def every_verb(path: Path) -> set[int]:
     return statuses
 
 
-@pytest.mark.parametrize("key", ["memory", "chip_bytes", "lower_bound_cycles", "tool_version"])
+KEYS = ("memory", "chip_bytes", "lower_bound_cycles", "bounds", "causes", "tool_version")
+
+
+@pytest.mark.parametrize("key", KEYS)
 def test_info(key: str, tmp_path: Path) -> None:
     text, arrays = split(dataclasses.replace(program(), info={key: 0}), tmp_path)
     for name in list(RAW)[::2]:

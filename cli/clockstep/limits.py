@@ -1,0 +1,119 @@
+"""How far a program is from what the machine allows, and what its cycles are spent on.
+
+The rows of `inspect --section bounds`: one for the program, one for each node that steps belong to.
+A program says both of itself, in `info`, which the file format does not look into.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeGuard
+
+from clockstep_compiler.bounds import NAMES
+from clockstep_compiler.causes import CAUSES
+from clockstep_isa import MalformedFile, Program
+
+__all__ = ["ABSENT", "COLUMNS", "EACH", "bound_ratio", "limits"]
+
+Row = dict[str, Any]
+
+COLUMNS = ("layer", "op", "cycles", "bound", "bound_by", "ratio", "path", *CAUSES)
+"""`cycles` from the first dispatch to the last result, `path` those of the makespan that are the
+node's, which are the sum of its causes."""
+
+EACH = tuple(f"bound_{name.replace(' ', '_')}" for name in NAMES)
+"""Every bound by itself."""
+
+ABSENT = "the program says nothing of bounds: it was not compiled from a model"
+
+
+def bound_ratio(program: Program) -> float | None:
+    """Cycles of the program for each of the lower bound; None where it does not say."""
+    bound = program.info.get("lower_bound_cycles")
+    return round(program.cycles / bound, 3) if type(bound) is int and bound > 0 else None
+
+
+def limits(program: Program) -> list[Row]:
+    """The rows; none if the program says nothing of bounds.
+
+    Raises `MalformedFile` if what it says is not in the form that `compile` writes.
+    """
+    if "bounds" not in program.info and "causes" not in program.info:
+        return []
+    names, whole, nodes = _bounds(program)
+    spent = _spent(program)
+    total = {cause: sum(row.get(cause, 0) for row in spent.values()) for cause in CAUSES}
+    rows = [_row("(program)", "", program.cycles, dict(zip(names, whole, strict=True)), total)]
+    for index in sorted({*nodes, *spent}):
+        node = program.nodes[index]
+        bounds = dict(zip(names, nodes.get(index, ()), strict=False))
+        rows.append(_row(node.name, node.op, node.end - node.start, bounds, spent.get(index, {})))
+    return rows
+
+
+def _row(layer: str, op: str, cycles: int, bounds: dict[str, int], spent: dict[str, int]) -> Row:
+    name = max(bounds, key=lambda name: bounds[name], default="")
+    bound = bounds.get(name, 0)
+    return {
+        "layer": layer,
+        "op": op,
+        "cycles": cycles,
+        "bound": bound,
+        "bound_by": name if bound else "",
+        "ratio": round(cycles / bound, 2) if bound else None,
+        "path": sum(spent.values()),
+        **{cause: spent.get(cause, 0) for cause in CAUSES},
+        **{column: bounds.get(name) for column, name in zip(EACH, NAMES, strict=True)},
+    }
+
+
+def _bounds(program: Program) -> tuple[list[str], list[int], dict[int, list[int]]]:
+    """Names, the bounds of the program, and those of each node."""
+    found = program.info.get("bounds")
+    if not isinstance(found, dict):
+        raise _malformed("bounds")
+    names, whole, nodes = (found.get(key) for key in ("names", "program", "nodes"))
+    if not isinstance(names, list) or not all(name in NAMES for name in names):
+        raise _malformed("bounds")
+    if not isinstance(nodes, list) or not _integers(whole, len(names)):
+        raise _malformed("bounds")
+    if not all(_integers(row, len(names) + 1) and row[0] < len(program.nodes) for row in nodes):
+        raise _malformed("bounds")
+    return names, whole, {row[0]: row[1:] for row in nodes}
+
+
+def _integers(row: object, count: int) -> TypeGuard[list[int]]:
+    """Whether something is a list of so many numbers, none negative."""
+    return (
+        isinstance(row, list)
+        and len(row) == count
+        and all(type(item) is int and item >= 0 for item in row)
+    )
+
+
+def _spent(program: Program) -> dict[int, dict[str, int]]:
+    """Cycles of every node by cause; every cycle of the program is in one of them."""
+    rows = program.info.get("causes")
+    if not isinstance(rows, list):
+        raise _malformed("causes")
+    found: dict[int, dict[str, int]] = {}
+    at = 0
+    for row in rows:
+        if not _is_cause(row, at, len(program.nodes)):
+            raise _malformed("causes")
+        first, at, node, cause, _ = row
+        of = found.setdefault(node, {})
+        of[cause] = of.get(cause, 0) + at - first
+    if at != program.cycles:
+        raise _malformed("causes")
+    return found
+
+
+def _is_cause(row: object, first: int, nodes: int) -> bool:
+    """Whether a row is [first, end, node, cause, detail] and goes on where the last one ended."""
+    if not isinstance(row, list) or len(row) != 5 or not _integers(row[:3], 3):
+        return False
+    return row[0] == first < row[1] and row[2] < nodes and row[3] in CAUSES
+
+
+def _malformed(key: str) -> MalformedFile:
+    return MalformedFile("program-info", f"info {key!r} is not what this section shows")
