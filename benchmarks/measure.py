@@ -12,6 +12,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+import clockstep
 from benchmarks.rows import Arrays, Row
 from clockstep.quantization import quantize
 from tests.acceptance.judge import distance
@@ -65,12 +67,26 @@ def compiled(row: Row, model: Path, program: Path, extra: list[str]) -> dict[str
     said, seconds = _clockstep("compile", str(model), "-o", str(program), *options)
     kept = ("chips", "cycles", "lower_bound_cycles", "bound_by", "instructions", "sha256")
     megabytes = round(said["peak_rss_bytes"] / 2**20)
-    return {**{key: said[key] for key in kept}, "seconds": seconds, "megabytes": megabytes}
+    figures = {key: said[key] for key in kept}
+    return {**figures, "seconds": seconds, "megabytes": megabytes, "causes": _causes(program)}
+
+
+def _causes(program: Path) -> dict[str, int]:
+    """Cycles by what they went into; every cycle of the program is in one of them."""
+    loaded = clockstep.load(program)
+    spent: Counter[str] = Counter()
+    start = 0
+    for first, end, _, cause, _ in loaded.info["causes"]:
+        assert first == start < end, f"{program.name}: causes leave out cycle {start}"
+        spent[cause] += end - first
+        start = end
+    assert start == loaded.cycles, f"{program.name}: causes end in cycle {start}"
+    return dict(spent.most_common())
 
 
 def made(row: Row, folder: Path) -> Path:
     """The model as a file, made if it is not there."""
-    path = folder / f"{row.name}.onnx"
+    path = folder / f"{row.like or row.name}.onnx"
     if path.exists():
         return path
     plain = folder / f"{row.name}.part"

@@ -129,6 +129,7 @@ def test_one_row(row: Row, tmp_path: Path) -> None:
     found = measure.measure(row, [], tmp_path)
     assert found["verdict"] == "match", found
     assert 0 < found["lower_bound_cycles"] <= found["cycles"]
+    assert sum(found["causes"].values()) == found["cycles"]
     assert found["seconds"] > 0
     assert found["megabytes"] > 0
     text = page.page({"machine": "x", "rows": {row.name: found}, "peers": {}})
