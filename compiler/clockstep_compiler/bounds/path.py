@@ -76,7 +76,7 @@ class Path:
             assert demand.parts is not None
             self._compute(step, demand, demand.parts, times)
         elif isinstance(step, Outer):
-            self._outer(step, demand, times)
+            self._sums(step, demand, times)
         else:
             self._moved(step, times)
         self.times[step.out.number] = times.ready()
@@ -93,28 +93,43 @@ class Path:
         mem = self.plan.machine.mem
         return mem.read_latency + 1 + mem.write_latency
 
-    def _vector(self, ops: int) -> int:
-        """From SRAM through that many operations, one after the other, back to SRAM."""
+    def _inner(self, width: int) -> int:
+        """From as many slices as an element has bytes to the VXM, or back; each has one byte."""
+        m = self.plan.machine
+        return m.vxm.hops_from_mem + (width - 1) // m.mem.slices_per_hop
+
+    def _outer(self, width: int) -> int:
+        """The same to the MXM, from the outermost slices."""
+        m = self.plan.machine
+        count, a_hop = m.mem.slices_per_hemisphere, m.mem.slices_per_hop
+        return m.mxm.hops_from_mem + (count - 1) // a_hop - max(0, count - width) // a_hop
+
+    def _vector(self, ops: int, read: int, written: int) -> int:
+        """From SRAM through that many operations, one after the other, back to SRAM.
+
+        `read` and `written` are the bytes of an element before and after.
+        """
         if not ops:
             return self._memory
-        m = self.plan.machine
-        return m.mem.read_latency + m.vxm.hops_from_mem + self._operations(ops)
+        mem = self.plan.machine.mem
+        return mem.read_latency + self._inner(read) + self._operations(ops, written)
 
-    def _operations(self, ops: int) -> int:
+    def _operations(self, ops: int, written: int) -> int:
         """From the sampling of the first operation to the result in SRAM."""
         vxm, mem = self.plan.machine.vxm, self.plan.machine.mem
         steps = ops * vxm.op_latency + (ops - 1) * vxm.hops_per_rank
-        return steps + vxm.hops_from_mem + mem.write_latency
+        return steps + self._inner(written) + mem.write_latency
 
-    def _matrix(self, ops: int) -> int:
+    def _matrix(self, ops: int, read: int, written: int) -> int:
         """From SRAM through the array and the operations, back to SRAM."""
         m, mxm = self.plan.machine, self.plan.machine.mxm
-        array = m.mem.read_latency + mxm.hops_from_mem
-        array += mxm.multiply_latency + mxm.accumulate_latency + mxm.hops_from_mem
+        array = m.mem.read_latency + self._outer(read)
+        array += mxm.multiply_latency + mxm.accumulate_latency
         if not ops:
-            return array + m.mem.write_latency
+            return array + self._outer(written) + m.mem.write_latency
         across = (m.mem.slices_per_hemisphere - 1) // m.mem.slices_per_hop
-        return array + across + m.vxm.hops_from_mem + self._operations(ops)
+        edge = mxm.hops_from_mem + across + m.vxm.hops_from_mem
+        return array + edge + self._operations(ops, written)
 
     # -- steps --------------------------------------------------------------------------------
 
@@ -126,18 +141,22 @@ class Path:
         alone = len(parts.leaves) + (parts.acc is not None) == 1
         work = self.cycles_of("ops", demand.amounts["ops"]) if alone else 1
         for leaf, ops in parts.leaves:
-            ready, latency = self._of(leaf.value), self._vector(ops)
+            ends = leaf.value.type.bytes, step.out.type.bytes
+            ready, latency = self._of(leaf.value), self._vector(ops, *ends)
             whole = rows_used(leaf.value.rows, [leaf.index], step.out.rows) == leaf.value.rows
             times.after(ready.element + latency, ready.row + latency, ready.all * whole + latency)
-            times.after(every=ready.element + work - 1 + self._vector(min(ops, 1)))
+            times.after(every=ready.element + work - 1 + self._vector(min(ops, 1), *ends))
         if parts.acc is not None:
-            self._product(demand, parts, work, times)
+            self._product(demand, parts, work, step.out.type.bytes, times)
 
-    def _product(self, demand: Demand, parts: Parts, work: int, times: _Times) -> None:
+    def _product(
+        self, demand: Demand, parts: Parts, work: int, written: int, times: _Times
+    ) -> None:
         assert parts.acc is not None
         assert parts.terms is not None
         (acc, ops), counted = parts.acc, parts.terms
-        product, latency = acc.product, self._matrix(ops)
+        product = acc.product
+        latency = self._matrix(ops, product.type.bytes, written)
         alone = len({term.a.number for term in product.terms}) == 1
         passes = self.cycles_of("macs", demand.amounts["macs"]) if alone else 1
         for term, inner in zip(product.terms, counted.inner, strict=True):
@@ -150,7 +169,7 @@ class Path:
             times.after(element + latency, row + latency, ready.all * whole + latency)
             times.after(every=ready.element + passes - 1 + latency)
             if alone:
-                times.after(every=ready.element + work - 1 + self._matrix(min(ops, 1)))
+                times.after(every=ready.element + work - 1 + self._matrix(min(ops, 1), 1, written))
         installed = latency + 1 + self.plan.machine.mxm.install_latency
         for term in product.terms:
             self._weights(term.weights, product.w_set, installed, times)
@@ -173,16 +192,18 @@ class Path:
             (ready.all if whole else ready.row) + latency,
         )
 
-    def _outer(self, step: Outer, demand: Demand, times: _Times) -> None:
+    def _sums(self, step: Outer, demand: Demand, times: _Times) -> None:
         """A product and, one after the other, the sums."""
         a, b = self._of(step.a), self._of(step.b)
-        last, chain = self._vector(min(2, step.a.columns)), self._vector(step.a.columns)
+        ends = step.a.type.bytes, step.out.type.bytes
+        depth = step.a.columns
+        last, chain = self._vector(min(2, depth), *ends), self._vector(depth, *ends)
         work = self.cycles_of("ops", demand.amounts["ops"])
         whole = rows_used(step.a.rows, [step.index], step.out.rows) == step.a.rows
         times.after(
             max(a.element + chain, a.row + last, b.element + last), every=a.all * whole + last
         )
-        times.after(every=min(a.element, b.element) + work - 1 + self._vector(1))
+        times.after(every=min(a.element, b.element) + work - 1 + self._vector(1, *ends))
 
     def _moved(self, step: Step, times: _Times) -> None:
         latency = 0 if isinstance(step, Move | Relayout) else self._memory
