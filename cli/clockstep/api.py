@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from clockstep.limits import causes_of
 from clockstep_compiler import Check, check_model, compile_model
 from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
 from clockstep_isa import Machine, Program, UsageError, load_machine, load_program
 from clockstep_runtime import Report
 from clockstep_runtime import verify as verify_program
-from clockstep_runtime.trace import Drawn, draw
+from clockstep_runtime.trace import Cause, Drawn, draw
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -96,9 +97,10 @@ def trace(
 
     Of one `chip`, or of all; of the `cycles` [first, end), either of which may be None. Raises
     `UsageError` if there is no such chip or the file cannot be written, `ScheduleViolation` if the
-    program breaks a rule of the time model.
+    program breaks a rule of the time model, `MalformedFile` if what it says of causes is none.
     """
-    return draw(program, chip=chip, cycles=cycles).save(output)
+    causes = [Cause(*row) for row in causes_of(program)] if "causes" in program.info else []
+    return draw(program, chip=chip, cycles=cycles, causes=causes).save(output)
 
 
 def _request(

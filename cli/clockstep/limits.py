@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any, TypeGuard
 
 from clockstep_compiler.bounds import NAMES
-from clockstep_compiler.causes import CAUSES
+from clockstep_compiler.causes import CAUSES, Cause
 from clockstep_isa import MalformedFile, Program
 
-__all__ = ["ABSENT", "COLUMNS", "EACH", "bound_ratio", "limits"]
+__all__ = ["ABSENT", "COLUMNS", "EACH", "bound_ratio", "causes_of", "limits"]
 
 Row = dict[str, Any]
 
@@ -90,21 +90,30 @@ def _integers(row: object, count: int) -> TypeGuard[list[int]]:
     )
 
 
-def _spent(program: Program) -> dict[int, dict[str, int]]:
-    """Cycles of every node by cause; every cycle of the program is in one of them."""
+def causes_of(program: Program) -> list[Cause]:
+    """What every cycle of the program is spent on, from the first to the last.
+
+    Raises `MalformedFile` if the program does not say that, or not in the form of `compile`.
+    """
     rows = program.info.get("causes")
     if not isinstance(rows, list):
         raise _malformed("causes")
-    found: dict[int, dict[str, int]] = {}
     at = 0
     for row in rows:
         if not _is_cause(row, at, len(program.nodes)):
             raise _malformed("causes")
-        first, at, node, cause, _ = row
-        of = found.setdefault(node, {})
-        of[cause] = of.get(cause, 0) + at - first
+        at = row[1]
     if at != program.cycles:
         raise _malformed("causes")
+    return [Cause(*row) for row in rows]
+
+
+def _spent(program: Program) -> dict[int, dict[str, int]]:
+    """Cycles of every node by cause; every cycle of the program is in one of them."""
+    found: dict[int, dict[str, int]] = {}
+    for row in causes_of(program):
+        of = found.setdefault(row.node, {})
+        of[row.cause] = of.get(row.cause, 0) + row.end - row.first
     return found
 
 
@@ -112,7 +121,8 @@ def _is_cause(row: object, first: int, nodes: int) -> bool:
     """Whether a row is [first, end, node, cause, detail] and goes on where the last one ended."""
     if not isinstance(row, list) or len(row) != 5 or not _integers(row[:3], 3):
         return False
-    return row[0] == first < row[1] and row[2] < nodes and row[3] in CAUSES
+    said = row[3] in CAUSES and type(row[4]) is str
+    return said and row[0] == first < row[1] and row[2] < nodes
 
 
 def _malformed(key: str) -> MalformedFile:

@@ -5,12 +5,13 @@ To add a section, write a function `Program -> rows` and name it in `SECTIONS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from clockstep import memory_map
 from clockstep.limits import ABSENT, COLUMNS, EACH, bound_ratio, limits
 from clockstep_isa import MalformedFile, Program, geometry
 
@@ -123,12 +124,17 @@ _PURPOSES = ("weights", "activations", "constants", "instructions")
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table of `inspect`; `more` columns are only in CSV, `absent` stands for no rows."""
+    """One table of `inspect`; `more` columns are only in CSV, `absent` stands for no rows.
+
+    People may be shown another `text` than the table, and tools be told `also` what it says.
+    """
 
     columns: tuple[str, ...]
     rows: Callable[[Program], list[Row]]
     more: tuple[str, ...] = ()
     absent: str = ""
+    text: Callable[[Program, Sequence[Row]], str] | None = None
+    also: Callable[[Program, Sequence[Row]], Row] | None = None
 
 
 SECTIONS = {
@@ -139,6 +145,9 @@ SECTIONS = {
     "memory": Section(
         ("chip", "unit", "tensor", "kind", "address", "words", "first_cycle", "last_cycle"),
         _memory,
+        absent=memory_map.ABSENT,
+        text=memory_map.memory_map,
+        also=lambda program, rows: {"peaks": memory_map.memory_peaks(program, rows)},
     ),
     "chips": Section(
         (

@@ -47,6 +47,12 @@ def test_a_network_as_perfetto_sees_it(program: Path, tmp_path: Path) -> None:
     served = {row["layer"] for row in rows if row["instructions"]}
     names = {row["name"] for row in opened.query("select distinct name from slice")}
     assert served <= names
+    causes = opened.query("""
+        select s.ts, s.dur from slice s join track t on t.id = s.track_id
+        where t.name = 'causes' order by s.ts
+    """)
+    assert len(causes) == len(loaded.info["causes"]) > 1
+    assert sum(row["dur"] for row in causes) == loaded.cycles * 10**9 // loaded.machine.clock.hz
     banks = opened.query("select count(*) as n from track where name glob 'bank *'")
     assert banks[0]["n"] > 0
 

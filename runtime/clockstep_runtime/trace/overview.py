@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from clockstep_runtime.trace.units import node_names
 __all__ = ["Cause", "draw_causes", "draw_nodes"]
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(NamedTuple):
     """Why the cycles [first, end) of a program passed: a `cause` at a node, and what exactly."""
 
     first: int
