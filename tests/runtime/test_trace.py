@@ -252,6 +252,16 @@ def test_tracks_of_all_chips_in_order() -> None:
 
 
 @needs_perfetto
+def test_arrows_lead_over_links() -> None:
+    rows = opened(two_chips().program()).query("""
+        select o.category as sent, i.category as received, i.ts - o.ts as after
+        from flow join slice o on o.id = slice_out join slice i on i.id = slice_in
+    """)
+    latency = two_chips().machine.link_latency
+    assert rows == [{"sent": "send", "received": "receive", "after": latency * CYCLE}]
+
+
+@needs_perfetto
 def test_nodes_and_causes() -> None:
     program = noted(adder(3, 2))
     end = program.cycles

@@ -47,7 +47,7 @@ def draw(
     draw_nodes(sheet, program, root)
     used = np.unique(found.columns.queue)
     tracks = lay_out(sheet, program, _chips(program, chip), used, root)
-    draw_units(sheet, found.columns, serves, tracks.queues)
+    draw_units(sheet, found, serves, tracks.queues)
     draw_streams(sheet, carried(found), serves, tracks.sides)
     draw_banks(sheet, found.columns, serves, tracks.banks)
     draw_counters(sheet, found, tracks.counters)

@@ -11,7 +11,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_runtime.trace.wire import Rows, chunk, constant, double, integer, message, number
+from clockstep_runtime.trace.wire import (
+    Rows,
+    chunk,
+    constant,
+    double,
+    fixed,
+    integer,
+    message,
+    number,
+)
 
 __all__ = ["TEXTS", "begins", "counts", "ends", "texts", "track"]
 
@@ -22,7 +31,7 @@ _TIMESTAMP, _SEQUENCE, _TRACK_EVENT, _INTERNED, _FLAGS, _DESCRIPTOR = 8, 10, 11,
 _CLEARED, _NEEDS_TEXTS = 1, 2
 _UUID, _NAME, _PARENT, _COUNTER, _ORDERING, _RANK, _DESCRIPTION = 1, 2, 5, 8, 11, 12, 14
 _UNIT_NAME, _EXPLICIT = 6, 3
-_CATEGORY, _ANNOTATION, _KIND, _EVENT_NAME, _TRACK, _COUNT = 3, 4, 9, 10, 11, 44
+_CATEGORY, _ANNOTATION, _KIND, _EVENT_NAME, _TRACK, _COUNT, _FLOW = 3, 4, 9, 10, 11, 44, 47
 _BEGIN, _END, _VALUE = 1, 2, 4
 _ANNOTATION_NAME, _INT, _TEXT = 1, 4, 17
 _ONE_SEQUENCE = integer(_SEQUENCE, 1)
@@ -63,10 +72,14 @@ def begins(
     track: Ints,
     name: Ints,
     category: Ints,
+    flow: Ints | None,
     numbers: Mapping[int, Ints],
     texts: Mapping[int, Ints],
 ) -> Rows:
-    """Beginnings of slices. Arguments by the number of their name; a text of 0 is left out."""
+    """Beginnings of slices. Arguments by the number of their name; a text of 0 is left out.
+
+    Slices of one `flow`, unless it is 0, are joined by arrows in the order of time.
+    """
     arguments = [
         message(_ANNOTATION, number(_ANNOTATION_NAME, np.full(len(time), key)), number(_INT, value))
         for key, value in numbers.items()
@@ -74,12 +87,14 @@ def begins(
     for key, value in texts.items():
         naming = number(_ANNOTATION_NAME, np.full(len(time), key))
         arguments.append(message(_ANNOTATION, naming, number(_TEXT, value)).only(value > 0))
-    fields = (
+    fields = [
         constant(len(time), integer(_KIND, _BEGIN)),
         number(_TRACK, track),
         number(_EVENT_NAME, name),
         number(_CATEGORY, category),
-    )
+    ]
+    if flow is not None:
+        fields.append(fixed(_FLOW, flow).only(flow > 0))
     return _events(time, *fields, *arguments)
 
 

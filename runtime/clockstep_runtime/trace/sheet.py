@@ -84,8 +84,12 @@ class Sheet:
         slices: Slices,
         numbers: Mapping[str, Ints] | None = None,
         texts: Mapping[str, Ints] | None = None,
+        flow: Ints | None = None,
     ) -> None:
-        """Add slices with arguments: numbers, and texts by the numbers of kind "text" (0: none)."""
+        """Add slices with arguments: numbers, and texts by the numbers of kind "text" (0: none).
+
+        Slices with the same `flow` are joined by arrows, unless it is 0.
+        """
         seen = (slices.track > 0) & (slices.start < self.last) & (slices.end > self.first)
         order = np.flatnonzero(seen)
         order = order[np.lexsort((slices.start[order], slices.track[order]))]
@@ -99,6 +103,7 @@ class Sheet:
                 drawn.track,
                 drawn.name,
                 drawn.category,
+                None if flow is None else flow[at],
                 {self._argument(name): value[at] for name, value in (numbers or {}).items()},
                 {self._argument(name): value[at] for name, value in (texts or {}).items()},
             )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from clockstep_isa import Program
 from clockstep_isa.listing_print import instruction_texts
 from clockstep_runtime.trace.sheet import Sheet, Slices
-from clockstep_runtime.verifier import Columns, expand
+from clockstep_runtime.verifier import Columns, Resolution, expand
 
 __all__ = ["Served", "draw_banks", "draw_units", "node_names", "served"]
 
@@ -53,16 +53,19 @@ def served(program: Program, sheet: Sheet) -> Served:
     return Served(node, known, category, text, tile)
 
 
-def draw_units(sheet: Sheet, columns: Columns, serves: Served, tracks: Ints) -> None:
+def draw_units(sheet: Sheet, found: Resolution, serves: Served, tracks: Ints) -> None:
     """Every instruction on the track of its queue, from its first dispatch to its last one's end.
 
-    `tracks` has the track of each queue.
+    `tracks` has the track of each queue. Arrows go from a `send` to those that receive from it.
     """
+    columns = found.columns
+    flow = np.zeros(len(columns), np.int64)
+    flow[found.links.consumer] = flow[found.links.producer] = found.links.producer + 1
     end = columns.last + columns.busy
     track = tracks[columns.queue]
     slices = Slices(track, columns.start, end, serves.name, serves.category)
     numbers = {"cycle": columns.start, "dispatches": columns.count}
-    sheet.draw(slices, numbers, {"instruction": serves.text, "tile": serves.tile})
+    sheet.draw(slices, numbers, {"instruction": serves.text, "tile": serves.tile}, flow)
 
 
 def draw_banks(sheet: Sheet, columns: Columns, serves: Served, tracks: Ints) -> None:

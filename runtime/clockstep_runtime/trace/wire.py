@@ -1,7 +1,7 @@
 """Protobuf's wire format, a column at a time: what a million events need of it, and no more.
 
-`Rows` is one fragment of a message for each of many messages; `number`, `double` and `message`
-make fragments of columns. Descriptors and texts, of which there are few, are plain `bytes`.
+`Rows` is one fragment of a message for each of many messages; `number`, `double`, `fixed` and
+`message` make fragments of columns. Descriptors and texts, of which there are few, are `bytes`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Rows", "blocks", "chunk", "constant", "double", "integer", "message", "number"]
+__all__ = ["Rows", "blocks", "chunk", "constant", "double", "fixed", "integer", "message", "number"]
 
 Ints = NDArray[np.int64]
 _VARINT, _FIXED64, _LENGTH = 0, 1, 2
@@ -86,6 +86,11 @@ def double(tag: int, values: NDArray[np.float64]) -> Rows:
     raw = values.astype("<f8").view(np.uint8).reshape(len(values), 8)
     head = constant(len(values), _varint(tag << 3 | _FIXED64))
     return head.followed_by(Rows(raw, np.ones(raw.shape, np.bool_)))
+
+
+def fixed(tag: int, values: Ints) -> Rows:
+    """Field `tag` with a number of 64 bits a row, in eight bytes."""
+    return double(tag, values.view(np.float64))
 
 
 def message(tag: int, *parts: Rows) -> Rows:
