@@ -11,6 +11,10 @@ from dataclasses import dataclass
 
 __all__ = ["ChipMemory", "Span"]
 
+_SCARCE = 2
+"""Untouched words are scarce where they are less than this part of a slice: what must be there at
+the start, such as the constants of later steps, fits nowhere else."""
+
 
 @dataclass(slots=True)
 class Span:
@@ -40,10 +44,15 @@ class ChipMemory:
         """Longest run of words of a slice that nothing has used."""
         return max((s.end - s.start for s in self.free[queue] if not s.since), default=0)
 
-    def offer(self, queue: int, words: int, now: int) -> int | None:
-        """The cycle from which `words` adjacent words of the slice could be written, if any."""
+    def offer(self, queue: int, words: int, now: int) -> tuple[bool, int] | None:
+        """Whether only scarce words would do, and the cycle from which `words` adjacent words of
+        the slice could be written, if any."""
         span = self._best(queue, words, now)
-        return None if span is None else span.since
+        return None if span is None else (self._scarce(queue) and not span.since, span.since)
+
+    def _scarce(self, queue: int) -> bool:
+        """Whether few untouched words of a slice are left."""
+        return _SCARCE * self.virgin_room(queue) < self.words
 
     def take(self, queue: int, words: int, now: int) -> int:
         """Take `words` adjacent words, the earliest usable; the address."""
@@ -56,16 +65,13 @@ class ChipMemory:
         return address
 
     def _best(self, queue: int, words: int, now: int) -> Span | None:
-        """The span to write next. Where untouched words run short they are left for what must be
-        there at the start, as long as a span given back can be written by `now`; where few are
-        left, as long as there is one."""
+        """The span to write next: the first to be writable, but none of scarce untouched words as
+        long as there is one given back."""
         spans = [s for s in self.free[queue] if s.end - s.start >= words]
-        room = self.virgin_room(queue)
-        sparing, scarce = 2 * room < self.words, 8 * room < self.words
+        scarce = self._scarce(queue)
 
         def key(span: Span) -> tuple[bool, int, int]:
-            wait = max(span.since, now)
-            return (scarce and not span.since, wait + (sparing and not span.since), span.start)
+            return scarce and not span.since, max(span.since, now), span.start
 
         return min(spans, key=key, default=None)
 
