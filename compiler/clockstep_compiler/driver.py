@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from clockstep_compiler.blocks import BlockMaker
 from clockstep_compiler.exact import Summer
 from clockstep_compiler.floorplan import Floorplan
-from clockstep_compiler.liveness import last_readers, peak_words, read_until
+from clockstep_compiler.liveness import last_readers, peak_words, read_until, words_of
 from clockstep_compiler.movement import Mover
 from clockstep_compiler.partition import Partition, find_product, partition, total_words
 from clockstep_compiler.scheduler import Scheduler
@@ -101,6 +101,7 @@ def schedule(
     parts = partition(plan, lowered, s.storage, reserve, _spread(s, lowered))
     maker, mover = BlockMaker(s), Mover(s)
     _load_large_inputs(s, lowered, parts)
+    _keep(s, lowered)
     last_reader = last_readers(lowered)
     kept = {value.number for _, value in lowered.outputs}
     s.names = {value.number: value.name for value in lowered.values}
@@ -169,6 +170,30 @@ def _hold(s: Scheduler, lowered: Lowered) -> int:
         for queue in memory.free:
             memory.take_virgin(queue, words)
     return words * sum(map(len, s.plan.slices.values()))
+
+
+_MOST_KEPT = 4
+"""The part of a slice that results may be kept from."""
+
+_SPARE = 3
+"""There is room to spare from this part of the chips on."""
+
+
+def _keep(s: Scheduler, lowered: Lowered) -> None:
+    """Keep half of the room to spare for constants yet to come, and for instructions.
+
+    Only where results would come to fill it: they go round all words that they are given, in time,
+    so as not to wait for the readers of others.
+    """
+    machine = s.plan.machine
+    words = s.chips * machine.words_per_chip
+    made = sum(words_of(step.out, machine.vector) for step in lowered.steps)
+    spare = words - total_words(s.plan, lowered) - peak_words(lowered, machine.vector)
+    if made <= words or _SPARE * spare < words:
+        return
+    share = spare // (2 * s.chips * sum(map(len, s.plan.slices.values())))
+    for memory in s.storage.memories:
+        memory.keep(min(share, machine.words_per_slice // _MOST_KEPT))
 
 
 _LARGE = 8

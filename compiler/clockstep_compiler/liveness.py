@@ -23,7 +23,7 @@ from clockstep_compiler.steps import (
     sources_of,
 )
 
-__all__ = ["last_readers", "peak_words", "read_until"]
+__all__ = ["last_readers", "peak_words", "read_until", "words_of"]
 
 Ints = NDArray[np.int64]
 
@@ -108,14 +108,15 @@ def peak_words(lowered: Lowered, lanes: int) -> int:
     peak = 0
     for i, step in enumerate(lowered.steps):
         sources = {v.number: v for v in sources_of(step)}
-        live.update((n, _words(v, lanes)) for n, v in sources.items())
+        live.update((n, words_of(v, lanes)) for n, v in sources.items())
         ending = [n for n in sources if last[n] == i and n not in kept]
         going = sum(live.pop(n) for n in ending)
-        made = _words(step.out, lanes)
+        made = words_of(step.out, lanes)
         peak = max(peak, sum(live.values()) + max(going, made))
         live[step.out.number] = made
     return peak
 
 
-def _words(value: Value, lanes: int) -> int:
+def words_of(value: Value, lanes: int) -> int:
+    """Words that a matrix takes."""
     return value.rows * -(-value.columns // lanes) * value.type.bytes

@@ -2,7 +2,7 @@
 
 Activations are taken from the low end and given back with the cycle of their last read; what
 must be there before the first cycle (weights, constants, inputs) is taken from the high end of
-space that no instruction has written.
+space that no instruction has written. Some of that may be kept for it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,16 @@ class ChipMemory:
     def __init__(self, slices: list[int], words: int) -> None:
         self.free: dict[int, list[Span]] = {s: [Span(0, words, 0)] for s in slices}
         self.words = words
+        self.kept: dict[int, Span] = {}
+        """Words of each slice that nothing may write to."""
+
+    def keep(self, words: int) -> None:
+        """Let so many words of every slice only have what is there before the first cycle."""
+        for queue in self.free:
+            room = min(words, self._unused(queue))
+            if room:
+                address = self.take_virgin(queue, room)
+                self.kept[queue] = Span(address, address + room, 0)
 
     def free_words(self, queue: int) -> int:
         """Free words of a slice, wherever they lie."""
@@ -38,10 +48,15 @@ class ChipMemory:
 
     def untouched(self) -> int:
         """Words of the chip that nothing has used."""
-        return sum(s.end - s.start for spans in self.free.values() for s in spans if not s.since)
+        spans = [s for spans in self.free.values() for s in spans if not s.since]
+        return sum(s.end - s.start for s in (*spans, *self.kept.values()))
 
     def virgin_room(self, queue: int) -> int:
-        """Longest run of words of a slice that nothing has used."""
+        """Longest run of words of a slice that nothing has used, those kept included."""
+        kept = self.kept.get(queue)
+        return max(self._unused(queue), kept.end - kept.start if kept else 0)
+
+    def _unused(self, queue: int) -> int:
         return max((s.end - s.start for s in self.free[queue] if not s.since), default=0)
 
     def offer(self, queue: int, words: int, now: int) -> tuple[bool, int] | None:
@@ -52,7 +67,7 @@ class ChipMemory:
 
     def _scarce(self, queue: int) -> bool:
         """Whether few untouched words of a slice are left."""
-        return _SCARCE * self.virgin_room(queue) < self.words
+        return _SCARCE * self._unused(queue) < self.words
 
     def take(self, queue: int, words: int, now: int) -> int:
         """Take `words` adjacent words, the earliest usable; the address."""
@@ -76,7 +91,13 @@ class ChipMemory:
         return min(spans, key=key, default=None)
 
     def take_virgin(self, queue: int, words: int) -> int:
-        """Take `words` adjacent words that nothing has used, from the high end; the address."""
+        """Take `words` adjacent words that nothing has used, from the high end; the address.
+
+        Those that are kept are the last to go.
+        """
+        if self._unused(queue) < words:
+            self.kept[queue].end -= words
+            return self.kept[queue].end
         spans = self.free[queue]
         span = max(
             (s for s in spans if not s.since and s.end - s.start >= words), key=lambda s: s.end

@@ -177,10 +177,7 @@ def _instructions_fit(plan: Floorplan, done: Schedule) -> None:
         return
     s = done.scheduler
     for chip, needed in enumerate(instruction_bytes_of(plan, done)):
-        memory = s.storage.memories[chip]
-        free = sum(
-            span.end - span.start for q in memory.free for span in memory.free[q] if not span.since
-        )
+        free = s.storage.memories[chip].untouched()
         words = -(-needed // plan.machine.vector)
         if words > free + done.held:
             raise NoRoom(chip, "instructions", words - free - done.held)
