@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, TypeGuard
 
-from clockstep_compiler.bounds import NAMES
+from clockstep_compiler.bounds import LAYOUT, NAMES
 from clockstep_compiler.causes import CAUSES, Cause
 from clockstep_isa import MalformedFile, Program
 
@@ -16,9 +16,9 @@ __all__ = ["ABSENT", "COLUMNS", "EACH", "bound_ratio", "causes_of", "limits"]
 
 Row = dict[str, Any]
 
-COLUMNS = ("layer", "op", "cycles", "bound", "bound_by", "ratio", "path", *CAUSES)
-"""`cycles` from the first dispatch to the last result, `path` those of the makespan that are the
-node's, which are the sum of its causes."""
+COLUMNS = ("layer", "op", "cycles", "bound", "bound_by", "ratio", "laid_out", "path", *CAUSES)
+"""`cycles` from the first dispatch to the last result, `laid_out` what the busiest resource
+takes for whole vectors, `path` those of the makespan that are the node's: the sum of its causes."""
 
 EACH = tuple(f"bound_{name.replace(' ', '_')}" for name in NAMES)
 """Every bound by itself."""
@@ -51,7 +51,8 @@ def limits(program: Program) -> list[Row]:
 
 
 def _row(layer: str, op: str, cycles: int, bounds: dict[str, int], spent: dict[str, int]) -> Row:
-    name = max(bounds, key=lambda name: bounds[name], default="")
+    names = [name for name in NAMES if name in bounds]
+    name = max(names, key=lambda name: bounds[name], default="")
     bound = bounds.get(name, 0)
     return {
         "layer": layer,
@@ -60,6 +61,7 @@ def _row(layer: str, op: str, cycles: int, bounds: dict[str, int], spent: dict[s
         "bound": bound,
         "bound_by": name if bound else "",
         "ratio": round(cycles / bound, 2) if bound else None,
+        "laid_out": bounds.get(LAYOUT),
         "path": sum(spent.values()),
         **{cause: spent.get(cause, 0) for cause in CAUSES},
         **{column: bounds.get(name) for column, name in zip(EACH, NAMES, strict=True)},
@@ -72,7 +74,7 @@ def _bounds(program: Program) -> tuple[list[str], list[int], dict[int, list[int]
     if not isinstance(found, dict):
         raise _malformed("bounds")
     names, whole, nodes = (found.get(key) for key in ("names", "program", "nodes"))
-    if not isinstance(names, list) or not all(name in NAMES for name in names):
+    if not isinstance(names, list) or not all(name in (*NAMES, LAYOUT) for name in names):
         raise _malformed("bounds")
     if not isinstance(nodes, list) or not _integers(whole, len(names)):
         raise _malformed("bounds")

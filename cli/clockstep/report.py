@@ -22,6 +22,7 @@ Row = dict[str, Any]
 _INFO = (
     "lower_bound_cycles",
     "bound_by",
+    "layout_cycles",
     "weight_bytes",
     "sram_bytes_used",
     "sram_bytes_total",

@@ -21,9 +21,10 @@ from clockstep_isa.table import BY_NAME
 
 __all__ = ["CAUSES", "Cause", "Trail", "attribute"]
 
-CAUSES = ("compute", "operands", "unit", "stream", "bank", "link", "latency")
-"""Rows stream, as many as the bound of their node asks for; rows beyond these stream, and what
-comes next waits for the results, for a unit, a stream, a memory slice or a link; no row streams."""
+CAUSES = ("compute", "layout", "operands", "unit", "stream", "bank", "link", "latency")
+"""Rows stream, as many as the bound of their node asks for; more of them, for they fill vectors in
+part; rows beyond these stream, and what comes next waits for the results, for a unit, a stream, a
+memory slice or a link; no row streams."""
 
 _NEVER = -1
 """Waited for nothing: it starts in the first cycle."""
@@ -107,25 +108,41 @@ class Trail:
 _SEND = BY_NAME["send"].opcode
 
 
-def attribute(plan: Floorplan, trail: Trail, cycles: int, bounds: Mapping[int, int]) -> list[Cause]:
+def attribute(
+    plan: Floorplan,
+    trail: Trail,
+    cycles: int,
+    bounds: Mapping[int, int],
+    laid_out: Mapping[int, int],
+) -> list[Cause]:
     """One cause for every cycle in [0, cycles), in order, like neighbours joined.
 
-    `bounds` are the cycles that each node needs at the full rate of the machine: streaming beyond
-    these is put down to what the next bundle waits for.
+    `bounds` are the cycles that each node needs at the full rate of the machine, `laid_out` those
+    with its rows in whole vectors: streaming beyond these is put down to what the next bundle
+    waits for.
     """
     found: list[Cause] = []
     left = dict(bounds)
+    more = {node: max(0, most - bounds.get(node, 0)) for node, most in laid_out.items()}
     for first, end, record, why in reversed(list(_walk(trail.table(), trail, cycles))):
         streaming = min(end - first, record.busy)
         start = end - streaming
-        full = start + min(streaming, left.get(record.node, 0))
-        left[record.node] = left.get(record.node, 0) - (full - start)
+        full = start + _spend(left, record.node, streaming)
+        part = full + _spend(more, record.node, end - full)
         cause, detail = _named(plan, why, record)
         _append(found, Cause(first, start, record.node, "latency", ""))
         _append(found, Cause(start, full, record.node, "compute", ""))
-        _append(found, Cause(full, end, record.node, cause, detail))
+        _append(found, Cause(full, part, record.node, "layout", ""))
+        _append(found, Cause(part, end, record.node, cause, detail))
     _check(found, cycles)
     return found
+
+
+def _spend(left: dict[int, int], node: int, most: int) -> int:
+    """Cycles out of what is left of a node's, as many as there are up to `most`."""
+    cycles = min(most, left.get(node, 0))
+    left[node] = left.get(node, 0) - cycles
+    return cycles
 
 
 def _walk(

@@ -7,6 +7,7 @@ import pytest
 from onnx import ModelProto, helper
 
 from clockstep_compiler import Options, compile_model
+from clockstep_compiler.bounds.parts import rows_used
 from clockstep_isa import Machine
 from tests.support.bounds import assert_sound, bounds_of
 from tests.support.graphs import random_graph
@@ -53,6 +54,21 @@ def test_multiplications_by_zero_do_not_count() -> None:
     assert bounds(product(64, 32, 32))["mxm"] == 64
     assert bounds(product(64, 32, 32, zeros=8))["mxm"] == 48
     assert bounds(product(1, 256, 64, zeros=32))["weights"] == 32
+
+
+def test_rows_in_whole_vectors() -> None:
+    """Beside the bounds: a row of eight elements is a pass, and a pass takes a plane's cycle."""
+    assert bounds(product(64, 8, 8))["layout"] == 64 // 4
+    # 24 columns of 3 sums each, 16 of them a pass: 4.5 passes for each row
+    assert bounds(product(64, 40, 24))["layout"] == 64 * 5 // 4
+    assert bounds(product(64, 16, 16))["layout"] == bounds(product(64, 16, 16))["mxm"]
+
+
+def test_rows_that_are_not_there_do_not_count() -> None:
+    indices = [np.array([3, -1, 3, 0]), np.array([-1, -1])]
+    assert rows_used(5, indices, 4) == 2
+    assert rows_used(5, [None], 4) == 4
+    assert rows_used(5, [None, np.array([4])], 2) == 3
 
 
 def test_fp16_takes_more_planes_and_cycles() -> None:

@@ -56,7 +56,10 @@ def test_a_calendar_names_who_is_in_the_way(seed: int) -> None:
 
 
 class Hand:
-    """Commits bundles of one read and one operation: `rows` rows, the second 10 cycles later."""
+    """Commits bundles of one read and one operation: `rows` rows, the second 10 cycles later.
+
+    As laid out, every node that has a bound takes one cycle more.
+    """
 
     def __init__(self) -> None:
         self.calendars, self.trail = Calendars(), Trail()
@@ -75,7 +78,9 @@ class Hand:
         return time + bundle.end
 
     def causes(self, cycles: int, bounds: dict[int, int]) -> list[Cause]:
-        return attribute(PLAN, self.trail, cycles, bounds)
+        return attribute(
+            PLAN, self.trail, cycles, bounds, {node: n + 1 for node, n in bounds.items()}
+        )
 
 
 def test_one_bundle_fills_and_streams() -> None:
@@ -85,7 +90,8 @@ def test_one_bundle_fills_and_streams() -> None:
     assert hand.causes(end, {0: 5}) == [
         Cause(0, 11, 0, "latency", ""),
         Cause(11, 16, 0, "compute", ""),
-        Cause(16, 19, 0, "operands", ""),
+        Cause(16, 17, 0, "layout", ""),
+        Cause(17, 19, 0, "operands", ""),
     ]
 
 
@@ -112,7 +118,8 @@ def test_rows_that_another_bundle_writes() -> None:
     assert hand.causes(end, {0: 2, 1: 8}) == [
         Cause(0, 4, 0, "latency", ""),
         Cause(4, 6, 0, "compute", ""),
-        Cause(6, 12, 0, "operands", ""),
+        Cause(6, 7, 0, "layout", ""),
+        Cause(7, 12, 0, "operands", ""),
         Cause(12, 23, 1, "latency", ""),
         Cause(23, 31, 1, "compute", ""),
     ]

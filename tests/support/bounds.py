@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from clockstep_compiler.bounds import NAMES
+from clockstep_compiler.bounds import LAYOUT, NAMES
 from clockstep_compiler.causes import CAUSES
 from clockstep_isa import Program
 
@@ -14,9 +14,10 @@ __all__ = ["assert_sound", "bounds_of", "causes_of"]
 def bounds_of(program: Program) -> tuple[dict[str, int], dict[int, dict[str, int]]]:
     """The bounds of the program and of its nodes, by name."""
     said = program.info["bounds"]
-    assert said["names"] == list(NAMES)
-    nodes = {row[0]: dict(zip(NAMES, row[1:], strict=True)) for row in said["nodes"]}
-    return dict(zip(NAMES, said["program"], strict=True)), nodes
+    names = said["names"]
+    assert names == [*NAMES, LAYOUT]
+    nodes = {row[0]: dict(zip(names, row[1:], strict=True)) for row in said["nodes"]}
+    return dict(zip(names, said["program"], strict=True)), nodes
 
 
 def causes_of(program: Program) -> Counter[tuple[int, str]]:
@@ -30,13 +31,13 @@ def causes_of(program: Program) -> Counter[tuple[int, str]]:
 def assert_sound(program: Program) -> None:
     """No bound is beaten, and every cycle has one cause, of a node that is at work."""
     whole, nodes = bounds_of(program)
-    beaten = {name: cycles for name, cycles in whole.items() if cycles > program.cycles}
+    beaten = {name: whole[name] for name in NAMES if whole[name] > program.cycles}
     assert not beaten, f"a program of {program.cycles} cycles beats {beaten}"
-    assert program.info["lower_bound_cycles"] == max(whole.values())
-    assert whole[program.info["bound_by"]] == max(whole.values())
+    greatest = max(whole[name] for name in NAMES)
+    assert program.info["lower_bound_cycles"] == greatest == whole[program.info["bound_by"]]
     for index, bounds in nodes.items():
         node = program.nodes[index]
-        beaten = {n: cycles for n, cycles in bounds.items() if cycles > node.end - node.start}
+        beaten = {name: bounds[name] for name in NAMES if bounds[name] > node.end - node.start}
         assert not beaten, f"{node} beats {beaten}"
     at = 0
     for first, end, node, cause, _ in program.info["causes"]:
@@ -46,5 +47,7 @@ def assert_sound(program: Program) -> None:
         at = end
     assert at == program.cycles, f"{at} cycles have a cause, of {program.cycles}"
     for (index, cause), cycles in causes_of(program).items():
-        work = [c for name, c in nodes[index].items() if name != "latency"]
-        assert cause != "compute" or cycles <= max(work), "more at the bound than the bound"
+        work = max(nodes[index][name] for name in NAMES if name != "latency")
+        assert work <= nodes[index][LAYOUT], "whole vectors take no fewer cycles"
+        assert cause != "compute" or cycles <= work, "more at the bound than the bound"
+        assert cause != "layout" or cycles <= nodes[index][LAYOUT] - work

@@ -7,7 +7,7 @@ stored. All links of the chip may share the work.
 
 from __future__ import annotations
 
-from clockstep_compiler.bounds.work import Demand, rows_used
+from clockstep_compiler.bounds.parts import Parts, rows_used
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.partition import Partition
 from clockstep_compiler.steps import Lowered
@@ -17,13 +17,17 @@ __all__ = ["link_bound"]
 
 
 def link_bound(
-    plan: Floorplan, lowered: Lowered, demands: list[Demand], partition: Partition, chips: int
+    plan: Floorplan,
+    lowered: Lowered,
+    parts: list[Parts | None],
+    partition: Partition,
+    chips: int,
 ) -> int:
     """Cycles from the first read to the last write of what leaves the busiest chip."""
     if chips == 1:
         return 0
     machine = plan.machine
-    leaving = _leaving(lowered, demands, partition)
+    leaving = _leaving(lowered, parts, partition)
     ports = [0] * chips
     for chip, _ in wiring(machine, chips):
         ports[chip] += 1
@@ -36,20 +40,21 @@ def link_bound(
     return found
 
 
-def _leaving(lowered: Lowered, demands: list[Demand], partition: Partition) -> dict[int, int]:
+def _leaving(
+    lowered: Lowered, parts: list[Parts | None], partition: Partition
+) -> dict[int, int]:
     """Bytes that leave each chip."""
     chips_of: dict[int, set[int]] = {}
     for (number, _, _), groups in partition.groups.items():
         chips_of.setdefault(number, set()).update(group.chip for group in groups)
     home: dict[int, int] = {}
     sent: dict[tuple[int, int], int] = {}
-    for index, (step, demand) in enumerate(zip(lowered.steps, demands, strict=True)):
-        parts = demand.parts
-        if parts is None or parts.acc is None or index in partition.spread:
+    for index, (step, own) in enumerate(zip(lowered.steps, parts, strict=True)):
+        if own is None or own.acc is None or index in partition.spread:
             continue
-        assert parts.terms is not None
-        where, product = chips_of[index], parts.acc[0].product
-        for term, inner in zip(product.terms, parts.terms.inner, strict=True):
+        assert own.terms is not None
+        where, product = chips_of[index], own.acc[0].product
+        for term, inner in zip(product.terms, own.terms.inner, strict=True):
             chip = home.get(term.a.number)
             if chip is not None and chip not in where:
                 rows = rows_used(term.a.rows, [term.index], product.rows)

@@ -7,14 +7,13 @@ waits for an element or a row; one that needs all (the columns of an array) for 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from clockstep_compiler.bounds.work import Demand, Parts, rows_used
+from clockstep_compiler.bounds.parts import Ints, Parts, rows_used
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.steps import (
     Broadcast,
@@ -69,12 +68,12 @@ class Path:
     alone: bool = False
     times: dict[int, Ready] = field(default_factory=dict)
 
-    def step(self, step: Step, demand: Demand) -> Ready:
+    def step(self, step: Step, parts: Parts | None, demand: Mapping[str, int]) -> Ready:
         """The times of a step's result, kept for those that read it."""
         times = _Times()
         if isinstance(step, Compute):
-            assert demand.parts is not None
-            self._compute(step, demand, demand.parts, times)
+            assert parts is not None
+            self._compute(step, parts, demand, times)
         elif isinstance(step, Outer):
             self._sums(step, demand, times)
         else:
@@ -133,13 +132,15 @@ class Path:
 
     # -- steps --------------------------------------------------------------------------------
 
-    def _compute(self, step: Compute, demand: Demand, parts: Parts, times: _Times) -> None:
+    def _compute(
+        self, step: Compute, parts: Parts, demand: Mapping[str, int], times: _Times
+    ) -> None:
         """Elements of leaves; where all operations follow from one source, all of them take time.
 
         Of operations in a chain the last of all may be the only one that is left to do.
         """
         alone = len(parts.leaves) + (parts.acc is not None) == 1
-        work = self.cycles_of("ops", demand.amounts["ops"]) if alone else 1
+        work = self.cycles_of("ops", demand["ops"]) if alone else 1
         for leaf, ops in parts.leaves:
             ends = leaf.value.type.bytes, step.out.type.bytes
             ready, latency = self._of(leaf.value), self._vector(ops, *ends)
@@ -147,10 +148,10 @@ class Path:
             times.after(ready.element + latency, ready.row + latency, ready.all * whole + latency)
             times.after(every=ready.element + work - 1 + self._vector(min(ops, 1), *ends))
         if parts.acc is not None:
-            self._product(demand, parts, work, step.out.type.bytes, times)
+            self._product(parts, demand, work, step.out.type.bytes, times)
 
     def _product(
-        self, demand: Demand, parts: Parts, work: int, written: int, times: _Times
+        self, parts: Parts, demand: Mapping[str, int], work: int, written: int, times: _Times
     ) -> None:
         assert parts.acc is not None
         assert parts.terms is not None
@@ -158,7 +159,7 @@ class Path:
         product = acc.product
         latency = self._matrix(ops, product.type.bytes, written)
         alone = len({term.a.number for term in product.terms}) == 1
-        passes = self.cycles_of("macs", demand.amounts["macs"]) if alone else 1
+        passes = self.cycles_of("macs", demand["macs"]) if alone else 1
         for term, inner in zip(product.terms, counted.inner, strict=True):
             ready = self._of(term.a)
             indices = [t.index for t in product.terms if t.a is term.a]
@@ -175,7 +176,7 @@ class Path:
             self._weights(term.weights, product.w_set, installed, times)
 
     def _weights(
-        self, weights: Weights, w_set: NDArray[np.int64] | None, latency: int, times: _Times
+        self, weights: Weights, w_set: Ints | None, latency: int, times: _Times
     ) -> None:
         """A row of the result needs every column of its set."""
         if weights.value is None:
@@ -192,13 +193,13 @@ class Path:
             (ready.all if whole else ready.row) + latency,
         )
 
-    def _sums(self, step: Outer, demand: Demand, times: _Times) -> None:
+    def _sums(self, step: Outer, demand: Mapping[str, int], times: _Times) -> None:
         """A product and, one after the other, the sums."""
         a, b = self._of(step.a), self._of(step.b)
         ends = step.a.type.bytes, step.out.type.bytes
         depth = step.a.columns
         last, chain = self._vector(min(2, depth), *ends), self._vector(depth, *ends)
-        work = self.cycles_of("ops", demand.amounts["ops"])
+        work = self.cycles_of("ops", demand["ops"])
         whole = rows_used(step.a.rows, [step.index], step.out.rows) == step.a.rows
         times.after(
             max(a.element + chain, a.row + last, b.element + last), every=a.all * whole + last

@@ -1,8 +1,9 @@
-"""What every step takes of the machine's resources, however it is scheduled and packed.
+"""What every step takes of the machine's resources, however it is scheduled.
 
-A demand is counted in elements, bytes or operations, never in vectors: a schedule may fill them
-better than today's does. What can be used by several steps once it is there (weights, operands
-that are read or enter the array) is counted at the first that needs it.
+A demand is counted in elements, bytes or operations, not in vectors: another layout may fill these
+better than today's does. Counted in `whole` vectors, a row of a matrix after the other, it is what
+the steps take as they are laid out. What can be used by several steps once it is there (weights,
+operands that are read or enter the array) is counted at the first that needs it.
 
 To add a resource, add a row to `resources` and its demand in `_compute` or `_other`.
 """
@@ -12,24 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from clockstep_compiler.expr import Acc, Leaf, Op
+from clockstep_compiler.bounds.parts import Ints, Parts, Terms, rows_used
 from clockstep_compiler.floorplan import Floorplan
-from clockstep_compiler.steps import (
-    Broadcast,
-    Compute,
-    Outer,
-    Product,
-    Step,
-    Transpose,
-    Value,
-    Weights,
-)
-from clockstep_isa.table import BY_NAME, Type
+from clockstep_compiler.steps import Broadcast, Compute, Outer, Product, Step, Transpose, Value
+from clockstep_isa.table import Type
 
-__all__ = ["Demand", "Parts", "Resource", "Tally", "Terms", "resources", "rows_used"]
+__all__ = ["Resource", "Tally", "resources"]
 
 
 class Resource(NamedTuple):
@@ -73,138 +62,30 @@ def resources(plan: Floorplan) -> tuple[Resource, ...]:
     )
 
 
-class Terms(NamedTuple):
-    """The multiplications of a product: those by a constant integer zero do not count.
-
-    `macs` and `sums` (columns of the array that give a sum, for each row) are of all rows,
-    `weights` elements by array, `inner` the elements of a row of each term that take part.
-    `dense`: no multiplication is left out.
-    """
-
-    macs: int
-    sums: int
-    weights: tuple[tuple[object, int], ...]
-    inner: tuple[int, ...]
-    dense: bool
-
-
-def _terms(product: Product, lanes: int) -> Terms:
-    """Count the multiplications of a product."""
-    rows = np.array([product.rows])
-    if product.w_set is not None:
-        rows = np.bincount(product.w_set)
-    macs = np.zeros((len(rows), product.columns), np.int64)
-    weights: list[tuple[object, int]] = []
-    inner = []
-    for term in product.terms:
-        counts, used = _nonzero(product, term.weights, len(rows))
-        macs += counts
-        inner.append(used)
-        weights.append((_array(term.weights), int(counts[rows > 0].sum())))
-    total = int((rows[:, None] * macs).sum())
-    sums = int((rows[:, None] * -(-macs // lanes)).sum())
-    depth = sum(term.weights.depth for term in product.terms)
-    return Terms(
-        total, sums, tuple(weights), tuple(inner), total == product.rows * product.columns * depth
-    )
-
-
-def _nonzero(product: Product, weights: Weights, sets: int) -> tuple[NDArray[np.int64], int]:
-    """Weights that count, by set and column, and the inner elements that meet any of them."""
-    data, shape = weights.data, (sets, product.columns)
-    if data is None or product.type != Type.I8:
-        return np.full(shape, weights.depth), weights.depth
-    present = data[:sets] != 0
-    return np.count_nonzero(present, axis=2), int(np.count_nonzero(present.any(axis=(0, 1))))
-
-
-def _array(weights: Weights) -> object:
-    """Equal for weights that are the same elements."""
-    if weights.data is None:
-        assert weights.value is not None
-        return weights.value.number, weights.byte
-    array = weights.data.__array_interface__
-    return array["data"][0], weights.data.shape, weights.data.strides, weights.data.dtype.str
-
-
-def rows_used(rows: int, indices: list[NDArray[np.int64] | None], count: int) -> int:
-    """How many of a matrix's rows are read by `count` rows of a result through any index."""
-    if any(index is None for index in indices):
-        return min(rows, count)
-    used = np.zeros(rows, bool)
-    for index in indices:
-        used[index] = True
-    return int(np.count_nonzero(used))
-
-
-class Parts(NamedTuple):
-    """An expression taken apart: its leaves and its product, each with its distance in operations
-    from the result, and how many operations there are, large ones apart."""
-
-    leaves: tuple[tuple[Leaf, int], ...]
-    acc: tuple[Acc, int] | None
-    ops: int
-    large: int
-    terms: Terms | None
-
-
-def _parts(step: Compute, lanes: int) -> Parts:
-    """Take the expression of a step apart."""
-    above: dict[int, int] = {}
-    order: list[Op | Leaf | Acc] = []
-
-    def visit(e: object) -> None:
-        if id(e) in above or not isinstance(e, Op | Leaf | Acc):
-            return
-        above[id(e)] = 0
-        if isinstance(e, Op):
-            for arg in e.args:
-                visit(arg)
-        order.append(e)
-
-    visit(step.expr)
-    for e in reversed(order):
-        if isinstance(e, Op):
-            for arg in e.args:
-                if id(arg) in above:
-                    above[id(arg)] = max(above[id(arg)], above[id(e)] + 1)
-    ops = [e for e in order if isinstance(e, Op)]
-    acc = next(((e, above[id(e)]) for e in order if isinstance(e, Acc)), None)
-    return Parts(
-        tuple((e, above[id(e)]) for e in order if isinstance(e, Leaf)),
-        acc,
-        len(ops),
-        sum(BY_NAME[op.name].large for op in ops),
-        None if acc is None else _terms(acc[0].product, lanes),
-    )
-
-
-class Demand(NamedTuple):
-    """What a step takes, by the `key` of each resource; `parts` if it is an expression."""
-
-    amounts: dict[str, int]
-    parts: Parts | None
-
-
 @dataclass(slots=True)
 class Tally:
     """Demands step by step, in the order of the model."""
 
     plan: Floorplan
+    whole: bool = False
     seen: dict[object, int] = field(default_factory=dict)
     """What has been counted of things that are there for all once they are there."""
 
-    def step(self, step: Step) -> Demand:
-        """What one step takes."""
+    def step(self, step: Step, parts: Parts | None) -> dict[str, int]:
+        """What one step takes, by the `key` of each resource; `parts` if it is an expression."""
         found = dict.fromkeys((r.key for r in resources(self.plan)), 0)
-        if not isinstance(step, Compute):
+        if not isinstance(step, Compute) or parts is None:
             self._other(step, found)
-            return Demand(found, None)
-        parts = _parts(step, self.plan.machine.vector)
+            return found
         self._compute(step, parts, found)
         if parts.acc is not None and parts.terms is not None:
             self._product(parts.acc[0].product, parts.terms, found)
-        return Demand(found, parts)
+        return found
+
+    def _lanes(self, columns: int) -> int:
+        """The lanes that a row of so many elements takes."""
+        lanes = self.plan.machine.vector
+        return -(-columns // lanes) * lanes if self.whole else columns
 
     def _once(self, thing: object, amount: int) -> int:
         """The part of an amount that no earlier step asked for."""
@@ -213,18 +94,19 @@ class Tally:
         return max(0, amount - before)
 
     def _read(self, value: Value, rows: int, columns: int) -> int:
-        return self._once(("read", value.number), rows * columns * value.type.bytes)
+        amount = rows * self._lanes(columns) * value.type.bytes
+        return self._once(("read", value.number), amount)
 
     def _compute(self, step: Compute, parts: Parts, found: dict[str, int]) -> None:
         """Leaves and operations; sums of a product enter the VXM if anything uses them there."""
         out = step.out
-        elements = out.rows * out.columns
+        elements = out.rows * self._lanes(out.columns)
         written = elements * out.type.bytes
         found |= {"accesses": written, "ops": parts.ops * elements, "large": parts.large * elements}
         if parts.ops:
             found["from_vxm"] = written
             found["to_vxm"] = 0 if parts.acc is None else 4 * elements
-        indices: dict[int, list[NDArray[np.int64] | None]] = {}
+        indices: dict[int, list[Ints | None]] = {}
         values: dict[int, Value] = {}
         for leaf, _ in parts.leaves:
             indices.setdefault(leaf.value.number, []).append(leaf.index)
@@ -233,7 +115,7 @@ class Tally:
             rows = rows_used(value.rows, indices[number], out.rows)
             found["accesses"] += self._read(value, rows, value.columns)
             if parts.ops:
-                amount = rows * value.columns * value.type.bytes
+                amount = rows * self._lanes(value.columns) * value.type.bytes
                 found["to_vxm"] += self._once(("enter", number), amount)
 
     def _product(self, product: Product, counted: Terms, found: dict[str, int]) -> None:
@@ -241,8 +123,8 @@ class Tally:
         mxm, lanes = self.plan.machine.mxm, self.plan.machine.vector
         cost = 1 if product.type == Type.I8 else mxm.fp16_planes * mxm.fp16_interval
         width = product.type.bytes
-        found["macs"] += cost * max(counted.macs, counted.sums * lanes)
-        found["from_mxm"] += 4 * product.rows * product.columns
+        found["macs"] += cost * (counted.passes * lanes**2 if self.whole else counted.macs)
+        found["from_mxm"] += 4 * product.rows * self._lanes(product.columns)
         for (array, elements), term in zip(counted.weights, product.terms, strict=True):
             new = width * self._once(("weights", array), elements)
             found["weights"] += new
@@ -251,7 +133,7 @@ class Tally:
                 found["accesses"] += new
         for term, inner in zip(product.terms, counted.inner, strict=True):
             rows = rows_used(term.a.rows, [term.index], product.rows)
-            new = self._once(("row", term.a.number, term.byte), rows * inner)
+            new = self._once(("row", term.a.number, term.byte), rows * self._lanes(inner))
             found["entries"] += cost * new
             found["to_mxm"] += width * new
             if term.byte is None:
@@ -259,10 +141,8 @@ class Tally:
 
     def _other(self, step: Step, found: dict[str, int]) -> None:
         """Movement by itself may vanish into its neighbours and counts nothing."""
-        out = step.out
-        elements = out.rows * out.columns
-        if isinstance(step, Transpose | Broadcast):
-            found["accesses"] = elements * out.type.bytes
-        elif isinstance(step, Outer):
-            found["accesses"] = elements * out.type.bytes
+        elements = step.out.rows * self._lanes(step.out.columns)
+        if isinstance(step, Transpose | Broadcast | Outer):
+            found["accesses"] = elements * step.out.type.bytes
+        if isinstance(step, Outer):
             found["ops"] = (2 * step.a.columns - 1) * elements
