@@ -6,22 +6,36 @@ A program says both of itself, in `info`, which the file format does not look in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
+from clockstep.output import table_text
 from clockstep_compiler.bounds import LAYOUT, NAMES
 from clockstep_compiler.causes import CAUSES, Cause
 from clockstep_isa import MalformedFile, Program
 
-__all__ = ["ABSENT", "COLUMNS", "EACH", "bound_ratio", "causes_of", "limits"]
+__all__ = [
+    "ABSENT",
+    "COLUMNS",
+    "EACH",
+    "bound_ratio",
+    "causes_of",
+    "limits",
+    "limits_text",
+    "waits",
+]
 
 Row = dict[str, Any]
 
-COLUMNS = ("layer", "op", "cycles", "bound", "bound_by", "ratio", "laid_out", "path", *CAUSES)
-"""`cycles` from the first dispatch to the last result, `laid_out` what the busiest resource
-takes for whole vectors, `path` those of the makespan that are the node's: the sum of its causes."""
-
 EACH = tuple(f"bound_{name.replace(' ', '_')}" for name in NAMES)
 """Every bound by itself."""
+
+_WHOSE = ("layer", "op")
+_BOUNDS = ("cycles", "bound", "bound_by", "ratio")
+
+COLUMNS = (*_WHOSE, *_BOUNDS, *EACH, "laid_out", "path", *CAUSES)
+"""`cycles` from the first dispatch to the last result, `laid_out` what the busiest resource
+takes for whole vectors, `path` those of the makespan that are the node's: the sum of its causes."""
 
 ABSENT = "the program says nothing of bounds: it was not compiled from a model"
 
@@ -48,6 +62,41 @@ def limits(program: Program) -> list[Row]:
         bounds = dict(zip(names, nodes.get(index, ()), strict=False))
         rows.append(_row(node.name, node.op, node.end - node.start, bounds, spent.get(index, {})))
     return rows
+
+
+def limits_text(program: Program, rows: Sequence[Row]) -> str:
+    """The rows as two tables: how many cycles it must take, and on what it spends them.
+
+    Then what most of these were spent waiting for.
+    """
+    named = [
+        row | {name: row[each] for name, each in zip(NAMES, EACH, strict=True)} for row in rows
+    ]
+    parts = [
+        "bounds, in cycles",
+        table_text(named, (*_WHOSE, *_BOUNDS, *NAMES, "laid_out")),
+        "causes of the makespan's cycles",
+        table_text(rows, (*_WHOSE, "path", *CAUSES)),
+    ]
+    most = waits(program, rows)["waits"][:_MOST]
+    if most:
+        parts += ["waited for most", table_text(most, ("cause", "detail", "cycles"))]
+    return "\n\n".join(parts)
+
+
+_MOST = 8
+"""What is waited for most that people are shown."""
+
+
+def waits(program: Program, rows: Sequence[Row]) -> Row:
+    """Cycles by cause and what was waited for, the most first; none where there are no rows."""
+    found: dict[tuple[str, str], int] = {}
+    for row in causes_of(program) if rows else ():
+        if row.detail:
+            key = row.cause, row.detail
+            found[key] = found.get(key, 0) + row.end - row.first
+    order = sorted(found, key=lambda key: (-found[key], key))
+    return {"waits": [{"cause": c, "detail": d, "cycles": found[c, d]} for c, d in order]}
 
 
 def _row(layer: str, op: str, cycles: int, bounds: dict[str, int], spent: dict[str, int]) -> Row:

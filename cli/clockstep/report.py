@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from clockstep import memory_map
-from clockstep.limits import ABSENT, COLUMNS, EACH, bound_ratio, limits
+from clockstep.limits import ABSENT, COLUMNS, bound_ratio, limits, limits_text, waits
 from clockstep_isa import MalformedFile, Program, geometry
 
 __all__ = ["SECTIONS", "Row", "Section", "summary"]
@@ -125,14 +125,13 @@ _PURPOSES = ("weights", "activations", "constants", "instructions")
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table of `inspect`; `more` columns are only in CSV, `absent` stands for no rows.
+    """One table of `inspect`; `absent` stands for no rows.
 
     People may be shown another `text` than the table, and tools be told `also` what it says.
     """
 
     columns: tuple[str, ...]
     rows: Callable[[Program], list[Row]]
-    more: tuple[str, ...] = ()
     absent: str = ""
     text: Callable[[Program, Sequence[Row]], str] | None = None
     also: Callable[[Program, Sequence[Row]], Row] | None = None
@@ -161,5 +160,5 @@ SECTIONS = {
         ),
         _chips,
     ),
-    "bounds": Section(COLUMNS, limits, EACH, ABSENT),
+    "bounds": Section(COLUMNS, limits, absent=ABSENT, text=limits_text, also=waits),
 }

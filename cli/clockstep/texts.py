@@ -92,7 +92,7 @@ def inspect(
     loaded, table = api.load(program), SECTIONS[section]
     rows = table.rows(loaded)
     if csv:
-        text = csv_text(rows, table.columns + table.more)
+        text = csv_text(rows, table.columns)
     elif table.absent and not rows:
         text = table.absent
     else:

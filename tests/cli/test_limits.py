@@ -41,6 +41,11 @@ def test_rows(made: tuple[Path, Program, dict[str, Any]]) -> None:
     assert (whole["bound"], whole["bound_by"]) == (said["lower_bound_cycles"], said["bound_by"])
     assert said["bound_ratio"] == pytest.approx(whole["cycles"] / whole["bound"], abs=1e-3)
     assert len(nodes) > 2
+    waits = json.loads(done.out)["waits"]
+    assert [row["cycles"] for row in waits] == sorted((r["cycles"] for r in waits), reverse=True)
+    for cause in ("unit", "stream", "bank"):
+        named = sum(row["cycles"] for row in waits if row["cause"] == cause)
+        assert named == whole[cause]
     for row in (whole, *nodes):
         assert row["path"] == sum(row[cause] for cause in CAUSES)
         assert row["bound"] == max(row[name] for name in EACH) <= row["cycles"]
@@ -50,14 +55,17 @@ def test_rows(made: tuple[Path, Program, dict[str, Any]]) -> None:
 
 def test_text_and_csv(made: tuple[Path, Program, dict[str, Any]]) -> None:
     path, program, _ = made
-    lines = clockstep("inspect", path, "--section", "bounds").out.splitlines()
-    assert lines[0].split() == list(COLUMNS)
-    assert f"{program.cycles:,}" in lines[2]
-    table = csv.DictReader(
+    text = clockstep("inspect", path, "--section", "bounds").out
+    _, must, _, spent, *_ = (part.splitlines() for part in text.split("\n\n"))
+    assert " ".join(must[0].split()).endswith("large alus links latency laid_out")
+    assert spent[0].split() == ["layer", "op", "path", *CAUSES]
+    for table in (must, spent):
+        assert table[2].split()[:2] == ["(program)", f"{program.cycles:,}"]
+    rows = csv.DictReader(
         io.StringIO(clockstep("inspect", path, "--section", "bounds", "--csv").out)
     )
-    assert table.fieldnames == [*COLUMNS, *EACH]
-    assert len(list(table)) == len(lines) - 2
+    assert rows.fieldnames == list(COLUMNS)
+    assert len(list(rows)) == len(must) - 2
 
 
 def test_compile_says_it(made: tuple[Path, Program, dict[str, Any]], tmp_path: Path) -> None:
@@ -74,7 +82,7 @@ def test_a_program_of_another_origin_says_nothing(tmp_path: Path) -> None:
     assert done.status == 0
     assert "was not compiled from a model" in done.out
     done = clockstep("inspect", tmp_path / "x.lpu", "--section", "bounds", "--json")
-    assert json.loads(done.out) == {"section": "bounds", "rows": []}
+    assert json.loads(done.out) == {"section": "bounds", "rows": [], "waits": []}
 
 
 def test_a_listing_keeps_them(made: tuple[Path, Program, dict[str, Any]], tmp_path: Path) -> None:
