@@ -124,11 +124,11 @@ def attribute(
     found: list[Cause] = []
     left = dict(bounds)
     more = {node: max(0, most - bounds.get(node, 0)) for node, most in laid_out.items()}
-    for first, end, record, why in reversed(list(_walk(trail.table(), trail, cycles))):
-        streaming = min(end - first, record.busy)
-        start = end - streaming
-        full = start + _spend(left, record.node, streaming)
-        part = full + _spend(more, record.node, end - full)
+    for first, end, record, why in reversed(list(_walk(_Past(trail), cycles))):
+        start = full = part = end - min(end - first, record.busy)
+        if not record.link:
+            full = start + _spend(left, record.node, end - start)
+            part = full + _spend(more, record.node, end - full)
         cause, detail = _named(plan, why, record)
         _append(found, Cause(first, start, record.node, "latency", ""))
         _append(found, Cause(start, full, record.node, "compute", ""))
@@ -145,9 +145,7 @@ def _spend(left: dict[int, int], node: int, most: int) -> int:
     return cycles
 
 
-def _walk(
-    table: NDArray[np.int64], trail: Trail, cycles: int
-) -> Iterator[tuple[int, int, _Record, int]]:
+def _walk(past: _Past, cycles: int) -> Iterator[tuple[int, int, _Record, int]]:
     """(first, end, bundle, what the next one waited for) from the end of the program to its start.
 
     A bundle that waited for an earlier one counts from that event on; for a resource that is its
@@ -156,52 +154,65 @@ def _walk(
     """
     if not cycles:
         return
-    number, until, why = int(table[:, 1].argmax()), cycles, _OPERAND
+    number, until, why = past.last, cycles, _OPERAND
     while until:
-        record = _Record(*table[number].tolist())
-        before, begin = _predecessor(table, trail, number, record, until)
-        begin = max(0, min(until, begin))
-        if before < 0:
-            begin = 0
+        record = past.record(number)
+        before, since = past.before(number, record, until)
+        begin = max(0, min(until, since)) if before >= 0 else 0
         if begin < until:
             yield begin, until, record, why
         number, until, why = before, begin, record.why
 
 
-def _predecessor(
-    table: NDArray[np.int64], trail: Trail, number: int, record: _Record, until: int
-) -> tuple[int, int]:
-    """The bundle that one waited for, -1 if none, and the cycle of the event."""
-    if record.before >= 0:
-        return record.before, record.since
-    if record.why == _NEVER:
-        return -1, 0
-    if record.why == _OPERAND:
-        writers = trail.writers(number)
-        if not writers:
+class _Past:
+    """All bundles, and which one each waited for."""
+
+    def __init__(self, trail: Trail) -> None:
+        self._trail, self._table = trail, trail.table()
+        self._order = np.argsort(self._table[:, 1], kind="stable")
+        self._ends = self._table[self._order, 1]
+
+    @property
+    def last(self) -> int:
+        """The bundle that ends last."""
+        return int(self._table[:, 1].argmax())
+
+    def record(self, number: int) -> _Record:
+        return _Record(*self._table[number].tolist())
+
+    def before(self, number: int, record: _Record, until: int) -> tuple[int, int]:
+        """The bundle that one waited for, -1 if none, and the cycle of the event."""
+        if record.before >= 0:
+            return record.before, record.since
+        if record.why == _NEVER:
             return -1, 0
-        return _writer(table, writers, record.since), record.since
-    ends = table[:number, 1]
-    early = np.flatnonzero(ends <= min(until, record.since))
-    if not early.size:
-        return -1, 0
-    before = int(early[ends[early].argmax()])
-    return before, int(ends[before])
+        if record.why == _OPERAND:
+            return self._writer(number, record.since), record.since
+        return self._ended(number, min(until, record.since))
 
+    def _writer(self, number: int, cycle: int) -> int:
+        """The bundle that wrote a row that was there in `cycle`: the first to end then or later."""
+        writers = self._trail.writers(number)
+        if not writers:
+            return -1
+        ends = self._table[writers, 1]
+        return writers[int(np.where(ends >= cycle, ends, ends.max()).argmin())]
 
-def _writer(table: NDArray[np.int64], writers: list[int], cycle: int) -> int:
-    """The bundle that wrote a row that was there in `cycle`: the first that ends then or later."""
-    rows = table[writers]
-    ends = np.where(rows[:, 1] >= cycle, rows[:, 1], rows[:, 1].max())
-    return writers[int(ends.argmin())]
+    def _ended(self, number: int, cycle: int) -> tuple[int, int]:
+        """The last to end by `cycle` of the bundles that were committed before one."""
+        at = int(np.searchsorted(self._ends, cycle, side="right")) - 1
+        while at >= 0 and self._order[at] >= number:
+            at -= 1
+        return (int(self._order[at]), int(self._ends[at])) if at >= 0 else (-1, 0)
 
 
 def _named(plan: Floorplan, why: int, record: _Record) -> tuple[str, str]:
     """The cause of streaming beyond the bound, and what was waited for."""
-    if why >= 0:
-        return plan.resource_name(why)
+    kind, name = plan.resource_name(why) if why >= 0 else ("", "")
     if record.link:
-        return "link", ""
+        return "link", name if kind == "link" else ""
+    if kind:
+        return kind, name
     named = {_ROOM: ("bank", "room"), _ORDER: ("unit", "order")}
     return named.get(why, ("operands", ""))
 

@@ -133,6 +133,29 @@ def test_a_unit_that_is_busy() -> None:
     assert first == Cause(0, 8, 0, "unit", "c0.vxm.0")
 
 
+def test_rows_on_a_link_are_put_down_to_it() -> None:
+    """Whatever the bound of their node."""
+    hand, bundle = Hand(), Bundle(PLAN)
+    bundle.issue(0, PLAN.queue(Unit.SEND, "", 0).id, "send", 0, (0,), 4, 3, 3)
+    hand.trail.add(bundle, 0, 0)
+    cycles = bundle.end
+    assert hand.causes(cycles, {0: 99})[-1] == Cause(cycles - 10, cycles, 0, "link", "")
+
+
+def test_room_that_is_given_back() -> None:
+    """The one that ended then had it, not one that was committed later."""
+    hand = Hand()
+    end = hand.commit(8, 0)
+    bundle = Bundle(PLAN)
+    bundle.issue(0, SLICE + 3, "write", 0, (0, 0, 1), 2)
+    bundle.after(0, end)
+    hand.trail.add(bundle, end, 1)
+    assert hand.causes(end + 2, {})[-2:] == [
+        Cause(end - 8, end, 0, "bank", "room"),
+        Cause(end, end + 2, 1, "operands", ""),
+    ]
+
+
 def test_what_nobody_recorded_still_adds_up() -> None:
     """A bundle at a time of which no reason is known."""
     hand, late = Hand(), Bundle(PLAN)
