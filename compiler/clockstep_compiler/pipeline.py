@@ -213,7 +213,7 @@ def _exactly(plan: Floorplan, lowered: Lowered, options: Options) -> Schedule:
         if chips <= options.chips:
             continue
         try:
-            _attempt(plan, lowered, chips, "fast")
+            _attempt(plan, lowered, chips, options.effort)
         except NoRoom:
             continue
         enough = chips
