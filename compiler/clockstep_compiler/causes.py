@@ -77,10 +77,9 @@ class Trail:
         """Keep a bundle that is committed at `time` for `node`; returns its number."""
         busy: dict[int, int] = {}
         link = 0
-        for row in bundle.rows:
-            span = (row.repeat - 1) * row.interval + 1
-            busy[row.queue] = busy.get(row.queue, 0) + span
-            link |= row.opcode == _SEND
+        for queue, _, opcode, repeat, interval, _ in bundle.rows:
+            busy[queue] = busy.get(queue, 0) + (repeat - 1) * interval + 1
+            link |= opcode == _SEND
         first = time + bundle.first
         why, before, since, source = _NEVER, -1, first, None
         if bundle.blocked is not None:
