@@ -80,7 +80,7 @@ def chunk_rows(plan: Floorplan, lowered: Lowered) -> int:
 
 
 _FULL = 4
-"""From this part of the chips on, matrices are given back block by block while a step reads them:
+"""From this part of a chip on, matrices are given back block by block while a step reads them:
 room for larger models, where small ones gain more by results in other slices than the operands."""
 
 
@@ -96,9 +96,11 @@ def schedule(
     chunk = max(1, chunk_rows(plan, lowered) * up // down)
     most = min(plan.machine.icu.repeat_max, max(1, plan.machine.words_per_slice // 8))
     s = Scheduler(plan, chips, effort, chunk=min(chunk, most))
-    held = _hold(s, lowered)
-    tight = _FULL * peak_words(lowered, plan.machine.vector) > chips * plan.machine.words_per_chip
-    parts = partition(plan, lowered, s.storage, reserve, _spread(s, lowered))
+    spread = _spread(s, lowered)
+    filled = peak_words(lowered, plan.machine.vector) / (chips if spread else 1)
+    held = _hold(s, filled)
+    tight = _FULL * filled > plan.machine.words_per_chip
+    parts = partition(plan, lowered, s.storage, reserve, spread)
     maker, mover = BlockMaker(s), Mover(s)
     _load_large_inputs(s, lowered, parts)
     _keep(s, lowered)
@@ -159,11 +161,13 @@ _INSTRUCTIONS = 16
 """The part of a chip that is kept for instructions where matrices fill half of it."""
 
 
-def _hold(s: Scheduler, lowered: Lowered) -> int:
-    """Keep words of every slice for instructions, which need such as nothing else ever uses."""
+def _hold(s: Scheduler, filled: float) -> int:
+    """Keep words of every slice for instructions, which need such as nothing else ever uses.
+
+    `filled` words of a chip are those of matrices.
+    """
     machine = s.plan.machine
-    filled = 2 * peak_words(lowered, machine.vector) >= s.chips * machine.words_per_chip
-    if not machine.icu.instructions_in_sram or not filled:
+    if not machine.icu.instructions_in_sram or 2 * filled < machine.words_per_chip:
         return 0
     words = machine.words_per_slice // _INSTRUCTIONS
     for memory in s.storage.memories:

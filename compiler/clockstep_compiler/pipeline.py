@@ -19,7 +19,7 @@ from clockstep_compiler.frontend import Model
 from clockstep_compiler.graph import Graph
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
-from clockstep_compiler.partition import total_words
+from clockstep_compiler.partition import WEIGHTS, total_words
 from clockstep_compiler.problems import lowered_model
 from clockstep_compiler.split import split
 from clockstep_compiler.steps import Lowered
@@ -129,25 +129,26 @@ def _check_options(machine: Machine, options: Options) -> None:
 
 
 def _attempt(plan: Floorplan, lowered: Lowered, chips: int, effort: str) -> Schedule:
-    """A schedule on exactly `chips`, with less and less room kept free of weights.
+    """A schedule on exactly `chips`, with as much room kept free of weights as these leave.
 
-    At last in blocks of more rows: sources that one wave reads then lie in fewer slices.
+    If that fails, in blocks of more rows: sources that one wave reads then lie in fewer slices.
     """
     words = plan.machine.words_per_slice
-    failure: NoRoom | None = None
+    failures: list[NoRoom] = []
     reserves: tuple[int, ...] = (words // 4, words // 16, 0)
     if 8 * total_words(plan, lowered) < chips * plan.machine.words_per_chip:
         reserves = reserves[:1]  # weights are not what fills the chips
     for reserve, trial in (*((reserve, 0) for reserve in reserves), (words // 16, TALL)):
+        if failures and failures[-1].what != WEIGHTS and not trial:
+            continue  # more weights in a slice leave no more room
         try:
             done = schedule(plan, lowered, chips, effort, reserve, trial)
             _instructions_fit(plan, done)
         except NoRoom as error:
-            failure = failure or error
+            failures.append(error)
             continue
         return _shortest(plan, lowered, chips, effort, reserve, done)
-    assert failure is not None
-    raise failure
+    raise failures[0]
 
 
 _SEARCH = {"fast": 0, "standard": 3_000, "high": 200_000}
