@@ -24,11 +24,7 @@ from clockstep_compiler.steps import (
     sources_of,
 )
 
-<<<<<<< Updated upstream
-__all__ = ["last_readers", "peak_words", "read_until", "words_of"]
-=======
-__all__ = ["last_readers", "live_words", "peak_words", "read_until"]
->>>>>>> Stashed changes
+__all__ = ["last_readers", "live_words", "peak_words", "read_until", "words_of"]
 
 Ints = NDArray[np.int64]
 
@@ -116,13 +112,8 @@ def live_words(lowered: Lowered, lanes: int) -> list[int]:
         live.update((n, words_of(v, lanes)) for n, v in sources.items())
         ending = [n for n in sources if last[n] == i and n not in kept]
         going = sum(live.pop(n) for n in ending)
-<<<<<<< Updated upstream
         made = words_of(step.out, lanes)
-        peak = max(peak, sum(live.values()) + max(going, made))
-=======
-        made = _words(step.out, lanes)
         found.append(sum(live.values()) + max(going, made))
->>>>>>> Stashed changes
         live[step.out.number] = made
     return found
 
