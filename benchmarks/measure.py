@@ -169,14 +169,13 @@ def _compared(row: Row, model: Path, feeds: list[Arrays], ours: Arrays) -> dict[
 
 
 def _errors(ours: Arrays, exact: Arrays) -> tuple[float, float]:
-    """The largest error of all outputs, and root of a mean square, in parts of their ranges."""
-    largest, spread = [], []
+    """The largest error, and the root of the mean square of all, in parts of their ranges."""
+    parts = []
     for name, reference in exact.items():
-        error = np.abs(ours[name].astype(np.float64) - reference)
-        size = np.ptp(reference.astype(np.float64)) or 1.0
-        largest.append(float(error.max() / size))
-        spread.append(float(np.sqrt(np.mean(error**2)) / size))
-    return max(largest), max(spread)
+        error = ours[name].astype(np.float64) - reference
+        parts.append((error / (np.ptp(reference.astype(np.float64)) or 1.0)).ravel())
+    every = np.concatenate(parts)
+    return float(np.abs(every).max()), float(np.sqrt(np.mean(every**2)))
 
 
 def _onnxruntime(model: Path, feeds: list[Arrays], optimised: bool) -> Arrays:
