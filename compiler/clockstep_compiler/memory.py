@@ -33,6 +33,9 @@ class ChipMemory:
         self.words = words
         self.kept: dict[int, Span] = {}
         """Words of each slice that nothing may write to."""
+        self._longest: dict[int, int] = {}
+        """What `_unused` says of a slice, until words are taken: it is asked often."""
+        self._sums = dict.fromkeys(slices, words)
 
     def keep(self, words: int) -> None:
         """Let so many words of every slice only have what is there before the first cycle."""
@@ -44,7 +47,7 @@ class ChipMemory:
 
     def free_words(self, queue: int) -> int:
         """Free words of a slice, wherever they lie."""
-        return sum(span.end - span.start for span in self.free[queue])
+        return self._sums[queue]
 
     def untouched(self) -> int:
         """Words of the chip that nothing has used."""
@@ -57,7 +60,14 @@ class ChipMemory:
         return max(self._unused(queue), kept.end - kept.start if kept else 0)
 
     def _unused(self, queue: int) -> int:
-        return max((s.end - s.start for s in self.free[queue] if not s.since), default=0)
+        if queue not in self._longest:
+            runs = (s.end - s.start for s in self.free[queue] if not s.since)
+            self._longest[queue] = max(runs, default=0)
+        return self._longest[queue]
+
+    def _taken(self, queue: int, words: int) -> None:
+        self._longest.pop(queue, None)
+        self._sums[queue] -= words
 
     def offer(self, queue: int, words: int, now: int) -> tuple[bool, int] | None:
         """Whether only scarce words would do, and the cycle from which `words` adjacent words of
@@ -73,6 +83,7 @@ class ChipMemory:
         """Take `words` adjacent words, the earliest usable; the address."""
         span = self._best(queue, words, now)
         assert span is not None, "no offer was made"
+        self._taken(queue, words)
         address = span.start
         span.start += words
         if span.start == span.end:
@@ -98,6 +109,7 @@ class ChipMemory:
         if self._unused(queue) < words:
             self.kept[queue].end -= words
             return self.kept[queue].end
+        self._taken(queue, words)
         spans = self.free[queue]
         span = max(
             (s for s in spans if not s.since and s.end - s.start >= words), key=lambda s: s.end
@@ -109,6 +121,7 @@ class ChipMemory:
 
     def give(self, queue: int, address: int, words: int, since: int) -> None:
         """Give words back; they may be written from cycle `since` on."""
+        self._sums[queue] += words
         spans = self.free[queue]
         new = Span(address, address + words, max(since, 1))
         at = sum(s.start < address for s in spans)
