@@ -5,8 +5,10 @@ To add a contest, add a function that yields rows to `CONTESTS`; its sizes are f
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,10 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 import clockstep
-from benchmarks import models
+from benchmarks import convnets, models
 from benchmarks.models import Mlp
 from benchmarks.timing import race
+from clockstep.quantization import quantize
 from clockstep_isa import Program
 from clockstep_runtime.inputs import random_inputs
 from clockstep_runtime.products import int8_provider, int8_provider_available
@@ -45,6 +48,9 @@ class Scale:
     mlp: Mlp
     chain: tuple[int, int]
     tiny: Mlp
+    network: tuple[int, int, int]
+    """Size and width of ResNet-50 (`convnets.py`), and images in one call."""
+
     long: Mlp
     listed: Mlp
     turns: int
@@ -60,6 +66,7 @@ FULL = Scale(
     mlp=Mlp("mlp", 32, (640,) * 9),
     chain=(512, 2560),
     tiny=Mlp("tiny", 3, (400, 500, 400)),
+    network=(224, 64, 32),
     long=Mlp("long", 16, (1600,) * 13),
     listed=Mlp("listed", 16, (1600,) * 3),
     turns=5,
@@ -73,6 +80,7 @@ QUICK = Scale(
     mlp=Mlp("mlp", 32, (640,) * 3),
     chain=(256, 640),
     tiny=Mlp("tiny", 3, (40, 50, 40)),
+    network=(64, 16, 8),
     long=Mlp("long", 16, (1600,) * 3),
     listed=Mlp("listed", 16, (1600,) * 2),
     turns=3,
@@ -168,11 +176,44 @@ def whole_models(scale: Scale) -> Iterator[Row]:
     yield from _against(scale, name, scale.tiny.model(), interpreter=True, machine="tiny")
 
 
+def networks(scale: Scale) -> Iterator[Row]:
+    """ResNet-50 in int8, one image a call and many."""
+    size, width, images = scale.network
+    model = _quantized(convnets.resnet50(size, width), (2, 3, size, size))
+    program = clockstep.compile(model)
+    session, reference = clockstep.Session(program), ReferenceEvaluator(model)
+    inputs = random_inputs(program, 0)
+    stacked = {name: np.stack([value] * images) for name, value in inputs.items()}
+    calls: dict[str, Call] = {
+        "engine": lambda: session.run(inputs),
+        "many": lambda: session.run(stacked),
+        "onnxruntime": _onnxruntime(model, inputs),
+        "onnx reference": lambda: reference.run(None, dict(inputs)),
+    }
+    took = race(calls, min(scale.turns, 2), 0.0)
+    what = "resnet50-int8" if (size, width) == (224, 64) else f"resnet50-int8, {size} x {size}"
+    for peer, limit in (("onnxruntime", None), ("onnx reference", 1.0)):
+        yield Row(what, took["engine"], peer, took[peer], limit)
+    single = images * took["engine"]
+    yield Row(
+        f"{what}, {images} images in one call", took["many"], f"{images} calls", single, 1 / 3
+    )
+
+
+def _quantized(model: onnx.ModelProto, shape: tuple[int, ...]) -> onnx.ModelProto:
+    samples = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, path)
+        return onnx.load_from_string(quantize(path, {"x": samples}, activations="uint8"))
+
+
 CONTESTS: dict[str, Callable[[Scale], Iterator[Row]]] = {
     "int8": int8_products,
     "fp16": half_products,
     "batch": batches,
     "models": whole_models,
+    "networks": networks,
 }
 """The sections of the table, by name."""
 

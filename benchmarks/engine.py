@@ -75,7 +75,7 @@ def _head(names: Sequence[str]) -> Iterator[str]:
 
 def _contest(row: Row) -> str:
     ratio = row.ours / row.theirs
-    required = "" if row.limit is None else _judged(f"≤ {row.limit:g}", ratio <= row.limit)
+    required = "" if row.limit is None else _judged(f"≤ {row.limit:.3g}", ratio <= row.limit)
     text = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
     return _line(row.what, _time(row.ours), row.against, _time(row.theirs), text, required)
 

@@ -78,7 +78,7 @@ def contest(row: Row, tools: Path) -> dict[str, Any]:
 
 _SHELL = """
 import resource, subprocess, sys
-status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+status = subprocess.run(sys.argv[1:]).returncode
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 sys.exit(status)
 """
@@ -89,6 +89,7 @@ def _vela(tools: Path, file: Path, out: Path) -> tuple[float, int]:
     command = [str(tools / "vela"), "--accelerator-config", _ACCELERATOR]
     command += ["--output-dir", str(out), str(file)]
     said, seconds = cpu_seconds([str(tools / "python"), "-S", "-c", _SHELL, *command])
+    assert "CPU operators = 0 " in said, f"Vela left out some of {file.name}:\n{said}"
     return seconds, round(int(said.split()[-1]) / 1024)
 
 

@@ -19,6 +19,7 @@ SMALL = Scale(
     mlp=Mlp("mlp", 2, (16, 24, 8)),
     chain=(3, 40),
     tiny=Mlp("tiny", 1, (8, 4)),
+    network=(32, 2, 2),
     long=Mlp("long", 2, (70, 30)),
     listed=Mlp("listed", 1, (20, 10)),
     turns=1,
@@ -33,6 +34,7 @@ def test_every_section_is_in_the_report() -> None:
         "MatMulInteger 20³, float32",
         "MatMul 17³, fp16",
         "digits.int8",
+        "resnet50-int8, 32 x 32, 2 images in one call",
         "verify and link",
     ):
         assert any(row[0] == word for row in rows), word

@@ -6,7 +6,7 @@ write it where it belongs and name it here.
 
 from __future__ import annotations
 
-from clockstep.api import check, compile, load, verify  # noqa: A004 - the contract's name
+from clockstep.api import check, compile, load, trace, verify  # noqa: A004 - the contract's name
 from clockstep.onnx_backend import ClockstepBackend as backend
 from clockstep.quantization import quantize
 from clockstep_isa import (
@@ -44,5 +44,6 @@ __all__ = [
     "load",
     "load_machine",
     "quantize",
+    "trace",
     "verify",
 ]

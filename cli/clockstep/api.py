@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from clockstep.limits import causes_of
 from clockstep_compiler import Check, check_model, compile_model
 from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
 from clockstep_isa import Machine, Program, UsageError, load_machine, load_program
 from clockstep_runtime import Report
 from clockstep_runtime import verify as verify_program
+from clockstep_runtime.trace import Cause, Drawn, draw
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["check", "compile", "load", "verify"]
+__all__ = ["check", "compile", "load", "trace", "verify"]
 
 
 def compile(  # noqa: A001 - the contract's name
@@ -82,6 +84,23 @@ def load(path: str | os.PathLike[str]) -> Program:
 def verify(program: Program) -> Report:
     """Check the schedule against the machine and the instruction table, and nothing else."""
     return verify_program(program)
+
+
+def trace(
+    program: Program,
+    output: str | os.PathLike[str],
+    *,
+    chip: int | None = None,
+    cycles: tuple[int | None, int | None] | None = None,
+) -> Drawn:
+    """Write the schedule to `output` as a Perfetto trace, which https://ui.perfetto.dev shows.
+
+    Of one `chip`, or of all; of the `cycles` [first, end), either of which may be None. Raises
+    `UsageError` if there is no such chip or the file cannot be written, `ScheduleViolation` if the
+    program breaks a rule of the time model, `MalformedFile` if what it says of causes is none.
+    """
+    causes = [Cause(*row) for row in causes_of(program)] if "causes" in program.info else []
+    return draw(program, chip=chip, cycles=cycles, causes=causes).save(output)
 
 
 def _request(

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clockstep import build, execute, machines, quantization, texts
+from clockstep import build, execute, machines, quantization, texts, tracing
 from clockstep.crash import write_reproducer
 from clockstep_isa import (
     ClockstepError,
@@ -49,6 +49,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "disasm": texts.disasm,
     "asm": texts.asm,
     "inspect": texts.inspect,
+    "trace": tracing.trace,
     "quantize": quantization.quantize_,
 }
 MACHINE_VERBS: dict[str, Callable[..., None]] = {

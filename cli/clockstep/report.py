@@ -5,12 +5,14 @@ To add a section, write a function `Program -> rows` and name it in `SECTIONS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from clockstep import memory_map
+from clockstep.limits import ABSENT, COLUMNS, bound_ratio, limits, limits_text, waits
 from clockstep_isa import MalformedFile, Program, geometry
 
 __all__ = ["SECTIONS", "Row", "Section", "summary"]
@@ -20,6 +22,7 @@ Row = dict[str, Any]
 _INFO = (
     "lower_bound_cycles",
     "bound_by",
+    "layout_cycles",
     "weight_bytes",
     "sram_bytes_used",
     "sram_bytes_total",
@@ -35,6 +38,7 @@ def summary(program: Program) -> Row:
         "seconds": program.seconds,
         "instructions": len(program.code),
         **{key: program.info.get(key) for key in _INFO},
+        "bound_ratio": bound_ratio(program),
     }
 
 
@@ -121,10 +125,16 @@ _PURPOSES = ("weights", "activations", "constants", "instructions")
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table of `inspect`."""
+    """One table of `inspect`; `absent` stands for no rows.
+
+    People may be shown another `text` than the table, and tools be told `also` what it says.
+    """
 
     columns: tuple[str, ...]
     rows: Callable[[Program], list[Row]]
+    absent: str = ""
+    text: Callable[[Program, Sequence[Row]], str] | None = None
+    also: Callable[[Program, Sequence[Row]], Row] | None = None
 
 
 SECTIONS = {
@@ -135,6 +145,9 @@ SECTIONS = {
     "memory": Section(
         ("chip", "unit", "tensor", "kind", "address", "words", "first_cycle", "last_cycle"),
         _memory,
+        absent=memory_map.ABSENT,
+        text=memory_map.memory_map,
+        also=lambda program, rows: {"peaks": memory_map.memory_peaks(program, rows)},
     ),
     "chips": Section(
         (
@@ -147,4 +160,5 @@ SECTIONS = {
         ),
         _chips,
     ),
+    "bounds": Section(COLUMNS, limits, absent=ABSENT, text=limits_text, also=waits),
 }

@@ -89,7 +89,13 @@ def inspect(
         )
     if csv and json:
         raise UsageError("option-both", "--csv and --json exclude each other")
-    table = SECTIONS[section]
-    rows = table.rows(api.load(program))
-    text = (csv_text if csv else table_text)(rows, table.columns)
-    finish({"section": section, "rows": rows}, text, as_json=json)
+    loaded, table = api.load(program), SECTIONS[section]
+    rows = table.rows(loaded)
+    if csv:
+        text = csv_text(rows, table.columns)
+    elif table.absent and not rows:
+        text = table.absent
+    else:
+        text = table.text(loaded, rows) if table.text else table_text(rows, table.columns)
+    more = table.also(loaded, rows) if json and table.also else {}
+    finish({"section": section, "rows": rows, **more}, text, as_json=json)

@@ -49,10 +49,8 @@ def quantized_sum(quotient: Expr, shift: Array, kind: Type) -> Expr | None:
     total = _sum(found.terms, found.constant)
     if odd:  # ties go to even before the shift
         return cast(binary("add_sat", cast(total, Type.I32), Const(shift, Type.I32)), kind)
-    if not _whole(found):
-        total = _sum(found.terms, found.constant + shift)
-    else:
-        total = add(total, shift)
+    whole = _whole(found)
+    total = add(total, shift) if whole else _sum(found.terms, found.constant + shift)
     low = np.iinfo(np.int8 if kind == Type.I8 else np.int16).min
     if relu and np.any(shift != low):
         total = binary("max", total, Const(np.asarray(shift, np.float64), Type.F32))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 __all__ = ["Calendars", "Reservation"]
 
@@ -33,21 +34,21 @@ class Calendars:
         for resource, offset, length in reservations:
             ends = self._ends.get(resource)
             if ends and ends[-1] > not_before + offset:
-                waiting.append((self._starts[resource], ends, offset, length, resource))
+                waiting.append(_Wish(self._starts[resource], ends, offset, length, resource))
         time, checked = not_before, 0
         while checked < len(waiting):
-            starts, ends, offset, length, _ = waiting[checked]
-            start = _first_free(starts, ends, time + offset, length)
-            if start == time + offset:
+            wish = waiting[checked]
+            free = time if time <= wish.until else wish.earliest(time)
+            if free == time:
                 checked += 1
                 continue
             # Whatever was in the way is in the way again, more likely than others: ask it first.
-            time = start - offset
+            time = free
             waiting.insert(0, waiting.pop(checked))
             checked = 1
         self.blocked = None
         if time > not_before:
-            _, ends, offset, _, resource = waiting[0]
+            ends, offset, resource = waiting[0].ends, waiting[0].offset, waiting[0].resource
             owner = self._owners[resource][bisect_left(ends, time + offset)]
             self.blocked = (resource, owner)
         return time
@@ -82,8 +83,9 @@ class Calendars:
 
     def is_free(self, resource: int, time: int, length: int) -> bool:
         """Whether a resource is free in [time, time + length)."""
-        starts, ends = self._starts.get(resource, []), self._ends.get(resource, [])
-        return _first_free(starts, ends, time, length) == time
+        ends = self._ends.get(resource, [])
+        i = bisect_right(ends, time)
+        return i == len(ends) or self._starts[resource][i] >= time + length
 
     def busy_until(self, resource: int) -> int:
         """The end of the last interval, 0 if there is none."""
@@ -91,10 +93,24 @@ class Calendars:
         return ends[-1] if ends else 0
 
 
-def _first_free(starts: list[int], ends: list[int], start: int, length: int) -> int:
-    """The first time from `start` on with `length` free cycles."""
-    i = bisect_right(ends, start)
-    while i < len(starts) and starts[i] < start + length:
-        start = ends[i]
-        i += 1
-    return start
+@dataclass(slots=True)
+class _Wish:
+    """A reservation that may have to wait; it fits from the time last asked for to `until`."""
+
+    starts: list[int]
+    ends: list[int]
+    offset: int
+    length: int
+    resource: int
+    until: int = -(1 << 60)
+
+    def earliest(self, time: int) -> int:
+        """The first time from `time` on with `length` free cycles at the offset."""
+        starts, ends, length = self.starts, self.ends, self.length
+        start = time + self.offset
+        i = bisect_right(ends, start)
+        while i < len(starts) and starts[i] < start + length:
+            start = ends[i]
+            i += 1
+        self.until = starts[i] - length - self.offset if i < len(starts) else 1 << 60
+        return start - self.offset

@@ -21,9 +21,10 @@ from clockstep_isa.table import BY_NAME
 
 __all__ = ["CAUSES", "Cause", "Trail", "attribute"]
 
-CAUSES = ("compute", "operands", "unit", "stream", "bank", "link", "latency")
-"""Rows stream, as many as the bound of their node asks for; rows beyond these stream, and what
-comes next waits for the results, for a unit, a stream, a memory slice or a link; no row streams."""
+CAUSES = ("compute", "layout", "operands", "unit", "stream", "bank", "link", "latency")
+"""Rows stream, as many as the bound of their node asks for; more of them, for they fill vectors in
+part; rows beyond these stream, and what comes next waits for the results, for a unit, a stream, a
+memory slice or a link; no row streams."""
 
 _NEVER = -1
 """Waited for nothing: it starts in the first cycle."""
@@ -76,10 +77,9 @@ class Trail:
         """Keep a bundle that is committed at `time` for `node`; returns its number."""
         busy: dict[int, int] = {}
         link = 0
-        for row in bundle.rows:
-            span = (row.repeat - 1) * row.interval + 1
-            busy[row.queue] = busy.get(row.queue, 0) + span
-            link |= row.opcode == _SEND
+        for queue, _, opcode, repeat, interval, _ in bundle.rows:
+            busy[queue] = busy.get(queue, 0) + (repeat - 1) * interval + 1
+            link |= opcode == _SEND
         first = time + bundle.first
         why, before, since, source = _NEVER, -1, first, None
         if bundle.blocked is not None:
@@ -107,30 +107,44 @@ class Trail:
 _SEND = BY_NAME["send"].opcode
 
 
-def attribute(plan: Floorplan, trail: Trail, cycles: int, bounds: Mapping[int, int]) -> list[Cause]:
+def attribute(
+    plan: Floorplan,
+    trail: Trail,
+    cycles: int,
+    bounds: Mapping[int, int],
+    laid_out: Mapping[int, int],
+) -> list[Cause]:
     """One cause for every cycle in [0, cycles), in order, like neighbours joined.
 
-    `bounds` are the cycles that each node needs at the full rate of the machine: streaming beyond
-    these is put down to what the next bundle waits for.
+    `bounds` are the cycles that each node needs at the full rate of the machine, `laid_out` those
+    with its rows in whole vectors: streaming beyond these is put down to what the next bundle
+    waits for.
     """
     found: list[Cause] = []
     left = dict(bounds)
-    for first, end, record, why in reversed(list(_walk(trail.table(), trail, cycles))):
-        streaming = min(end - first, record.busy)
-        start = end - streaming
-        full = start + min(streaming, left.get(record.node, 0))
-        left[record.node] = left.get(record.node, 0) - (full - start)
+    more = {node: max(0, most - bounds.get(node, 0)) for node, most in laid_out.items()}
+    for first, end, record, why in reversed(list(_walk(_Past(trail), cycles))):
+        start = full = part = end - min(end - first, record.busy)
+        if not record.link:
+            full = start + _spend(left, record.node, end - start)
+            part = full + _spend(more, record.node, end - full)
         cause, detail = _named(plan, why, record)
         _append(found, Cause(first, start, record.node, "latency", ""))
         _append(found, Cause(start, full, record.node, "compute", ""))
-        _append(found, Cause(full, end, record.node, cause, detail))
+        _append(found, Cause(full, part, record.node, "layout", ""))
+        _append(found, Cause(part, end, record.node, cause, detail))
     _check(found, cycles)
     return found
 
 
-def _walk(
-    table: NDArray[np.int64], trail: Trail, cycles: int
-) -> Iterator[tuple[int, int, _Record, int]]:
+def _spend(left: dict[int, int], node: int, most: int) -> int:
+    """Cycles out of what is left of a node's, as many as there are up to `most`."""
+    cycles = min(most, left.get(node, 0))
+    left[node] = left.get(node, 0) - cycles
+    return cycles
+
+
+def _walk(past: _Past, cycles: int) -> Iterator[tuple[int, int, _Record, int]]:
     """(first, end, bundle, what the next one waited for) from the end of the program to its start.
 
     A bundle that waited for an earlier one counts from that event on; for a resource that is its
@@ -139,52 +153,65 @@ def _walk(
     """
     if not cycles:
         return
-    number, until, why = int(table[:, 1].argmax()), cycles, _OPERAND
+    number, until, why = past.last, cycles, _OPERAND
     while until:
-        record = _Record(*table[number].tolist())
-        before, begin = _predecessor(table, trail, number, record, until)
-        begin = max(0, min(until, begin))
-        if before < 0:
-            begin = 0
+        record = past.record(number)
+        before, since = past.before(number, record, until)
+        begin = max(0, min(until, since)) if before >= 0 else 0
         if begin < until:
             yield begin, until, record, why
         number, until, why = before, begin, record.why
 
 
-def _predecessor(
-    table: NDArray[np.int64], trail: Trail, number: int, record: _Record, until: int
-) -> tuple[int, int]:
-    """The bundle that one waited for, -1 if none, and the cycle of the event."""
-    if record.before >= 0:
-        return record.before, record.since
-    if record.why == _NEVER:
-        return -1, 0
-    if record.why == _OPERAND:
-        writers = trail.writers(number)
-        if not writers:
+class _Past:
+    """All bundles, and which one each waited for."""
+
+    def __init__(self, trail: Trail) -> None:
+        self._trail, self._table = trail, trail.table()
+        self._order = np.argsort(self._table[:, 1], kind="stable")
+        self._ends = self._table[self._order, 1]
+
+    @property
+    def last(self) -> int:
+        """The bundle that ends last."""
+        return int(self._table[:, 1].argmax())
+
+    def record(self, number: int) -> _Record:
+        return _Record(*self._table[number].tolist())
+
+    def before(self, number: int, record: _Record, until: int) -> tuple[int, int]:
+        """The bundle that one waited for, -1 if none, and the cycle of the event."""
+        if record.before >= 0:
+            return record.before, record.since
+        if record.why == _NEVER:
             return -1, 0
-        return _writer(table, writers, record.since), record.since
-    ends = table[:number, 1]
-    early = np.flatnonzero(ends <= min(until, record.since))
-    if not early.size:
-        return -1, 0
-    before = int(early[ends[early].argmax()])
-    return before, int(ends[before])
+        if record.why == _OPERAND:
+            return self._writer(number, record.since), record.since
+        return self._ended(number, min(until, record.since))
 
+    def _writer(self, number: int, cycle: int) -> int:
+        """The bundle that wrote a row that was there in `cycle`: the first to end then or later."""
+        writers = self._trail.writers(number)
+        if not writers:
+            return -1
+        ends = self._table[writers, 1]
+        return writers[int(np.where(ends >= cycle, ends, ends.max()).argmin())]
 
-def _writer(table: NDArray[np.int64], writers: list[int], cycle: int) -> int:
-    """The bundle that wrote a row that was there in `cycle`: the first that ends then or later."""
-    rows = table[writers]
-    ends = np.where(rows[:, 1] >= cycle, rows[:, 1], rows[:, 1].max())
-    return writers[int(ends.argmin())]
+    def _ended(self, number: int, cycle: int) -> tuple[int, int]:
+        """The last to end by `cycle` of the bundles that were committed before one."""
+        at = int(np.searchsorted(self._ends, cycle, side="right")) - 1
+        while at >= 0 and self._order[at] >= number:
+            at -= 1
+        return (int(self._order[at]), int(self._ends[at])) if at >= 0 else (-1, 0)
 
 
 def _named(plan: Floorplan, why: int, record: _Record) -> tuple[str, str]:
     """The cause of streaming beyond the bound, and what was waited for."""
-    if why >= 0:
-        return plan.resource_name(why)
+    kind, name = plan.resource_name(why) if why >= 0 else ("", "")
     if record.link:
-        return "link", ""
+        return "link", name if kind == "link" else ""
+    if kind:
+        return kind, name
     named = {_ROOM: ("bank", "room"), _ORDER: ("unit", "order")}
     return named.get(why, ("operands", ""))
 

@@ -205,8 +205,8 @@ def _flattened(state: Layout, node: Node) -> bool:
     bias = _bias(state, node)
     if bias is None or not _whole(index, tensor.shape):
         return False
-    columns = weights.T if node.attributes.get("transB", 0) else weights
-    ordered = columns[np.argsort(index[0])]
+    order = np.argsort(index[0])
+    ordered = weights[:, order].T if node.attributes.get("transB", 0) else weights[order]
     pixels = ordered.reshape(*(tensor.shape[a] for a in axes[1:]), -1)
     kernel = pixels.transpose(-1, -2, *range(pixels.ndim - 2))
     out, rank = state.tensors[node.outputs[0]], len(tensor.shape)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from clockstep_compiler.blocks import BlockMaker
 from clockstep_compiler.exact import Summer
 from clockstep_compiler.floorplan import Floorplan
-from clockstep_compiler.liveness import last_readers, peak_words, read_until
+from clockstep_compiler.liveness import last_readers, peak_words, read_until, words_of
 from clockstep_compiler.movement import Mover
 from clockstep_compiler.partition import Partition, find_product, partition, total_words
 from clockstep_compiler.scheduler import Scheduler
@@ -82,7 +82,7 @@ def chunk_rows(plan: Floorplan, lowered: Lowered) -> int:
 
 
 _FULL = 4
-"""From this part of the chips on, matrices are given back block by block while a step reads them:
+"""From this part of a chip on, matrices are given back block by block while a step reads them:
 room for larger models, where small ones gain more by results in other slices than the operands."""
 
 
@@ -105,13 +105,16 @@ def schedule(
     chunk = max(1, chunk_rows(plan, lowered) * up // down)
     most = min(plan.machine.icu.repeat_max, max(1, plan.machine.words_per_slice // 8))
     s = Scheduler(plan, chips, effort, chunk=min(chunk, most))
-    held = _hold(s, lowered)
-    tight = _FULL * peak_words(lowered, plan.machine.vector) > chips * plan.machine.words_per_chip
-    parts = partition(plan, lowered, s.storage, reserve, _spread(s, lowered))
+    spread = _spread(s, lowered)
+    filled = peak_words(lowered, plan.machine.vector) / (chips if spread else 1)
+    held = _hold(s, filled)
+    tight = _FULL * filled > plan.machine.words_per_chip
+    parts = partition(plan, lowered, s.storage, reserve, spread)
     maker, mover = BlockMaker(s), Mover(s)
     sweeper = Sweeper(s, maker, read_at_once(plan, lowered))
     sweeping = plan.machine.mem.slices_per_hemisphere >= MANY_SLICES and sweep
     _load_large_inputs(s, lowered, parts)
+    _keep(s, lowered)
     last_reader = last_readers(lowered)
     kept = {value.number for _, value in lowered.outputs}
     s.names = {value.number: value.name for value in lowered.values}
@@ -202,17 +205,43 @@ _INSTRUCTIONS = 16
 """The part of a chip that is kept for instructions where matrices fill half of it."""
 
 
-def _hold(s: Scheduler, lowered: Lowered) -> int:
-    """Keep words of every slice for instructions, which need such as nothing else ever uses."""
+def _hold(s: Scheduler, filled: float) -> int:
+    """Keep words of every slice for instructions, which need such as nothing else ever uses.
+
+    `filled` words of a chip are those of matrices.
+    """
     machine = s.plan.machine
-    filled = 2 * peak_words(lowered, machine.vector) >= s.chips * machine.words_per_chip
-    if not machine.icu.instructions_in_sram or not filled:
+    if not machine.icu.instructions_in_sram or 2 * filled < machine.words_per_chip:
         return 0
     words = machine.words_per_slice // _INSTRUCTIONS
     for memory in s.storage.memories:
         for queue in memory.free:
             memory.take_virgin(queue, words)
     return words * sum(map(len, s.plan.slices.values()))
+
+
+_MOST_KEPT = 4
+"""The part of a slice that results may be kept from."""
+
+_SPARE = 3
+"""There is room to spare from this part of the chips on."""
+
+
+def _keep(s: Scheduler, lowered: Lowered) -> None:
+    """Keep half of the room to spare for constants yet to come, and for instructions.
+
+    Only where results would come to fill it: they go round all words that they are given, in time,
+    so as not to wait for the readers of others.
+    """
+    machine = s.plan.machine
+    words = s.chips * machine.words_per_chip
+    made = sum(words_of(step.out, machine.vector) for step in lowered.steps)
+    spare = words - total_words(s.plan, lowered) - peak_words(lowered, machine.vector)
+    if made <= words or _SPARE * spare < words:
+        return
+    share = spare // (2 * s.chips * sum(map(len, s.plan.slices.values())))
+    for memory in s.storage.memories:
+        memory.keep(min(share, machine.words_per_slice // _MOST_KEPT))
 
 
 _LARGE = 8

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_compiler.bounds import lower_bound
+from clockstep_compiler.bounds import LAYOUT, NAMES, Bounds, lower_bounds
+from clockstep_compiler.causes import attribute
 from clockstep_compiler.driver import Schedule
 from clockstep_compiler.emit import code_of
 from clockstep_compiler.floorplan import Floorplan
@@ -35,7 +36,9 @@ def facts(
     machine, s = plan.machine, done.scheduler
     lanes = machine.vector
     instructions = instruction_bytes_of(plan, done)
-    bound, cause = lower_bound(plan, lowered, s.chips)
+    bounds = lower_bounds(plan, lowered, done.partition, s.chips)
+    bound, name = bounds.greatest
+    causes = attribute(plan, s.trail, s.makespan, bounds.work(), bounds.laid_out())
     chips = []
     for chip in range(s.chips):
         loaded = sum(len(words) for c, _, _, words in s.storage.image if c == chip)
@@ -60,10 +63,23 @@ def facts(
         "sram_bytes_used": sum(c["total"] for c in chips),
         "sram_bytes_total": s.chips * machine.sram_bytes,
         "lower_bound_cycles": bound,
-        "bound_by": cause,
+        "bound_by": name,
+        "layout_cycles": bounds.program[LAYOUT],
+        "bounds": _bounds(bounds),
+        "causes": [list(cause) for cause in causes],
         "chip_bytes": chips,
         "memory": _memory(plan, s.storage.entries),
         "warnings": list(lowered.warnings),
+    }
+
+
+def _bounds(bounds: Bounds) -> dict[str, Any]:
+    """Columns of cycles: of the program, and of each node by its number."""
+    names = [*NAMES, LAYOUT]
+    return {
+        "names": names,
+        "program": [bounds.program[name] for name in names],
+        "nodes": [[node, *(b[name] for name in names)] for node, b in bounds.nodes.items()],
     }
 
 

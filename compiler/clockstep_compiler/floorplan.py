@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from clockstep_compiler.calendar import Reservation
-from clockstep_isa.geometry import EAST, WEST, Queue, Unit, geometry, phase
+from clockstep_isa.geometry import EAST, WEST, Geometry, Queue, Unit, geometry, phase
 from clockstep_isa.machine import Machine
 from clockstep_isa.table import TABLE, figure
 
@@ -37,8 +37,12 @@ class Floorplan:
     machine: Machine
 
     @cached_property
+    def geometry(self) -> Geometry:
+        return geometry(self.machine)
+
+    @cached_property
     def queues(self) -> tuple[Queue, ...]:
-        return geometry(self.machine).queues
+        return self.geometry.queues
 
     @cached_property
     def slices(self) -> dict[str, list[int]]:
@@ -79,7 +83,7 @@ class Floorplan:
         return most // 2 * 2
 
     def queue(self, unit: Unit, hemisphere: str, index: int) -> Queue:
-        return geometry(self.machine).queue(unit, hemisphere, index)
+        return self.geometry.queue(unit, hemisphere, index)
 
     def outward(self, hemisphere: str) -> int:
         """The direction in which streams leave the VXM through a hemisphere."""

@@ -8,7 +8,7 @@ cycle in which level 0 of the wave samples its first vector.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from clockstep_compiler.bundle import Bundle, Choice
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.storage import Copy
 from clockstep_compiler.wave import Arrival, Feed, Wave, WaveProgram, plan_wave, variants
-from clockstep_isa.geometry import Queue, Unit, geometry, phase
+from clockstep_isa.geometry import Queue, Unit, phase
 from clockstep_isa.table import BY_OPCODE, Type
 
 __all__ = [
@@ -167,6 +167,8 @@ class Kernel:
     origins: tuple[Origin, ...]
     count: int
     interval: int
+    due: dict[tuple[int, ...], tuple[int, int]] = field(default_factory=dict, init=False)
+    """Of rows that are read, the one that is ready last, and when: alike in all variants."""
 
 
 @dataclass(slots=True)
@@ -192,7 +194,7 @@ def draft(
 
 def build(plan: Floorplan, kernel: Kernel, target: Target, wave: Wave) -> Bundle | None:
     """The bundle of a kernel, or None if it would be in its own way."""
-    for lead in (0, 16, 2 * geometry(plan.machine).positions):
+    for lead in (0, 16, 2 * plan.geometry.positions):
         bundle = _assemble(_Builder(plan, kernel, Bundle(plan), lead), wave, target)
         if not bundle.clashes():
             return bundle
@@ -309,10 +311,14 @@ def _read(b: _Builder, track: Track, x: int, cycle: int, direction: int, base: i
 
 def _wait(b: _Builder, rows: Rows, count: int, interval: int, at: int) -> None:
     """No row is read before it is there: the latest of (ready - its place in the sequence)."""
-    steps = np.arange(count)
-    ready = rows.copy.ready[rows.start + rows.stride * steps]
-    last = int((ready - steps * interval).argmax())
-    b.bundle.after(at + last * interval, int(ready[last]), rows.copy)
+    key = (id(rows.copy), rows.start, rows.stride, count, interval)
+    if key not in b.kernel.due:
+        steps = np.arange(count)
+        ready = rows.copy.ready[rows.start + rows.stride * steps]
+        last = int((ready - steps * interval).argmax())
+        b.kernel.due[key] = last, int(ready[last])
+    last, cycle = b.kernel.due[key]
+    b.bundle.after(at + last * interval, cycle, rows.copy)
 
 
 def _enter(
@@ -388,7 +394,7 @@ def _install(b: _Builder, samples: list[tuple[FromMxm, int]]) -> None:
         start = first - b.lead
         for others, side, begun in before:
             if slices & others:
-                gap = 0 if side == array.side else geometry(b.plan.machine).positions
+                gap = 0 if side == array.side else b.plan.geometry.positions
                 start = min(start, begun - gap)
         start -= sum(run.dispatches for run in array.runs)
         before.append((slices, array.side, start))

@@ -1,4 +1,5 @@
-"""Until when a step reads each block of rows of its sources, and the least room that all take.
+"""Until when a step reads each block of rows of its sources, and the least room that all take
+while each step runs.
 
 To tell the same of a new kind of step, add it to `_rows_read`; without, its sources stay whole
 until the step is done.
@@ -23,7 +24,7 @@ from clockstep_compiler.steps import (
     sources_of,
 )
 
-__all__ = ["last_readers", "peak_words", "read_until"]
+__all__ = ["last_readers", "live_words", "peak_words", "read_until", "words_of"]
 
 Ints = NDArray[np.int64]
 
@@ -99,25 +100,31 @@ def _indices(expr: Expr, value: Value) -> Iterator[Ints | None]:
                     yield None
 
 
-def peak_words(lowered: Lowered, lanes: int) -> int:
-    """Words that the matrices take when they take most.
+def live_words(lowered: Lowered, lanes: int) -> list[int]:
+    """Words that the matrices take while each step runs.
 
-    While a step runs, the blocks of its result may take the place of those of its sources.
+    The blocks of its result may take the place of those of its sources.
     """
     last = last_readers(lowered)
     kept = {value.number for _, value in lowered.outputs}
     live: dict[int, int] = {}
-    peak = 0
+    found = []
     for i, step in enumerate(lowered.steps):
         sources = {v.number: v for v in sources_of(step)}
-        live.update((n, _words(v, lanes)) for n, v in sources.items())
+        live.update((n, words_of(v, lanes)) for n, v in sources.items())
         ending = [n for n in sources if last[n] == i and n not in kept]
         going = sum(live.pop(n) for n in ending)
-        made = _words(step.out, lanes)
-        peak = max(peak, sum(live.values()) + max(going, made))
+        made = words_of(step.out, lanes)
+        found.append(sum(live.values()) + max(going, made))
         live[step.out.number] = made
-    return peak
+    return found
 
 
-def _words(value: Value, lanes: int) -> int:
+def peak_words(lowered: Lowered, lanes: int) -> int:
+    """Words that the matrices take when they take most."""
+    return max(live_words(lowered, lanes), default=0)
+
+
+def words_of(value: Value, lanes: int) -> int:
+    """Words that a matrix takes."""
     return value.rows * -(-value.columns // lanes) * value.type.bytes

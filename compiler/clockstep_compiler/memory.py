@@ -2,7 +2,7 @@
 
 Activations are taken from the low end and given back with the cycle of their last read; what
 must be there before the first cycle (weights, constants, inputs) is taken from the high end of
-space that no instruction has written.
+space that no instruction has written. Some of that may be kept for it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = ["ChipMemory", "Span"]
+
+_SCARCE = 2
+"""Untouched words are scarce where they are less than this part of a slice: what must be there at
+the start, such as the constants of later steps, fits nowhere else."""
 
 
 @dataclass(slots=True)
@@ -27,28 +31,59 @@ class ChipMemory:
     def __init__(self, slices: list[int], words: int) -> None:
         self.free: dict[int, list[Span]] = {s: [Span(0, words, 0)] for s in slices}
         self.words = words
+        self.kept: dict[int, Span] = {}
+        """Words of each slice that nothing may write to."""
+        self._longest: dict[int, int] = {}
+        """What `_unused` says of a slice, until words are taken: it is asked often."""
+        self._sums = dict.fromkeys(slices, words)
+
+    def keep(self, words: int) -> None:
+        """Let so many words of every slice only have what is there before the first cycle."""
+        for queue in self.free:
+            room = min(words, self._unused(queue))
+            if room:
+                address = self.take_virgin(queue, room)
+                self.kept[queue] = Span(address, address + room, 0)
 
     def free_words(self, queue: int) -> int:
         """Free words of a slice, wherever they lie."""
-        return sum(span.end - span.start for span in self.free[queue])
+        return self._sums[queue]
 
     def untouched(self) -> int:
         """Words of the chip that nothing has used."""
-        return sum(s.end - s.start for spans in self.free.values() for s in spans if not s.since)
+        spans = [s for spans in self.free.values() for s in spans if not s.since]
+        return sum(s.end - s.start for s in (*spans, *self.kept.values()))
 
     def virgin_room(self, queue: int) -> int:
-        """Longest run of words of a slice that nothing has used."""
-        return max((s.end - s.start for s in self.free[queue] if not s.since), default=0)
+        """Longest run of words of a slice that nothing has used, those kept included."""
+        kept = self.kept.get(queue)
+        return max(self._unused(queue), kept.end - kept.start if kept else 0)
 
-    def offer(self, queue: int, words: int, now: int) -> int | None:
-        """The cycle from which `words` adjacent words of the slice could be written, if any."""
+    def _unused(self, queue: int) -> int:
+        if queue not in self._longest:
+            runs = (s.end - s.start for s in self.free[queue] if not s.since)
+            self._longest[queue] = max(runs, default=0)
+        return self._longest[queue]
+
+    def _taken(self, queue: int, words: int) -> None:
+        self._longest.pop(queue, None)
+        self._sums[queue] -= words
+
+    def offer(self, queue: int, words: int, now: int) -> tuple[bool, int] | None:
+        """Whether only scarce words would do, and the cycle from which `words` adjacent words of
+        the slice could be written, if any."""
         span = self._best(queue, words, now)
-        return None if span is None else span.since
+        return None if span is None else (self._scarce(queue) and not span.since, span.since)
+
+    def _scarce(self, queue: int) -> bool:
+        """Whether few untouched words of a slice are left."""
+        return _SCARCE * self._unused(queue) < self.words
 
     def take(self, queue: int, words: int, now: int) -> int:
         """Take `words` adjacent words, the earliest usable; the address."""
         span = self._best(queue, words, now)
         assert span is not None, "no offer was made"
+        self._taken(queue, words)
         address = span.start
         span.start += words
         if span.start == span.end:
@@ -56,21 +91,25 @@ class ChipMemory:
         return address
 
     def _best(self, queue: int, words: int, now: int) -> Span | None:
-        """The span to write next. Where untouched words run short they are left for what must be
-        there at the start, as long as a span given back can be written by `now`; where few are
-        left, as long as there is one."""
+        """The span to write next: the first to be writable, but none of scarce untouched words as
+        long as there is one given back."""
         spans = [s for s in self.free[queue] if s.end - s.start >= words]
-        room = self.virgin_room(queue)
-        sparing, scarce = 2 * room < self.words, 8 * room < self.words
+        scarce = self._scarce(queue)
 
         def key(span: Span) -> tuple[bool, int, int]:
-            wait = max(span.since, now)
-            return (scarce and not span.since, wait + (sparing and not span.since), span.start)
+            return scarce and not span.since, max(span.since, now), span.start
 
         return min(spans, key=key, default=None)
 
     def take_virgin(self, queue: int, words: int) -> int:
-        """Take `words` adjacent words that nothing has used, from the high end; the address."""
+        """Take `words` adjacent words that nothing has used, from the high end; the address.
+
+        Those that are kept are the last to go.
+        """
+        if self._unused(queue) < words:
+            self.kept[queue].end -= words
+            return self.kept[queue].end
+        self._taken(queue, words)
         spans = self.free[queue]
         span = max(
             (s for s in spans if not s.since and s.end - s.start >= words), key=lambda s: s.end
@@ -82,6 +121,7 @@ class ChipMemory:
 
     def give(self, queue: int, address: int, words: int, since: int) -> None:
         """Give words back; they may be written from cycle `since` on."""
+        self._sums[queue] += words
         spans = self.free[queue]
         new = Span(address, address + words, max(since, 1))
         at = sum(s.start < address for s in spans)

@@ -9,7 +9,7 @@ import numpy as np
 from clockstep_compiler.blocks import dynamic_runs, striped
 from clockstep_compiler.kernel import Array, FromMem, FromMxm, FromSxm, Origin, Rows, Run
 from clockstep_compiler.partition import stripe_slices
-from clockstep_compiler.patterns import Join, Part, Source, Turn, patterns
+from clockstep_compiler.patterns import Join, Part, Source, Turn, filled, patterns
 from clockstep_compiler.runs import regular_runs, spans
 from clockstep_compiler.scheduler import Place, Scheduler, move_program
 from clockstep_compiler.steps import Broadcast, Move, Relayout, Transpose, Value
@@ -205,10 +205,17 @@ class Mover:
         block = step.index[top : top + rows]
         block = block[:, tile * lanes : tile * lanes + width]
         out, since = s.room(chip, step.out.type, rows, frozenset(), step.out.name)
-        for pattern in patterns(block, tuple(sources), lanes):
+        found = patterns(block, tuple(sources), lanes)
+        joins = [pattern for pattern in found if isinstance(pattern, Join)]
+        largest = max(joins, key=lambda join: len(join.into), default=None)
+        whole = filled(largest, s.chunk) if largest else None
+        if whole is not None:
+            self._join_rows(step, whole, chip, Place(out, 0, 1, since=since))
+            since = int(out.ready.max())
+        for pattern in found:
             if isinstance(pattern, Turn):
                 self._turn(step, pattern, chip, Place(out, 0, 1, since=since))
-            else:
+            elif whole is None or pattern is not largest:
                 self._join_rows(step, pattern, chip, Place(out, 0, 1, since=since))
         s.storage.add((step.out.number, chunk, tile), chip, out)
 

@@ -1,9 +1,9 @@
 """Partition: which chip, and which plane of it, holds the weights of every part of every product.
 
 The unit is one tile of result columns and one group of K tiles, as many as the planes can take at
-once; units fill the chips in the order of the model, each chip to the same level, so that a layer
-that one chip cannot hold continues on the next. Products of the same array, as those of the steps
-of an unrolled LSTM are, share its weights, and so chip and planes.
+once; units fill the chips in the order of the model (`shares.py`), so that a layer that one chip
+cannot hold continues on the next. Products of the same array, as those of the steps of an unrolled
+LSTM are, share its weights, and so chip and planes.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ import numpy as np
 
 from clockstep_compiler.expr import Acc, Expr, Op
 from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.liveness import live_words
 from clockstep_compiler.memory import ChipMemory
+from clockstep_compiler.shares import shares
 from clockstep_compiler.steps import Compute, Lowered, Product, Term, Weights
 from clockstep_compiler.storage import NoRoom, Storage
 from clockstep_compiler.sums import group_size
 from clockstep_isa.table import Type
 
 __all__ = [
+    "WEIGHTS",
     "Group",
     "Member",
     "Partition",
@@ -35,6 +38,9 @@ __all__ = [
 
 
 Stripes = tuple[tuple[tuple[int, int], ...], ...]
+
+WEIGHTS = "weights"
+"""What there is no room for where weights do not fit."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -223,38 +229,38 @@ def partition(
     The steps `spread` have theirs on every chip, as long as they share them with no other step.
     Raises `NoRoom` if the weights do not fit.
     """
-    chips = storage.chips
     units = _units(plan, lowered)
     spread -= _sharing(units)
-    total = sum(unit.words for unit in units if unit.step not in spread)
-    result = Partition({}, [0] * chips, spread)
-    before, turn = 0, [0] * chips
-    words = chips * plan.machine.words_per_chip
-    plenty = _PLENTY * sum(unit.words for unit in units) <= words and not spread
+    result = Partition({}, [0] * storage.chips, spread)
+    turn = [0] * storage.chips
     placed: list[Group] = []
-    for position, unit in enumerate(units):
-        if unit.step in spread:
-            for chip in range(chips):
+    words = [0 if unit.step in spread else unit.words for unit in units]
+    total = storage.chips * plan.machine.words_per_chip
+    plenty = _PLENTY * sum(unit.words for unit in units) <= total and not spread
+    room = plan.machine.words_per_chip - reserve * len(storage.memories[0].free)
+    homes = shares(words, _needs(plan, lowered, units), storage.chips, room)
+    for unit, home in zip(units, homes, strict=True):
+        everywhere = unit.step in spread
+        for chip in range(storage.chips) if everywhere else (home,):
+            if unit.same is not None:
+                group = _shared(unit, placed[unit.same])
+            else:
                 group = _dealt(plan, storage, unit, chip, turn, reserve, plenty)
-                result.weight_words[chip] += unit.words
-                result.groups.setdefault((unit.step, unit.tile, chip), []).append(group)
-            placed.append(group)
-            continue
-        share = (
-            (2 * before + unit.words) * chips // (2 * total)
-            if total
-            else position * chips // len(units)
-        )
-        before += unit.words
-        if unit.same is not None:
-            group = _shared(unit, placed[unit.same])
-        else:
-            home = min(chips - 1, share)
-            group = _dealt(plan, storage, unit, home, turn, reserve, plenty)
+            result.weight_words[group.chip] += unit.words
+            key = (unit.step, unit.tile, chip if everywhere else None)
+            result.groups.setdefault(key, []).append(group)
         placed.append(group)
-        result.weight_words[group.chip] += unit.words
-        result.groups.setdefault((unit.step, unit.tile, None), []).append(group)
     return result
+
+
+def _needs(plan: Floorplan, lowered: Lowered, units: list[_Unit]) -> list[int]:
+    """Words of matrices from the step of every unit on until the next that has units."""
+    if not units:
+        return []
+    live = np.array(live_words(lowered, plan.machine.vector))
+    steps, which = np.unique([unit.step for unit in units], return_inverse=True)
+    steps[0] = 0
+    return [int(need) for need in np.maximum.reduceat(live, steps)[which]]
 
 
 def _sharing(units: list[_Unit]) -> frozenset[int]:
@@ -333,7 +339,7 @@ def _place_weights(
         depth = -(-len(part) // per_dispatch)
         queues = stripe_slices(plan, memory, member.side, member.plane, stripes, depth, reserve)
         if queues is None:
-            raise NoRoom(chip, "weights", stripes * depth)
+            raise NoRoom(chip, WEIGHTS, stripes * depth)
         found = []
         for i, queue in enumerate(queues):
             words = raw[i // width :: per_dispatch, :, i % width]
@@ -343,6 +349,10 @@ def _place_weights(
         sets.append(tuple(found))
         nothing = sets[-1] if w_set in member.idle else nothing
     return tuple(sets)
+
+
+_NEARLY = 16
+"""A slice is nearly full with less room than this part of it."""
 
 
 def stripe_slices(
@@ -356,15 +366,18 @@ def stripe_slices(
 ) -> list[int] | None:
     """Slices for the stripes of a tile: the outer ones first, which leaves the inner to the rest.
 
-    Tiles of different planes start from different slices, so that planes can load side by side.
+    Those that are nearly full come last, with the inner ones, which alone are too few. Tiles of
+    different planes start from different slices, so that planes can load side by side.
     """
     slices = plan.slices[side]
     rooms = {q: memory.virgin_room(q) for q in slices}
+    full = words + reserve + memory.words // _NEARLY
 
     def key(position: int) -> tuple[bool, int, int]:
         load = memory.words - rooms[slices[position]]
         turned = (position + plane * count) % len(slices)
-        return (slices[position] in plan.inner, load // max(1, 4 * words), -turned)
+        last = slices[position] in plan.inner or rooms[slices[position]] < full
+        return (last, load // max(1, 4 * words), -turned)
 
     order = sorted(range(len(slices)), key=key)
     fits = [slices[p] for p in order if rooms[slices[p]] >= words + reserve]

@@ -8,12 +8,12 @@ one map of lanes. Rows whose lanes come each from another source row, but all fr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Join", "Part", "Source", "Turn", "patterns"]
+__all__ = ["Join", "Part", "Source", "Turn", "filled", "patterns"]
 
 Ints = NDArray[np.int64]
 _FEW = 2
@@ -82,6 +82,31 @@ def patterns(index: Ints, sources: tuple[Source, ...], lanes: int) -> list[Join 
             continue
         found += _joins(rows, key, lane, (source, tile, row))
     return found
+
+
+_HOLES = 8
+"""Rows of a join for each one that it may take in vain."""
+
+
+def filled(join: Join, chunk: int) -> Join | None:
+    """A join of all rows from its first to its last, if its parts advance regularly over the gaps.
+
+    What is in the gaps is computed in vain, and to be written again. None if there are no gaps, or
+    many, or if they want blocks of `chunk` source rows that nothing else does.
+    """
+    first = int(join.into[0])
+    every = np.arange(first, int(join.into[-1]) + 1)
+    if not 0 < _HOLES * (len(every) - len(join.into)) <= len(join.into):
+        return None
+    parts = []
+    for part in join.parts:
+        step, rest = divmod(int(part.rows[-1] - part.rows[0]), len(every) - 1)
+        rows = part.rows[0] + step * (every - first)
+        known = np.isin(rows // chunk, part.rows // chunk).all()
+        if rest or not known or (rows[join.into - first] != part.rows).any():
+            return None
+        parts.append(replace(part, rows=rows))
+    return Join(every, tuple(parts))
 
 
 def _turned(key: Ints, place: Ints, lane: Ints) -> NDArray[np.bool_]:

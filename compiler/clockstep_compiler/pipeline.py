@@ -20,7 +20,7 @@ from clockstep_compiler.frontend import Model
 from clockstep_compiler.graph import Graph
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
-from clockstep_compiler.partition import total_words
+from clockstep_compiler.partition import WEIGHTS, total_words
 from clockstep_compiler.problems import lowered_model
 from clockstep_compiler.split import split
 from clockstep_compiler.steps import Lowered
@@ -86,7 +86,10 @@ def _scheduled(graph: Graph, lowered: Lowered, machine: Machine, options: Option
         done = _exactly(plan, lowered, options)
     else:
         done = _fewest(plan, lowered, options)
-    return emit(graph, lowered, done, options.weights, facts(plan, graph, lowered, done, options))
+    info = facts(plan, graph, lowered, done, options)
+    program = emit(graph, lowered, done, options.weights, info)
+    assert program.cycles == done.scheduler.makespan, "causes are of another number of cycles"
+    return program
 
 
 def check_model(model: Model, machine: Machine, options: Options) -> Check:
@@ -128,12 +131,12 @@ def _check_options(machine: Machine, options: Options) -> None:
 
 
 def _attempt(plan: Floorplan, lowered: Lowered, chips: int, effort: str) -> Schedule:
-    """A schedule on exactly `chips`, with less and less room kept free of weights.
+    """A schedule on exactly `chips`, with as much room kept free of weights as these leave.
 
-    At last in blocks of more rows: sources that one wave reads then lie in fewer slices.
+    If that fails, in blocks of more rows: sources that one wave reads then lie in fewer slices.
     """
     words = plan.machine.words_per_slice
-    failure: NoRoom | None = None
+    failures: list[NoRoom] = []
     reserves: tuple[int, ...] = (words // 4, words // 16, 0)
     if 8 * total_words(plan, lowered) < chips * plan.machine.words_per_chip:
         reserves = reserves[:1]  # weights are not what fills the chips
@@ -142,15 +145,16 @@ def _attempt(plan: Floorplan, lowered: Lowered, chips: int, effort: str) -> Sche
         *((reserve, 0, False) for reserve in reserves),
         (words // 16, TALL, False),
     ):
+        if len(failures) > 1 and failures[-1].what != WEIGHTS and not trial:
+            continue  # more weights in a slice leave no more room
         try:
             done = schedule(plan, lowered, chips, effort, reserve, trial, sweep=sweep)
             _instructions_fit(plan, done)
         except NoRoom as error:
-            failure = failure or error
+            failures.append(error)
             continue
         return _shortest(plan, lowered, chips, effort, reserve, done, sweep)
-    assert failure is not None
-    raise failure
+    raise failures[0]
 
 
 _SEARCH = {"fast": 0, "standard": 3_000, "high": 200_000}
@@ -186,10 +190,7 @@ def _instructions_fit(plan: Floorplan, done: Schedule) -> None:
         return
     s = done.scheduler
     for chip, needed in enumerate(instruction_bytes_of(plan, done)):
-        memory = s.storage.memories[chip]
-        free = sum(
-            span.end - span.start for q in memory.free for span in memory.free[q] if not span.since
-        )
+        free = s.storage.memories[chip].untouched()
         words = -(-needed // plan.machine.vector)
         if words > free + done.held:
             raise NoRoom(chip, "instructions", words - free - done.held)
@@ -225,7 +226,7 @@ def _exactly(plan: Floorplan, lowered: Lowered, options: Options) -> Schedule:
         if chips <= options.chips:
             continue
         try:
-            _attempt(plan, lowered, chips, "fast")
+            _attempt(plan, lowered, chips, options.effort)
         except NoRoom:
             continue
         enough = chips

@@ -140,28 +140,31 @@ class Storage:
         words: int,
         avoid: frozenset[int],
         shun: frozenset[int] | Mapping[int, int] = frozenset(),
-    ) -> tuple[int, int, list[int]] | None:
-        """`count` slices of a hemisphere with room for `words` each: how many of them are in
-        `shun` (or the penalties of them all), when all are writable, and which.
+    ) -> tuple[tuple[int, int], int, list[int]] | None:
+        """`count` slices of a hemisphere with room for `words` each: how many of them have only
+        scarce words and how many are in `shun` (or the penalties of them all), when all are
+        writable, and which.
 
-        Emptier slices first (by eighths), so that no slice fills up while others lie idle; of
-        those the inner ones, where no weights are read, then the first to be writable.
+        None of these if it can be. Emptier slices first (by eighths), so that no slice fills up
+        while others lie idle; of those the inner ones, where no weights are read, then the first
+        to be writable.
         """
         memory = self.memories[chip]
         offers = []
         for queue in self.plan.slices[side]:
-            since = None if queue in avoid else memory.offer(queue, words, self.now)
-            if since is not None:
+            offer = None if queue in avoid else memory.offer(queue, words, self.now)
+            if offer is not None:
+                scarce, since = offer
                 busy = self.calendars.busy_until(self.plan.queue_resource(chip, queue))
                 filled = 8 * (memory.words - memory.free_words(queue)) // memory.words
                 outer = queue not in self.plan.inner
                 penalty = int(queue in shun) if isinstance(shun, frozenset) else shun.get(queue, 0)
-                offers.append((penalty, filled, outer, since, busy, queue))
+                offers.append((scarce, penalty, filled, outer, since, busy, queue))
         if len(offers) < count:
             return None
         best = sorted(offers)[:count]
-        shunned = sum(offer[0] for offer in best)
-        return shunned, max(offer[3] for offer in best), [offer[5] for offer in best]
+        against = sum(offer[0] for offer in best), sum(offer[1] for offer in best)
+        return against, max(offer[4] for offer in best), [offer[6] for offer in best]
 
     def take(self, chip: int, queues: list[int], rows: int, side: str) -> Copy:
         """Take room for a block of `rows` rows; its rows are ready once they are written."""

@@ -31,7 +31,6 @@ from clockstep_compiler.steps import Compute, Lowered, Product, Value, sources_o
 from clockstep_compiler.storage import Copy, NoRoom
 from clockstep_compiler.sums import fits, group_size, sum_program, with_sum
 from clockstep_compiler.wave import WaveProgram
-from clockstep_isa.geometry import geometry
 from clockstep_isa.table import Type
 
 __all__ = ["Sweeper", "read_at_once"]
@@ -177,8 +176,8 @@ class Sweeper:
         """Cycles from reading an activation to its product at the VXM, about."""
         machine = self.s.plan.machine
         mxm = machine.mxm
-        way = geometry(machine).positions + mxm.multiply_latency + mxm.accumulate_latency
-        return way - geometry(machine).positions // 4
+        way = self.s.plan.geometry.positions + mxm.multiply_latency + mxm.accumulate_latency
+        return way - self.s.plan.geometry.positions // 4
 
     next_array: int = 0
     """Arrays dealt out so far, which go in turn."""

@@ -181,6 +181,26 @@ def plan_wave(
     Variants differ in the ALU row they prefer, the rank and direction they start with, and the
     streams they prefer; neighbours among them share as little as may be.
     """
+    bare = program._replace(ops=tuple(op._replace(extra=()) for op in program.ops))
+    placed = _placed(machine, bare, sides, variant, busy)
+    if placed is None:
+        return None
+    taken, where = dict(placed.taken), dict(placed.where)
+    plan = replace(placed, items=_levelled(program), taken=taken, where=where)
+    away = tuple(q for q in plan.order if 4 * q >= installing)
+    outward = away + tuple(q for q in plan.order if 4 * q < installing)
+    return _finish(plan, program, feeds, out, outward)
+
+
+@lru_cache(maxsize=4096)
+def _placed(
+    machine: Machine,
+    program: WaveProgram,
+    sides: tuple[int, ...],
+    variant: int,
+    busy: frozenset[int],
+) -> _Plan | None:
+    """ALUs for all operations and streams for all operands; immediates make no difference."""
     items = _levelled(program)
     depth = 1 + max(item.level for item in items)
     path = _path(machine, depth, variant)
@@ -194,11 +214,7 @@ def plan_wave(
     plan = _Plan(machine, path, order, items, sides, first_row, sparing, _sequence(items), windows)
     plan.needs = _needs(plan)
     plan.used.update(busy)
-    if not _place(plan, 0):
-        return None
-    away = tuple(q for q in order if 4 * q >= installing)
-    outward = away + tuple(q for q in order if 4 * q < installing)
-    return _finish(plan, program, feeds, out, outward)
+    return plan if _place(plan, 0) else None
 
 
 def _levelled(program: WaveProgram) -> list[_Item]:

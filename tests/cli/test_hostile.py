@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from clockstep.report import SECTIONS
 from clockstep_isa import Binding, Node, Program, save_program
 from clockstep_isa.table import Type
 from tests.support.command import clockstep
@@ -22,7 +23,7 @@ VERBS = (
     ("verify", "--json"),
     ("disasm",),
     ("disasm", "--json"),
-    *(("inspect", "--section", section) for section in ("summary", "layers", "memory", "chips")),
+    *(("inspect", "--section", section) for section in SECTIONS),
     ("inspect", "--csv"),
     ("inspect", "--json"),
 )
@@ -35,7 +36,7 @@ def program() -> Program:
 def every_verb(path: Path) -> set[int]:
     """The exit statuses; whatever is printed is text that a terminal can take."""
     statuses = set()
-    for verb, *rest in VERBS:
+    for verb, *rest in (*VERBS, ("trace", "-o", path.with_suffix(".pftrace"))):
         done = clockstep(verb, path, *rest)
         assert done.status in (0, 1, 5), (verb, rest, done)
         done.out.encode()
@@ -44,7 +45,10 @@ def every_verb(path: Path) -> set[int]:
     return statuses
 
 
-@pytest.mark.parametrize("key", ["memory", "chip_bytes", "lower_bound_cycles", "tool_version"])
+KEYS = ("memory", "chip_bytes", "lower_bound_cycles", "bounds", "causes", "tool_version")
+
+
+@pytest.mark.parametrize("key", KEYS)
 def test_info(key: str, tmp_path: Path) -> None:
     text, arrays = split(dataclasses.replace(program(), info={key: 0}), tmp_path)
     for name in list(RAW)[::2]:

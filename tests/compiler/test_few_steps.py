@@ -84,3 +84,17 @@ def test_an_enlarged_image_beside_another() -> None:
     (joined,) = (step for step in steps if isinstance(step, Move) and len(step.sources) == 2)
     assert [source.rows for source in joined.sources] == [4 * 20, 16 * 20]
     assert_close(run_checked(model, TINY, inputs).outputs, expected(model, inputs), 1e-3)
+
+
+def test_an_input_comes_in_rows_of_as_many_pixels_as_the_stride() -> None:
+    """Three taps of stride two see two rows of two pixels, and not three of one."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(1, 3, 10, 40)).astype(np.float16).astype(np.float32)
+    weights = rng.normal(size=(4, 3, 3, 3)).astype(np.float16).astype(np.float32)
+    node = helper.make_node("Conv", ["x", "w"], ["y"], strides=(2, 2), pads=(1, 1, 1, 1))
+    shapes = {"x": ("float32", image.shape)}, {"y": ("float32", (1, 4, 5, 20))}
+    model = build([node], *shapes, {"w": weights})
+    (gathered,) = (step for step in lowered(model).steps if isinstance(step, Move))
+    assert (gathered.sources[0].rows, gathered.sources[0].columns) == (10 * 40 // 2, 6)
+    inputs = {"x": image}
+    assert_close(run_checked(model, TINY, inputs).outputs, expected(model, inputs), 1e-3)

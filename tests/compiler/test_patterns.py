@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clockstep_compiler.patterns import Join, Source, Turn, patterns
+from clockstep_compiler.patterns import Join, Part, Source, Turn, filled, patterns
 
 LANES = 4
 
@@ -93,3 +94,31 @@ def test_rows_cut_and_joined_alike_are_together() -> None:
     found = check(np.arange(24).reshape(6, 4), [(4, 6)])
     assert sorted(len(p.parts) for p in found if isinstance(p, Join)) == [1, 2, 2]
     assert sum(len(p.into) for p in found) == 6
+
+
+def lined(rows: range, gaps: set[int], source_rows: list[int]) -> Join:
+    into = np.array([r for r in rows if r not in gaps])
+    return Join(into, (Part(0, 0, np.array(source_rows), np.arange(4)),))
+
+
+def test_gaps_are_filled_where_parts_go_on_over_them() -> None:
+    gaps = {20, 40}
+    join = lined(range(2, 50), gaps, [100 + 3 * r for r in range(2, 50) if r not in gaps])
+    whole = filled(join, 64)
+    assert whole is not None
+    np.testing.assert_array_equal(whole.into, np.arange(2, 50))
+    np.testing.assert_array_equal(whole.parts[0].rows, 100 + 3 * np.arange(2, 50))
+
+
+@pytest.mark.parametrize("why", ["no gap", "many gaps", "another line", "an unread block"])
+def test_gaps_that_stay(why: str) -> None:
+    rows, gaps = range(50), {10, 20, 30}
+    step, chunk = (20 if why == "an unread block" else 1), 16
+    if why == "no gap":
+        gaps = set()
+    if why == "many gaps":
+        gaps = set(range(1, 49, 3))
+    sources = [step * r for r in rows if r not in gaps]
+    if why == "another line":
+        sources = [r + (r > 10) for r in rows if r not in gaps]
+    assert filled(lined(rows, gaps, sources), chunk) is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ from onnx import helper
 from clockstep_compiler import Options, compile_model
 from clockstep_isa import load_machine
 from clockstep_isa.diagnostics import UnsupportedModel
-from tests.support.endtoend import expected, run_checked
+from tests.support.endtoend import run_checked
 from tests.support.machines import MACHINES
-from tests.support.one_node import node_of, one_node
+from tests.support.one_node import assert_same_elements, node_of, one_node
 
 TINY = MACHINES["tiny"]
 Array = NDArray[Any]
@@ -46,19 +46,8 @@ def places(shape: Shape, size: int, seed: int = 0, dtype: str = "int64") -> Arra
     return np.random.default_rng(seed).integers(-size, size, shape).astype(dtype)
 
 
-def check(
-    op: str, inputs: Mapping[str, Array], constant: tuple[str, ...] = (), **attributes: Any
-) -> None:
-    """Bit for bit what onnxruntime makes of it, with the first operand's type."""
-    node = node_of(op, " ".join(inputs), **attributes)
-    known = {name: inputs[name] for name in constant}
-    given_ = {name: value for name, value in inputs.items() if name not in constant}
-    kind = next(iter(inputs.values())).dtype.name
-    model = one_node(node, given_, known, {"y": kind}, opset=18)
-    want = expected(model, given_)["y"]
-    have = run_checked(model, TINY, given_, precision="exact").outputs["y"]
-    assert (have.shape, have.dtype) == (want.shape, want.dtype)
-    assert have.tobytes() == want.tobytes()
+check = partial(assert_same_elements, bits=True)
+"""Bit for bit."""
 
 
 # -- Gather ----------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from clockstep_isa import (
     save_program,
 )
 from clockstep_runtime import Execution, Session, interpret
+from tests.support.bounds import assert_sound
 
 __all__ = [
     "Run",
@@ -62,10 +63,12 @@ def build_session(
 ) -> Session:
     """A session, which has verified its program, that survives listing and file to the byte.
 
+    It beats no bound that the compiler gives it, and every cycle of it has one cause.
     `settings` are fields of `Options`; the effort is "fast" unless they say otherwise.
     """
     options = options or Options(**{"effort": "fast", **settings})
     program = compile_model(model.SerializeToString(), machine, options)
+    assert_sound(program)
     if len(program.code) < _SMALL and program.image.regions[:, 3].sum() < _SMALL:
         round_trip(program)
     return Session(program)

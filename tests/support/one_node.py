@@ -13,7 +13,7 @@ from clockstep_isa import Machine
 from tests.support.endtoend import assert_close, expected, run_checked
 from tests.support.machines import MACHINES
 
-__all__ = ["assert_like_onnxruntime", "contrib", "node_of", "one_node"]
+__all__ = ["assert_like_onnxruntime", "assert_same_elements", "contrib", "node_of", "one_node"]
 
 Array = NDArray[np.generic]
 
@@ -73,3 +73,27 @@ def assert_like_onnxruntime(
     want = want or expected(model, inputs)
     run = run_checked(model, machine, inputs, precision="exact")
     assert_close(run.outputs, want, rtol)
+
+
+def assert_same_elements(
+    op: str,
+    inputs: Mapping[str, Array],
+    constant: tuple[str, ...] = (),
+    *,
+    bits: bool = False,
+    **attributes: Any,
+) -> None:
+    """Equal to what onnxruntime makes of it, to the `bit`s of any NaN and zero if that is asked.
+
+    The inputs named `constant` are constants; the result has the first one's type.
+    """
+    node = node_of(op, " ".join(inputs), **attributes)
+    known = {name: inputs[name] for name in constant}
+    free = {name: value for name, value in inputs.items() if name not in constant}
+    kind = next(iter(inputs.values())).dtype.name
+    model = one_node(node, free, known, {"y": kind}, opset=18)
+    want = expected(model, free)["y"]
+    have = run_checked(model, MACHINES["tiny"], free, precision="exact").outputs["y"]
+    assert (have.shape, have.dtype) == (want.shape, want.dtype)
+    np.testing.assert_array_equal(have, want)
+    assert not bits or have.tobytes() == want.tobytes()

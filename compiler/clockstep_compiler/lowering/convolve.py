@@ -53,8 +53,9 @@ def _float_convolution(state: Lowering, node: Node) -> Expr:
     groups = int(node.attributes.get("group", 1))
     array, grid = constant_weights(state, w), window.grid()
     if array is not None and groups == state.shape(x)[-1] and groups > 1:
-        image = state.store(x, Type.F32 if state.options.precision == "exact" else Type.F16)
-        return _depthwise(state, bordered(state, image, grid), window, array)
+        exact = state.options.precision == "exact"
+        image = state.store(x, Type.F32 if exact else state.stored_type(x))
+        return _depthwise(state, bordered(state, image, grid), window, array.astype(np.float64))
     if array is not None and _is_product(state, node, window, groups):
         return _product(state, x, array.reshape(len(array), -1))
     shape = state.shape(w)
@@ -71,8 +72,39 @@ def _float_convolution(state: Lowering, node: Node) -> Expr:
     else:
         image = bordered(state, image, grid, groups=groups)
     under = tuple(window.under(grid, tap) for tap in taps)
-    seen = Taps(image, under, tap_weights(state, w, given), groups, grid.rows, given)
+    parts = None
+    if array is not None and given.kind == Type.F16 and not narrow:
+        parts = _in_two_parts(state, array.reshape(split_up).transpose(3, 0, 1, 2))
+    weights: tuple[Weights | Value, ...] = ()
+    for elements in parts or (given.elements,):
+        weights += tap_weights(state, w, replace(given, elements=elements))
+    under *= len(parts or (given,))
+    seen = Taps(image, under, weights, groups, grid.rows, given)
     return summed(state, node.outputs[0], seen, len(under[0]))
+
+
+_SMALL = 48
+"""Elements of a kernel up to which its weights are taken in two parts."""
+
+
+def _in_two_parts(state: Lowering, weights: Array) -> tuple[Array, Array] | None:
+    """Weights [taps, groups, M, C] in fp16 and what that leaves of them, if sums are of few.
+
+    Few do not make up for each other's errors, and take little of an array. Both parts have the
+    sign of the whole, and neither is zero, so that infinity times it remains what it was.
+    """
+    few = weights.shape[0] * weights.shape[3] <= _SMALL
+    limit = float(np.finfo(np.float16).max)
+    if state.options.precision == "exact" or not few or not (np.abs(weights) <= limit).all():
+        return None
+    near = weights.astype(np.float16)
+    if (near == weights).all():
+        return None
+    high = np.where(np.abs(near) > np.abs(weights), np.nextafter(near, np.float16(0)), near)
+    low = (weights - high).astype(np.float16)
+    least = np.copysign(np.finfo(np.float16).smallest_subnormal, weights).astype(np.float16)
+    high, low = (np.where((part == 0) & (weights != 0), least, part) for part in (high, low))
+    return high, low
 
 
 def _is_product(state: Lowering, node: Node, window: Window, groups: int) -> bool:

@@ -76,8 +76,8 @@ _TOP = 15
 _LEAST = 127 + _TOP - 126
 """The least exponent field plus one that a unit follows: below, 1 / unit would be no f32."""
 
-_BLOCK = 1 << 22
-"""Elements of a constant that are split at a time: there are some with a hundred million."""
+_BLOCK = 1 << 16
+"""Elements of a constant that are split at a time: few enough for a cache."""
 
 _STEP = 2.0**70
 """Sums of parts may be multiplied by this or its inverse without leaving f32's normal numbers."""
@@ -155,15 +155,17 @@ def split_constant(rows: Array) -> tuple[Array, Array, Array]:
     block = max(1, _BLOCK // max(1, rows.shape[1]))
     for start in range(0, len(rows), block):
         some = slice(start, start + block)
-        exact = rows[some].astype(np.float32).astype(np.float64)
-        sizes = np.where(np.isfinite(exact), np.abs(exact), 0.0)
-        largest = sizes.max(axis=1, initial=0.0)
-        units[some] = np.where(largest > 0, np.ldexp(1.0, np.frexp(largest)[1] - _TOP), 1.0)
-        exact /= units[some, None]
-        high[some] = exact
+        exact = rows[some].astype(np.float32)
         finite = np.isfinite(exact)
+        largest = np.abs(exact).max(axis=1, initial=0.0, where=finite)
+        shift = np.where(largest > 0, _TOP - np.frexp(largest)[1], 0)
+        units[some] = np.ldexp(1.0, -shift)
+        for half in (shift // 2, shift - shift // 2):  # f32 may not have the whole power
+            exact *= np.ldexp(np.float32(1), half)[:, None]
+        high[some] = exact
         np.subtract(exact, high[some], out=exact, where=finite)
-        low[some] = np.where(finite, exact, 0.0)
+        exact[~finite] = 0.0
+        low[some] = exact
     return high, low, units
 
 

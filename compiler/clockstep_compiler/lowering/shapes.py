@@ -19,6 +19,7 @@ from clockstep_compiler.lowering.lower import (
     stored_elements,
 )
 from clockstep_compiler.lowering.reduce_rows import relaid
+from clockstep_compiler.lowering.views import in_longer_rows
 from clockstep_compiler.steps import Compute, Move, Value
 from clockstep_isa.table import Type
 
@@ -84,6 +85,8 @@ def _move(state: Lowering, node: Node) -> None:
     if picked is not None and kind == state.stored_type(out):
         state.define(out, Leaf(sources[0], picked), narrow=True)
         return
+    if len(node.inputs) == 1:
+        sources[0] = in_longer_rows(state, sources[0], index)
     sources, index = _enlarged(state, sources, index)
     result = state.new_value(out, rows, columns, kind)
     state.steps.append(Move(result, tuple(sources), index, (state.node,)))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from clockstep_compiler.expr import Acc, Const, Expr, Leaf, binary
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise import combine
-from clockstep_compiler.lowering.lower import FLOATS, Lowering, stored_elements
+from clockstep_compiler.lowering.lower import Lowering, stored_elements
 from clockstep_compiler.lowering.parts import (
     IMAGE,
     WEIGHTS,
@@ -109,10 +109,10 @@ def convolution_window(state: Lowering, node: Node, image: str, weights: str) ->
 
 
 def constant_weights(state: Lowering, name: str) -> Array | None:
-    """The weights in float64 or int64 if they are constant, perhaps of a DequantizeLinear."""
+    """The weights as they are given if they are constant, perhaps those of a DequantizeLinear."""
     constant = state.constant(name)
     if constant is not None:
-        return constant.astype(np.float64 if state.dtype(name) in FLOATS else np.int64)
+        return constant
     expr = state.tensors[name].expr
     return np.broadcast_to(expr.array, state.shape(name)) if isinstance(expr, Const) else None
 
@@ -127,7 +127,7 @@ def operands(state: Lowering, node: Node, arrange: Arrange, terms: int) -> tuple
     image = split(state, state.store(x, Type.F32))
     units = (image.unit,) if isinstance(image.unit, Value) else ()
     scale = np.ones(1) if isinstance(image.unit, Value) else np.full(1, image.unit)
-    array = _constant(state, w)
+    array = constant_weights(state, w)
     if array is None:
         parts = split(state, state.store(w, Type.F32))
         assert isinstance(parts.unit, Value)
@@ -152,14 +152,8 @@ def _constant_parts(weights: Array) -> tuple[Array, Array]:
     return np.concatenate([ordered[part] for part in WEIGHTS], axis=3), units
 
 
-def _constant(state: Lowering, name: str) -> Array | None:
-    """The weights as they are given, if they are constant."""
-    constant = state.constant(name)
-    return constant_weights(state, name) if constant is None else constant
-
-
 def _stored_weights(state: Lowering, name: str, arrange: Arrange, kind: Type) -> Factors:
-    array = _constant(state, name)
+    array = constant_weights(state, name)
     if array is None:
         source = state.store(name, kind)
         return Factors(kind, arrange(np.arange(source.rows * source.columns)), (source,))

@@ -19,6 +19,13 @@ _TRANSPARENT = frozenset(
 )
 
 
+_POINTWISE = frozenset(
+    (
+        *("Add", "Sub", "Mul", "Div", "Max", "Min", "Relu", "LeakyRelu", "PRelu", "Clip", "Elu"),
+        *("Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Swish", "Mish", "Gelu", "Erf", "Exp"),
+    )
+)
+
 _MOVING = frozenset(("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Move"))
 
 _CARRYING = _MOVING.union(("Add", "Sub", "Max", "Min", "Neg", "Abs", "Relu", "Where"))
@@ -32,9 +39,10 @@ def wide_tensors(graph: Graph) -> frozenset[str]:
 
     Those are the graph's float32 outputs, single numbers, scales, and what is rounded to integers
     without a product in between: fp16 would move one element in some hundred to the neighbouring
-    integer. Integers as floats, too, until they are scaled: fp16 ends at 65504.
+    integer. Integers as floats, too, until they are scaled: fp16 ends at 65504. And images that no
+    array reads, so that what lies between two products is rounded once.
     """
-    wide = _rounded(graph).union(_long(graph), _results(graph))
+    wide = _rounded(graph).union(_long(graph), _results(graph), _between(graph))
     floats = ("float32", "float64")
     return frozenset(n for n in wide if n in graph.tensors and graph.tensors[n].dtype in floats)
 
@@ -73,6 +81,22 @@ def _long(graph: Graph) -> set[str]:
             large.update(scales)
             scaled.update(node.outputs if scales else ())
     return large.union(name for name, count in size.items() if count == 1)
+
+
+def _between(graph: Graph) -> set[str]:
+    """Images that are but computed with element by element, or channel by channel."""
+    found = set(graph.views)
+    for node in graph.nodes:
+        alone = node.op in _POINTWISE or _is_depthwise(graph, node)
+        found.difference_update(node.inputs if not alone else ())
+    return found
+
+
+def _is_depthwise(graph: Graph, node: Node) -> bool:
+    if node.op != "Conv" or node.inputs[1] not in graph.constants:
+        return False
+    groups = int(node.attributes.get("group", 1))
+    return groups > 1 and groups == graph.tensors[node.inputs[0]].shape[-1]
 
 
 def _rounds(graph: Graph, node: Node) -> bool:

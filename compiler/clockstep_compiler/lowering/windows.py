@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.lower import Lowering
+from clockstep_compiler.lowering.views import in_longer_rows
 from clockstep_compiler.steps import Move, Value
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.layout import numpy_type
@@ -223,9 +224,10 @@ def gathered(state: Lowering, image: Value, window: Window, fill: Fill) -> tuple
     index = rows[:, :, None] * image.columns + lanes
     border = rows < 0
     index[border] = -1
-    sources: tuple[Value, ...] = (image,)
+    loaded = in_longer_rows(state, image, index.reshape(len(rows), -1))
+    sources: tuple[Value, ...] = (loaded,)
     if fill and border.any():
-        sources = (image, _border(state, image, image.columns, fill))
+        sources = (loaded, _border(state, image, image.columns, fill))
         index[border] = image.rows * image.columns + lanes
     out = state.new_value(image.name, len(rows), len(taps) * image.columns, image.type)
     state.steps.append(Move(out, sources, index.reshape(len(rows), -1), (state.node,)))

@@ -9,7 +9,7 @@ for the second, and so on.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,14 @@ from clockstep_compiler.frontend.bodies.addressed import (
 from clockstep_compiler.frontend.body import Body, Refused, composes
 
 __all__ = ["layered"]
+
+Shape = tuple[int, ...]
+
+Targets = Callable[[NDArray[np.int64], Shape], NDArray[np.int64]]
+"""The element of the data that each update goes to, by constant indices and the data's shape."""
+
+Computed = Callable[[Body, str, str, str, str], str]
+"""The scatter of data, computed indices and updates by a reduction."""
 
 _REDUCTIONS = {"add": "Add", "mul": "Mul", "max": "Max", "min": "Min"}
 _STEPS = 16
@@ -114,30 +122,43 @@ def layered(body: Body, data: str, updates: str, target: NDArray[np.int64], redu
     return data
 
 
+def _scatter(body: Body, targets: Targets, computed: Computed) -> bool | None:
+    """Data, indices and updates: nothing to do, indices that are constant or that are computed."""
+    data, indices, updates = body.inputs(3)
+    reduction, known = _reduction(body), body.value(indices)
+    if known is not None and reduction == "none":
+        return False
+    if 0 in (*body.shape(data), *body.shape(indices)):
+        found = data
+    elif known is not None:
+        target = targets(known.astype(np.int64), body.shape(data))
+        found = layered(body, data, updates, target, reduction)
+    else:
+        found = computed(body, data, indices, updates, reduction)
+    body.give(0, found)
+    return None
+
+
 # -- ScatterElements -------------------------------------------------------------------------------
 
 
 @composes("Scatter", "ScatterElements")
 def _scatter_elements(body: Body) -> bool | None:
-    data, indices, updates = body.inputs(3)
-    shape, wanted = body.shape(data), body.shape(indices)
-    reduction, known = _reduction(body), body.value(indices)
-    if known is not None and reduction == "none":
-        return False
+    def targets(known: NDArray[np.int64], shape: Shape) -> NDArray[np.int64]:
+        axis = body.attribute("axis", 0) % len(shape)
+        places = list(np.indices(known.shape))
+        places[axis] = np.where(known < 0, known + shape[axis], known)
+        return np.asarray(np.ravel_multi_index(tuple(places), shape), np.int64)
+
+    return _scatter(body, targets, _scatter_axis)
+
+
+def _scatter_axis(body: Body, data: str, indices: str, updates: str, reduction: str) -> str:
+    shape = body.shape(data)
     axis = body.attribute("axis", 0) % len(shape)
-    if 0 in (*shape, *wanted):
-        found = data
-    elif known is not None:
-        places, along = list(np.indices(wanted)), known.astype(np.int64)
-        places[axis] = np.where(along < 0, along + shape[axis], along)
-        target = np.asarray(np.ravel_multi_index(tuple(places), shape), np.int64)
-        found = layered(body, data, updates, target, reduction)
-    else:
-        index = within(body, indices, shape[axis])
-        index, updates = _widened(body, index, updates, shape, axis)
-        found = _over_rows(body, (data, index, updates), axis, reduction)
-    body.give(0, found)
-    return None
+    index = within(body, indices, shape[axis])
+    index, updates = _widened(body, index, updates, shape, axis)
+    return _over_rows(body, (data, index, updates), axis, reduction)
 
 
 def _over_rows(body: Body, operands: Sequence[str], axis: int, reduction: str) -> str:
@@ -190,27 +211,18 @@ def _widened(
 
 @composes("ScatterND")
 def _scatter_nd(body: Body) -> bool | None:
-    data, indices, updates = body.inputs(3)
+    return _scatter(body, _targets, _scatter_rows)
+
+
+def _scatter_rows(body: Body, data: str, indices: str, updates: str, reduction: str) -> str:
     shape, wanted = body.shape(data), body.shape(indices)
-    reduction, known = _reduction(body), body.value(indices)
-    if known is not None and reduction == "none":
-        return False
     depth = wanted[-1]
-    if 0 in (*shape, *wanted):
-        found = data
-    elif known is not None:
-        found = layered(body, data, updates, _targets(known, shape), reduction)
-    else:
-        count, height, width = (
-            math.prod(wanted[:-1]),
-            *map(math.prod, (shape[:depth], shape[depth:])),
-        )
-        places = body.reshape(flat_index(body, indices, shape[:depth]), [count])
-        table = body.reshape(data, [height, width])
-        rows = body.reshape(updates, [count, width])
-        found = body.reshape(_into_rows(body, table, places, rows, reduction), shape)
-    body.give(0, found)
-    return None
+    count = math.prod(wanted[:-1])
+    height, width = math.prod(shape[:depth]), math.prod(shape[depth:])
+    places = body.reshape(flat_index(body, indices, shape[:depth]), [count])
+    table = body.reshape(data, [height, width])
+    rows = body.reshape(updates, [count, width])
+    return body.reshape(_into_rows(body, table, places, rows, reduction), shape)
 
 
 def _into_rows(body: Body, table: str, places: str, rows: str, reduction: str) -> str:
