@@ -28,6 +28,7 @@ from clockstep_compiler.frontend.inline import (
 )
 from clockstep_compiler.frontend.messages import place
 from clockstep_compiler.frontend.moves import ELEMENTS_LIMIT, elements, is_move, moves
+from clockstep_compiler.frontend.narrow import Integers
 from clockstep_compiler.frontend.order import live
 from clockstep_compiler.frontend.settle import Moved, changes_nothing, filled
 from clockstep_compiler.frontend.structure import edges, subgraphs
@@ -83,6 +84,7 @@ class Walk:
         self.wanted: list[str] = []
         self.unrolled = 0
         self._deferred: dict[str, Step] = {}
+        self._integers = Integers(self.types, self.constants)
         self._poisoned: set[str] = set()
         self._vague: set[str] = set()
         self._taken: set[str] = set()
@@ -176,6 +178,8 @@ class Walk:
         node = step.node
         if self._unknowable(step) or self._no_tensor(step) or self._rewritten(step):
             return
+        if self._narrowed(step):
+            return
         if subgraphs(node):
             self.refuse(step, "control-flow", "control flow that depends on data is not static")
             return
@@ -191,6 +195,8 @@ class Walk:
             return
         if self._typed(step, schema, outputs):
             self.steps.append(step)
+            if node.op_type == "DequantizeLinear" and not node.domain:
+                self._integers.note(step)
 
     def _no_tensor(self, step: Step) -> bool:
         """Whether an operator of tensors is given a sequence; notes it."""
@@ -205,6 +211,19 @@ class Walk:
             return rewrite is not None and rewrite(self, step)
         except Mismatch as error:
             return self._mismatch(step, error)
+
+    def _narrowed(self, step: Step) -> bool:
+        """Replace a step by one of integers, if it moves or quantizes what was dequantized."""
+        if step.node.op_type == "QuantizeLinear" and not step.node.domain:
+            source = self._integers.source(step)
+            if source is not None:
+                self.forward(source, step.node.output[0])
+            return source is not None
+        if not self._integers.moves(step):
+            return False
+        fresh = {name: self.fresh(f"{name}.integers") for name in step.node.output if name}
+        self.run(self._integers.moved(step, fresh))
+        return True
 
     def _mismatch(self, step: Step, error: Mismatch) -> bool:
         where = place(step.name, step.node.op_type)
