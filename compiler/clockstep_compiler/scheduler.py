@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -109,6 +110,11 @@ _SQUEEZES = 4
 
 _SOON = 12
 """Cycles until all ALUs of a wave are at work, about."""
+
+
+def _preferred(weights: int, width: int, base: int) -> tuple[bool, int]:
+    """Streams that carry no weights first; narrow operands from one end, wide from the other."""
+    return base < weights, base if width < 4 else -base
 
 
 class _Try(NamedTuple):
@@ -334,7 +340,7 @@ class Scheduler:
                 ):
                     own |= ((1 << other.width) - 1) << other.base
             bases = range(0, m.streams.per_direction, choice.width)
-            for base in sorted(bases, key=lambda base: (base < weights, base)):
+            for base in sorted(bases, key=partial(_preferred, weights, choice.width)):
                 if own >> base & ((1 << choice.width) - 1):
                     continue
                 free = self.calendars.earliest(bundle.held(choice, base), time)

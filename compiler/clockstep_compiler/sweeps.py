@@ -435,7 +435,10 @@ class Sweeper:
             term = member.term
             index = rows if term.index is None else term.index[rows]
             operand = _Operand(term.a, index, term.fill)
-            track = self._track(operand, member.k_tile, job.chip, busy, term.byte)
+            near = (
+                "" if term.a.origin == "step" else side
+            )  # loaded where it does not cross the chip
+            track = self._track(operand, member.k_tile, job.chip, busy, term.byte, near)
             depth = min(lanes, term.weights.depth - member.k_tile * lanes)
             array = self.maker.array(product, member, side, plane, job.tile, w_set)
             origins.append(FromMxm(track, product.type, depth, array))
