@@ -26,7 +26,9 @@ from clockstep_compiler.steps import (
     sources_of,
 )
 from clockstep_compiler.storage import MANY_SLICES
-from clockstep_compiler.sweeps import Sweeper, read_at_once
+from clockstep_compiler.sweep_reader import Reader
+from clockstep_compiler.sweep_room import Room, read_at_once
+from clockstep_compiler.sweeps import Sweeper
 from clockstep_isa.table import Type
 
 __all__ = ["TALL", "Schedule", "chunk_rows", "least_chips", "schedule"]
@@ -111,7 +113,7 @@ def schedule(
     tight = _FULL * filled > plan.machine.words_per_chip
     parts = partition(plan, lowered, s.storage, reserve, spread)
     maker, mover = BlockMaker(s), Mover(s)
-    sweeper = Sweeper(s, maker, read_at_once(plan, lowered))
+    sweeper = Sweeper(s, maker, Room(s, read_at_once(plan, lowered)), Reader(s))
     sweeping = plan.machine.mem.slices_per_hemisphere >= MANY_SLICES and sweep
     _load_large_inputs(s, lowered, parts)
     _keep(s, lowered)

@@ -1,0 +1,155 @@
+"""Where sweeps put their results and partial sums, away from what is read at the same time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from clockstep_compiler.expr import Leaf, flatten
+from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.partition import find_product, in_groups, inner_tiles
+from clockstep_compiler.scheduler import Scheduler
+from clockstep_compiler.steps import Compute, Lowered, sources_of
+from clockstep_compiler.storage import Copy, NoRoom
+from clockstep_compiler.sums import group_size
+from clockstep_compiler.sweep_parts import Job, Strip
+from clockstep_isa.table import Type
+
+__all__ = ["Room", "read_at_once"]
+
+
+@dataclass(slots=True)
+class Room:
+    """Takes room in SRAM; `wanted` says of matrices how many copies are read at a time."""
+
+    s: Scheduler
+    wanted: dict[int, int]
+
+    def make(self, job: Job, chunks: range) -> bool:
+        """Room for all blocks in one hemisphere, as many copies as will be read at a time."""
+        s, value = self.s, job.step.out
+        wanted, rows = self.wanted.get(value.number, 1), s.storage.block_rows(value)
+        near = self._penalties(self._near(job))
+        for copies in sorted({wanted, 1}, reverse=True):
+            offers = []
+            before = s.storage.copies.get(((value.number, chunks[0] - 1, job.tile), job.chip), ())
+            for turn, side in enumerate("WE" if s.turn % 2 else "EW"):
+                width = value.type.bytes * copies
+                choice = s.storage.choose(job.chip, side, width, rows, frozenset(), near)
+                if choice is not None:
+                    apart = any(copy.side != side for copy in before)
+                    offers.append((apart, choice[0], choice[1], turn, side))
+            for *_, side in sorted(offers):
+                try:
+                    self._take(job, chunks, side, self._near(job), copies)
+                except NoRoom:
+                    self.give(job)
+                    continue
+                return True
+        return False
+
+    def _take(self, job: Job, chunks: range, side: str, near: frozenset[int], copies: int) -> None:
+        s, value = self.s, job.step.out
+        width = value.type.bytes
+        for chunk in chunks:
+            last = job.out.get(chunk - 1, ())
+            avoid = frozenset[int]().union(*(copy.slices for copy in last))
+            shun = self._penalties(near, job.taken, self._beside(job, chunk))
+            rows = s.storage.rows_of(value, chunk)
+            choice = s.storage.choose(job.chip, side, width * copies, rows, avoid, shun)
+            if choice is None:
+                raise NoRoom(job.chip, value.name, width * copies * rows)
+            queues = choice[2]
+            job.out[chunk] = tuple(
+                s.storage.take(job.chip, queues[i : i + width], rows, side)
+                for i in range(0, width * copies, width)
+            )
+            job.since[chunk] = choice[1]
+
+    def _beside(self, job: Job, chunk: int) -> frozenset[int]:
+        """Slices of blocks that may be read together with one: of the tiles before, about there."""
+        s, value, found = self.s, job.step.out, frozenset[int]()
+        for tile in range(max(0, job.tile - 3), job.tile):
+            for near in range(chunk - 1, chunk + 2):
+                for copy in s.storage.copies.get(((value.number, near, tile), job.chip), ()):
+                    found |= copy.slices
+        return found
+
+    def give(self, job: Job) -> None:
+        for copies in job.out.values():
+            for copy in copies:
+                self.s.storage.give(job.chip, copy, job.step.out.name, "scratch")
+        job.out.clear()
+
+    def _near(self, job: Job) -> frozenset[int]:
+        """Slices of all that the step reads."""
+        s, found = self.s, frozenset[int]()
+        for value in sources_of(job.step):
+            for chunk in range(s.storage.chunks(value)):
+                for tile in range(s.storage.tiles(value)):
+                    for copy in s.storage.copies.get(((value.number, chunk, tile), job.chip), ()):
+                        found |= copy.slices
+        return found
+
+    def _penalties(self, *shunned: frozenset[int]) -> dict[int, int]:
+        """How much slices should be avoided: those of weights a little, then each set more."""
+        plan = self.s.plan
+        found = {q: int(q not in plan.inner) for side in "WE" for q in plan.slices[side]}
+        for power, slices in enumerate(shunned):
+            for q in slices:
+                found[q] += 2 << power
+        return found
+
+    def strip(self, job: Job, kind: Type, rows: int, blocks: int, avoid: frozenset[int]) -> Strip:
+        """Room for partial sums, in one hemisphere, in blocks that are written side by side."""
+        s, shun = self.s, self._near(job)
+        size = -(-rows // blocks)
+        size = min(size, s.plan.machine.words_per_slice // 8)
+        copies: list[Copy] = []
+        latest = 0
+        side = "WE"
+        for first in range(0, rows, size):
+            taken = avoid.union(*(copy.slices for copy in copies))
+            count = min(size, rows - first)
+            copy, since = s.room(job.chip, kind, count, taken, "partial sums", shun, sides=side)
+            copies.append(copy)
+            side, latest = copy.side, max(latest, since)
+        return Strip(copies, size, latest)
+
+    def release(self, chip: int, strip: Strip) -> None:
+        for copy in strip.copies:
+            self.s.storage.give(chip, copy, "partial sums", "partial")
+
+
+_MOST_BESIDE = 3
+"""Copies of a matrix whose rows are read beside each other element by element."""
+
+
+def read_at_once(plan: Floorplan, lowered: Lowered) -> dict[int, int]:
+    """Of how many copies of a matrix kernels may read at a time, where it is more than one.
+
+    K tiles that are summed in one wave may be the same rows moved a little, as those under the
+    taps of a convolution or under a window are; tiles of the result may be computed side by side.
+    """
+    found: dict[int, int] = {}
+    lanes = plan.machine.vector
+    for step in lowered.steps:
+        if not isinstance(step, Compute):
+            continue
+        product = find_product(step.expr)
+        if product is None:
+            _, sources = flatten(step.expr)
+            beside = Counter(s.value.number for s in sources if isinstance(s, Leaf))
+            for number, count in beside.items():
+                found[number] = max(found.get(number, 1), min(count, _MOST_BESIDE))
+            continue
+        arrays = len(plan.planes if product.type == Type.I8 else plan.pairs)
+        size, tiles = group_size(plan, product.type), -(-product.columns // lanes)
+        for tile in range(tiles):
+            inner = inner_tiles(product, tile, lanes)
+            for group in in_groups(inner, size):
+                ways = min(tiles, arrays // len(group))
+                taps = Counter((term.a.number, k) for term, k in group)
+                for (number, _), count in taps.items():
+                    found[number] = max(found.get(number, 1), min(arrays, count * ways))
+    return found
