@@ -15,7 +15,16 @@ import numpy as np
 from clockstep_compiler.bundle import Bundle, Choice
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.storage import Copy
-from clockstep_compiler.wave import Arrival, Feed, Wave, WaveProgram, plan_wave, variants
+from clockstep_compiler.wave import (
+    NOTHING,
+    Arrival,
+    Busy,
+    Feed,
+    Wave,
+    WaveProgram,
+    plan_wave,
+    variants,
+)
 from clockstep_isa.geometry import Queue, Unit, phase
 from clockstep_isa.table import BY_OPCODE, Type
 
@@ -186,9 +195,9 @@ class _Builder:
 
 
 def draft(
-    plan: Floorplan, kernel: Kernel, target: Target, variant: int, busy: frozenset[int]
+    plan: Floorplan, kernel: Kernel, target: Target, variant: int, busy: Busy
 ) -> Wave | None:
-    """The wave of a kernel in one of its variants without the ALUs `busy`, if there is one."""
+    """The wave of a kernel in one of its variants beside what is `busy`, if there is one."""
     return _wave(plan, kernel, target, {}, variant, busy)
 
 
@@ -215,7 +224,7 @@ def _wave(
     target: Target,
     sides: dict[int, str],
     variant: int,
-    busy: frozenset[int] = frozenset(),
+    busy: Busy = NOTHING,
 ) -> Wave | None:
     arrivals = tuple(
         plan.inward(sides.get(k, _side(origin))) for k, origin in enumerate(kernel.origins)

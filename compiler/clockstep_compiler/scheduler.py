@@ -38,8 +38,8 @@ from clockstep_compiler.steps import Value
 from clockstep_compiler.storage import Block, Copy, NoRoom, Storage
 from clockstep_compiler.sums import group_size
 from clockstep_compiler.transfer import Links, send_block
-from clockstep_compiler.wave import Wave, WaveOp, WaveProgram, variants
-from clockstep_isa.geometry import Unit
+from clockstep_compiler.wave import NOTHING, Busy, Wave, WaveOp, WaveProgram, variants
+from clockstep_isa.geometry import EAST, WEST, Unit, phase
 from clockstep_isa.table import Type
 
 __all__ = ["VARIANTS", "Part", "Place", "Scheduler", "move_program"]
@@ -105,7 +105,7 @@ def _target(parts: tuple[Part, ...]) -> Target:
     )
 
 
-_SQUEEZES = 4
+_SQUEEZES = 32
 """Times at which a kernel is tried beside others."""
 
 _SOON = 12
@@ -243,7 +243,7 @@ class Scheduler:
         """
         found: list[_Try] = []
         for variant in self._order():
-            if self._try(kernel, target, variant, frozenset(), found):
+            if self._try(kernel, target, variant, NOTHING, found):
                 return found
             if len(found) >= VARIANTS[self.effort]:
                 break
@@ -257,10 +257,10 @@ class Scheduler:
         kernel: Kernel,
         target: Target,
         variant: int,
-        busy: frozenset[int],
+        busy: Busy,
         found: list[_Try],
     ) -> bool:
-        """Add a variant without the ALUs `busy`, if there is one; whether none can be earlier."""
+        """Add a variant beside what is `busy`, if there is one; whether none can be earlier."""
         wave = draft(self.plan, kernel, target, variant, busy)
         bundle = None if wave is None else build(self.plan, kernel, target, wave)
         if wave is None or bundle is None:
@@ -273,14 +273,19 @@ class Scheduler:
         """Variants beside other kernels, from whenever some of these end."""
         best = min(found)
         first = max(best.bundle.not_before, -best.bundle.first)
-        times = sorted(self._ends(kernel.chip, first, best.time))[:_SQUEEZES]
-        for time in times:
+        tried: set[Busy] = set()
+        for time in sorted(self._ends(kernel.chip, first, best.time))[:_SQUEEZES]:
             busy = self._busy(kernel.chip, time)
+            if busy in tried:
+                continue
+            tried.add(busy)
             for variant in self._order()[: 2 * self.plan.machine.vxm.rows]:
                 before = len(found)
                 self._try(kernel, target, variant, busy, found)
-                if len(found) > before and found[-1].time < best.time:
-                    return
+                if len(found) > before:
+                    if found[-1].time < best.time:
+                        return
+                    break
 
     def _order(self) -> list[int]:
         """Variants, those first of which several fit side by side; steps begin with different."""
@@ -302,13 +307,24 @@ class Scheduler:
             found.update(self.calendars.ends(resource, first, end))
         return found
 
-    def _busy(self, chip: int, time: int) -> frozenset[int]:
-        """ALUs that are taken a little later than at a time."""
-        return frozenset(
-            alu
-            for alu, resource in enumerate(self._alus(chip))
-            if not self.calendars.is_free(resource, time + _SOON, 1)
-        )
+    def _busy(self, chip: int, time: int) -> Busy:
+        """ALUs and streams of the VXM that are taken a little later than at a time."""
+        plan, soon = self.plan, time + _SOON
+        free = self.calendars.is_free
+        alus = [a for a, queue in enumerate(self._alus(chip)) if not free(queue, soon, 1)]
+        ranks = plan.machine.vxm.ranks
+        streams = []
+        for way in (EAST, WEST):
+            for stretch in range(ranks + 1):
+                at = phase(way, soon, plan.geometry.rank_x[min(stretch, ranks - 1)])
+                first = plan.stream_resource(chip, way, stretch, 0)
+                bits = sum(
+                    1 << stream
+                    for stream in range(plan.machine.streams.per_direction)
+                    if not free(first + stream, at, 1)
+                )
+                streams.append((way, stretch, bits))
+        return Busy(frozenset(alus), tuple(streams))
 
     def _fit(self, bundle: Bundle, time: int) -> int:
         """The first time from `time` on when a bundle's own and its choices of streams are free.

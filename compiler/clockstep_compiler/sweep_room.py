@@ -67,12 +67,16 @@ class Room:
             job.since[chunk] = choice[1]
 
     def _beside(self, job: Job, chunk: int) -> frozenset[int]:
-        """Slices of blocks that may be read together with one: of the tiles before, about there."""
+        """Slices of blocks that may be written or read together with one: those before it, and of
+        the tiles before those about there."""
         s, value, found = self.s, job.step.out, frozenset[int]()
         for tile in range(max(0, job.tile - 3), job.tile):
             for near in range(chunk - 1, chunk + 2):
                 for copy in s.storage.copies.get(((value.number, near, tile), job.chip), ()):
                     found |= copy.slices
+        for before in range(max(0, chunk - 3), chunk):
+            for copy in s.storage.copies.get(((value.number, before, job.tile), job.chip), ()):
+                found |= copy.slices
         return found
 
     def give(self, job: Job) -> None:

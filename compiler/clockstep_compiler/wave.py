@@ -18,7 +18,17 @@ from clockstep_isa.geometry import EAST, WEST, geometry
 from clockstep_isa.machine import Machine
 from clockstep_isa.table import BY_NAME, Type
 
-__all__ = ["Feed", "Hold", "Wave", "WaveOp", "WaveProgram", "plan_wave", "variants"]
+__all__ = [
+    "NOTHING",
+    "Busy",
+    "Feed",
+    "Hold",
+    "Wave",
+    "WaveOp",
+    "WaveProgram",
+    "plan_wave",
+    "variants",
+]
 
 _SEARCH_STEPS = 250
 """Choices of ALUs and streams tried for one wave before it counts as impossible; of those that are
@@ -53,6 +63,16 @@ class Feed(NamedTuple):
     first: int  # stretches first..last of the chip, west to east
     last: int
     streams: int
+
+
+class Busy(NamedTuple):
+    """ALUs at work for other waves, and streams as (direction, stretch, bits)."""
+
+    alus: frozenset[int]
+    streams: tuple[tuple[int, int, int], ...]
+
+
+NOTHING = Busy(frozenset(), ())
 
 
 class Hold(NamedTuple):
@@ -171,13 +191,13 @@ def plan_wave(
     out: int,
     variant: int,
     installing: int = 0,
-    busy: frozenset[int] = frozenset(),
+    busy: Busy = NOTHING,
 ) -> Wave | None:
     """Find ALUs and streams for a wave, or None if the machine cannot run it in one pass.
 
     `sides[k]` is the direction in which leaf `k` moves; the result leaves in direction `out`. The
     first `installing` streams carry weights; what goes the same way takes others if it can.
-    ALUs that are `busy` are left to others.
+    ALUs and streams that are `busy` are left to others.
     Variants differ in the ALU row they prefer, the rank and direction they start with, and the
     streams they prefer; neighbours among them share as little as may be.
     """
@@ -198,7 +218,7 @@ def _placed(
     program: WaveProgram,
     sides: tuple[int, ...],
     variant: int,
-    busy: frozenset[int],
+    busy: Busy,
 ) -> _Plan | None:
     """ALUs for all operations and streams for all operands; immediates make no difference."""
     items = _levelled(program)
@@ -213,7 +233,8 @@ def _placed(
     sparing = variant // (2 * machine.vxm.rows) % 2 == 0
     plan = _Plan(machine, path, order, items, sides, first_row, sparing, _sequence(items), windows)
     plan.needs = _needs(plan)
-    plan.used.update(busy)
+    plan.used.update(busy.alus)
+    plan.taken.update(((way, stretch), streams) for way, stretch, streams in busy.streams)
     return plan if _place(plan, 0) else None
 
 
