@@ -25,7 +25,7 @@ from clockstep_compiler.steps import (
     Value,
     sources_of,
 )
-from clockstep_compiler.storage import MANY_SLICES
+from clockstep_compiler.storage import MANY_SLICES, NoWave
 from clockstep_compiler.sweep_reader import Reader
 from clockstep_compiler.sweep_room import Room, read_at_once
 from clockstep_compiler.sweeps import Sweeper
@@ -134,7 +134,11 @@ def schedule(
         ]
         swept = _sweep(s, sweeper, step, index, parts) if sweeping else frozenset()
         for chunk in range(chunks):
-            _make_blocks(s, maker, mover, step, index, chunk, parts, swept)
+            try:
+                _make_blocks(s, maker, mover, step, index, chunk, parts, swept)
+            except NoWave as error:
+                error.step = step.out.number
+                raise
             for value, last in until:
                 _release(s, value, np.flatnonzero(last == chunk))
         for value, last in until:

@@ -194,9 +194,7 @@ class _Builder:
         return (self.kernel.count - 1) * self.kernel.interval + 1
 
 
-def draft(
-    plan: Floorplan, kernel: Kernel, target: Target, variant: int, busy: Busy
-) -> Wave | None:
+def draft(plan: Floorplan, kernel: Kernel, target: Target, variant: int, busy: Busy) -> Wave | None:
     """The wave of a kernel in one of its variants beside what is `busy`, if there is one."""
     return _wave(plan, kernel, target, {}, variant, busy)
 

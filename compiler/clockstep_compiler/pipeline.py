@@ -24,7 +24,7 @@ from clockstep_compiler.partition import WEIGHTS, total_words
 from clockstep_compiler.problems import lowered_model
 from clockstep_compiler.split import split
 from clockstep_compiler.steps import Lowered
-from clockstep_compiler.storage import NoRoom
+from clockstep_compiler.storage import NoRoom, NoWave
 from clockstep_isa.diagnostics import Diagnostic, DoesNotFit, UnsupportedModel, UsageError
 from clockstep_isa.machine import Machine
 from clockstep_isa.program import Program
@@ -82,10 +82,7 @@ def compile_graph(graph: Graph, machine: Machine, options: Options) -> Program:
 def _scheduled(graph: Graph, lowered: Lowered, machine: Machine, options: Options) -> Program:
     plan = Floorplan(machine)
     lowered = split(plan, fold(plan, lowered))
-    if options.chips is not None:
-        done = _exactly(plan, lowered, options)
-    else:
-        done = _fewest(plan, lowered, options)
+    lowered, done = _placed(plan, lowered, options)
     info = facts(plan, graph, lowered, done, options)
     program = emit(graph, lowered, done, options.weights, info)
     assert program.cycles == done.scheduler.makespan, "causes are of another number of cycles"
@@ -101,13 +98,17 @@ def check_model(model: Model, machine: Machine, options: Options) -> Check:
     except UnsupportedModel as error:
         return Check(False, tuple(_problem(d) for d in error.diagnostics), None)
     try:
-        done = (
-            _exactly(plan, lowered, options) if options.chips else _fewest(plan, lowered, options)
-        )
+        _, done = _placed(plan, lowered, options)
     except DoesNotFit as error:
         d = error.diagnostic
         return Check(False, (Problem("", "", 0, d.message, d.help),), None)
     return Check(True, (), done.scheduler.chips)
+
+
+def _placed(plan: Floorplan, lowered: Lowered, options: Options) -> tuple[Lowered, Schedule]:
+    if options.chips is not None:
+        return _exactly(plan, lowered, options)
+    return _fewest(plan, lowered, options)
 
 
 def _problem(d: Diagnostic) -> Problem:
@@ -130,7 +131,23 @@ def _check_options(machine: Machine, options: Options) -> None:
 # -- how many chips --------------------------------------------------------------------------
 
 
-def _attempt(plan: Floorplan, lowered: Lowered, chips: int, effort: str) -> Schedule:
+_CUTS = 16
+"""Steps that are cut at most because no wave takes their operands from where they come to lie."""
+
+
+def _attempt(
+    plan: Floorplan, lowered: Lowered, chips: int, effort: str
+) -> tuple[Lowered, Schedule]:
+    """A schedule on exactly `chips`, and the steps that it is of."""
+    for _ in range(_CUTS):
+        try:
+            return lowered, _uncut(plan, lowered, chips, effort)
+        except NoWave as error:
+            lowered = split(plan, lowered, frozenset({error.step}))
+    return lowered, _uncut(plan, lowered, chips, effort)
+
+
+def _uncut(plan: Floorplan, lowered: Lowered, chips: int, effort: str) -> Schedule:
     """A schedule on exactly `chips`, with as much room kept free of weights as these leave.
 
     If that fails, in blocks of more rows: sources that one wave reads then lie in fewer slices.
@@ -205,7 +222,7 @@ def _candidates(plan: Floorplan, lowered: Lowered) -> Iterator[int]:
         chips += 1 if chips < first + 8 else max(1, chips // 8)
 
 
-def _fewest(plan: Floorplan, lowered: Lowered, options: Options) -> Schedule:
+def _fewest(plan: Floorplan, lowered: Lowered, options: Options) -> tuple[Lowered, Schedule]:
     failure: NoRoom | None = None
     for chips in _candidates(plan, lowered):
         try:
@@ -215,7 +232,7 @@ def _fewest(plan: Floorplan, lowered: Lowered, options: Options) -> Schedule:
     raise _does_not_fit(plan, lowered, plan.machine.max_chips, failure, None)
 
 
-def _exactly(plan: Floorplan, lowered: Lowered, options: Options) -> Schedule:
+def _exactly(plan: Floorplan, lowered: Lowered, options: Options) -> tuple[Lowered, Schedule]:
     assert options.chips is not None
     try:
         return _attempt(plan, lowered, options.chips, options.effort)

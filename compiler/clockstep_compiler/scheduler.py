@@ -35,7 +35,7 @@ from clockstep_compiler.kernel import (
     pieces,
 )
 from clockstep_compiler.steps import Value
-from clockstep_compiler.storage import Block, Copy, NoRoom, Storage
+from clockstep_compiler.storage import Block, Copy, NoRoom, NoWave, Storage
 from clockstep_compiler.sums import group_size
 from clockstep_compiler.transfer import Links, send_block
 from clockstep_compiler.wave import NOTHING, Busy, Wave, WaveOp, WaveProgram, variants
@@ -215,7 +215,7 @@ class Scheduler:
             kernel = self._turned(kernel, target)
             found = self._tries(kernel, target)
         if not found:
-            raise NoRoom(chip, f"a wave of {len(program.ops)} operations", 0)
+            raise NoWave(chip, len(program.ops))
         self.turn += 1
         _, time, _, wave, bundle = min(found, key=lambda f: f[:3])
         time, bundle = self._bound(kernel, target, wave, bundle, time)

@@ -18,8 +18,8 @@ from clockstep_isa.table import Type
 __all__ = ["fits_a_wave", "split"]
 
 
-def split(plan: Floorplan, lowered: Lowered) -> Lowered:
-    """Every compute step of the result fits a wave.
+def split(plan: Floorplan, lowered: Lowered, cut: frozenset[int] = frozenset()) -> Lowered:
+    """Every compute step of the result fits a wave; those whose results are `cut` are cut once.
 
     Raises `DoesNotFit` if the machine cannot run even a single operation.
     """
@@ -27,17 +27,19 @@ def split(plan: Floorplan, lowered: Lowered) -> Lowered:
     steps: list[Step] = []
     for step in lowered.steps:
         if isinstance(step, Compute):
-            steps += _split(plan, step, values)
+            steps += _split(plan, step, values, step.out.number in cut)
         else:
             steps.append(step)
     return replace(lowered, steps=tuple(steps), values=tuple(values))
 
 
-def _split(plan: Floorplan, step: Compute, values: list[Value]) -> list[Step]:
-    if fits_a_wave(plan, step):
+def _split(plan: Floorplan, step: Compute, values: list[Value], cut: bool = False) -> list[Step]:
+    if not cut and fits_a_wave(plan, step):
         return [step]
     part, head = _part(plan, step, len(values))
     if head is None:
+        if cut:
+            return [step]
         raise DoesNotFit(
             "machine-too-small",
             f"no wave of this machine runs {_name(step.expr)} for {step.out.name!r}",

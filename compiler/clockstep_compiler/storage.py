@@ -18,7 +18,7 @@ from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.memory import ChipMemory
 from clockstep_compiler.steps import Value
 
-__all__ = ["MANY_SLICES", "Block", "Copy", "Entry", "NoRoom", "Storage", "block_rows"]
+__all__ = ["MANY_SLICES", "Block", "Copy", "Entry", "NoRoom", "NoWave", "Storage", "block_rows"]
 
 Block = tuple[int, int, int]
 """(value number, chunk of rows, tile of lanes)."""
@@ -51,6 +51,14 @@ def block_rows(plan: Floorplan, most: int, value: Value) -> int:
     if plan.machine.mem.slices_per_hemisphere < MANY_SLICES:
         return most
     return min(most, max(_SHORT, -(-value.rows // _BLOCKS)))
+
+
+class NoWave(NoRoom):
+    """No wave takes a step's operands from where they lie; `step` is the number of its result."""
+
+    def __init__(self, chip: int, operations: int) -> None:
+        super().__init__(chip, f"a wave of {operations} operations", 0)
+        self.step = -1
 
 
 @dataclass(eq=False, slots=True)

@@ -19,7 +19,7 @@ from clockstep_compiler.kernel import FromMem, FromMxm, Origin
 from clockstep_compiler.partition import Group, busy_groups, find_product
 from clockstep_compiler.scheduler import Part, Place, Scheduler
 from clockstep_compiler.steps import Compute, Product
-from clockstep_compiler.storage import NoRoom
+from clockstep_compiler.storage import NoRoom, NoWave
 from clockstep_compiler.sums import fits, sum_program, with_sum
 from clockstep_compiler.sweep_parts import APART, Busy, Job, Operand, Strip, runs_of
 from clockstep_compiler.sweep_reader import Reader
@@ -202,7 +202,7 @@ class Sweeper:
                 return
             if not last:
                 break
-        raise NoRoom(job.chip, f"a wave of {len(program.ops)} operations", 0)
+        raise NoWave(job.chip, len(program.ops))
 
     def _ranges(self, group: Group, product: Product, rows: int, most: int) -> Iterator[_Range]:
         """Ranges of rows, each with arrays for all members of a group."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
 from clockstep_compiler import Options, compile_model
+from clockstep_isa import load_machine
 from clockstep_isa.diagnostics import UnsupportedModel
 from tests.support.endtoend import assert_close, expected, run_checked
 from tests.support.machines import MACHINES
@@ -91,3 +92,37 @@ def test_sequences_of_different_lengths() -> None:
     model, _ = built(lengths=(3, 1))
     with pytest.raises(UnsupportedModel, match="different lengths"):
         compile_model(model.SerializeToString(), TINY, Options())
+
+
+def test_gates_of_quantized_products() -> None:
+    """Products of four K tiles with what gates make of them: a step of no wave is cut in two."""
+    rng = np.random.default_rng(3)
+    nodes, constants = [], {"s": np.float32(0.008), "z": np.int8(0)}
+    nodes.append(helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]))
+    nodes.append(helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]))
+    for gate, act in zip("ifog", ("Sigmoid", "Sigmoid", "Sigmoid", "Tanh"), strict=True):
+        constants[f"w{gate}"] = rng.integers(-127, 128, (1024, 320), np.int8)
+        constants[f"b{gate}"] = rng.normal(0, 0.1, 320).astype(np.float32)
+        nodes += [
+            helper.make_node("DequantizeLinear", [f"w{gate}", "s", "z"], [f"v{gate}"]),
+            helper.make_node("MatMul", ["d", f"v{gate}"], [f"p{gate}"]),
+            helper.make_node("Add", [f"p{gate}", f"b{gate}"], [f"a{gate}"]),
+            helper.make_node(act, [f"a{gate}"], [gate]),
+        ]
+    nodes += [
+        helper.make_node("Mul", ["f", "c"], ["kept"]),
+        helper.make_node("Mul", ["i", "g"], ["new"]),
+        helper.make_node("Add", ["kept", "new"], ["c_out"]),
+        helper.make_node("Tanh", ["c_out"], ["t"]),
+        helper.make_node("Mul", ["o", "t"], ["h_out"]),
+    ]
+    inputs = {name: rng.normal(0, 0.4, shape).astype(np.float32)
+              for name, shape in (("x", (1, 1024)), ("c", (1, 320)))}  # fmt: skip
+    given = [helper.make_tensor_value_info(n, 1, v.shape) for n, v in inputs.items()]
+    wanted = [helper.make_tensor_value_info(n, 1, (1, 320)) for n in ("h_out", "c_out")]
+    stored = [numpy_helper.from_array(v, n) for n, v in constants.items()]
+    graph = helper.make_graph(nodes, "gates", given, wanted, stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    outputs = run_checked(model, load_machine("lpu-v1"), inputs).outputs
+    for name, value in expected(model, inputs).items():
+        np.testing.assert_allclose(outputs[name], value, rtol=0, atol=5e-3)
