@@ -176,8 +176,12 @@ class Storage:
 
     def take(self, chip: int, queues: list[int], rows: int, side: str) -> Copy:
         """Take room for a block of `rows` rows; its rows are ready once they are written."""
-        planes = tuple((q, self.memories[chip].take(q, rows, self.now)) for q in queues)
-        return Copy(side, planes, np.full(rows, -1, np.int64))
+        memory = self.memories[chip]
+        offers = [memory.offer(q, rows, self.now) for q in queues]
+        since = max((offer[1] for offer in offers if offer is not None), default=0)
+        planes = tuple((q, memory.take(q, rows, self.now)) for q in queues)
+        # What was there is read until then, even if this block is given back unused.
+        return Copy(side, planes, np.full(rows, -1, np.int64), last_use=since)
 
     def give(self, chip: int, copy: Copy, tensor: str, kind: str) -> None:
         """Give a copy's room back from its last use on."""
