@@ -8,7 +8,8 @@ quantized chain collapse into one.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +35,7 @@ __all__ = [
     "mul",
     "relu",
     "size",
+    "substituted",
     "unary",
 ]
 
@@ -153,6 +155,21 @@ def size(expr: Expr) -> int:
 
     visit(expr)
     return len(seen)
+
+
+def substituted(expr: Expr, new: Callable[[Expr], Expr | None]) -> Expr:
+    """The expression with parts replaced where `new` has others; shared parts stay shared."""
+    done: dict[int, Expr] = {}
+
+    def visit(e: Expr) -> Expr:
+        if id(e) not in done:
+            found = new(e)
+            if found is None and isinstance(e, Op):
+                found = replace(e, args=tuple(visit(arg) for arg in e.args))
+            done[id(e)] = e if found is None else found
+        return done[id(e)]
+
+    return visit(expr)
 
 
 def immediate_bits(value: float, kind: Type) -> int:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_compiler.expr import Acc, Expr, Op
+from clockstep_compiler.expr import Acc, Expr, substituted
 from clockstep_compiler.fold_product import can_fold
 from clockstep_compiler.partition import find_product
 from clockstep_compiler.steps import (
@@ -123,7 +124,7 @@ def ungathered(lowered: Lowered, chosen: Mapping[int, Gather]) -> Lowered:
         taken = [term for t in product.terms for term in _taps(t, chosen, fills)]
         if len(taken) > len(product.terms):
             new = Acc(replace(product, terms=tuple(taken)))
-            step = replace(step, expr=_replaced(step.expr, product, new))
+            step = replace(step, expr=substituted(step.expr, partial(_multiplied, product, new)))
         steps.append(step)
     return replace(lowered, steps=tuple(steps), values=tuple(values))
 
@@ -150,17 +151,6 @@ def _weights(data: NDArray[np.generic]) -> Weights:
     return Weights(sets, columns, depth, data=np.ascontiguousarray(data))
 
 
-def _replaced(expr: Expr, product: Product, new: Acc) -> Expr:
-    """The expression with another product, shared parts still shared."""
-    done: dict[int, Expr] = {}
-
-    def visit(e: Expr) -> Expr:
-        if isinstance(e, Acc) and e.product is product:
-            return new
-        if not isinstance(e, Op):
-            return e
-        if id(e) not in done:
-            done[id(e)] = replace(e, args=tuple(visit(arg) for arg in e.args))
-        return done[id(e)]
-
-    return visit(expr)
+def _multiplied(product: Product, new: Acc, e: Expr) -> Expr | None:
+    """`new` in the place of a product."""
+    return new if isinstance(e, Acc) and e.product is product else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clockstep_compiler.expr import Acc, Expr, Leaf, Op, flatten, size
+from clockstep_compiler.expr import Acc, Expr, Leaf, Op, flatten, size, substituted
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.steps import Compute, Lowered, Step, Value
 from clockstep_compiler.sums import fits, group_size, with_sum
@@ -46,7 +46,8 @@ def _split(plan: Floorplan, step: Compute, values: list[Value], cut: bool = Fals
             help="give it more slices, streams or ALUs",
         )
     values.append(head.out)
-    tail = replace(step, expr=_replaced(step.expr, part, Leaf(head.out, None)))
+    rest = Leaf(head.out, None)
+    tail = replace(step, expr=substituted(step.expr, lambda e: rest if e is part else None))
     return [head, *_split(plan, tail, values)]
 
 
@@ -102,21 +103,6 @@ def _inside(part: Expr) -> dict[int, Expr]:
 
     visit(part)
     return found
-
-
-def _replaced(expr: Expr, old: Expr, new: Expr) -> Expr:
-    done: dict[int, Expr] = {}
-
-    def visit(e: Expr) -> Expr:
-        if e is old:
-            return new
-        if not isinstance(e, Op):
-            return e
-        if id(e) not in done:
-            done[id(e)] = replace(e, args=tuple(visit(arg) for arg in e.args))
-        return done[id(e)]
-
-    return visit(expr)
 
 
 def fits_a_wave(plan: Floorplan, step: Compute) -> bool:
