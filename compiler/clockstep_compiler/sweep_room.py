@@ -106,19 +106,40 @@ class Room:
 
     def strip(self, job: Job, kind: Type, rows: int, blocks: int, avoid: frozenset[int]) -> Strip:
         """Room for partial sums, in one hemisphere, in blocks that are written side by side."""
-        s, shun = self.s, self._near(job)
+        shun = self._near(job)
         size = -(-rows // blocks)
-        size = min(size, s.plan.machine.words_per_slice // 8)
-        copies: list[Copy] = []
-        latest = 0
-        side = "WE"
-        for first in range(0, rows, size):
-            taken = avoid.union(*(copy.slices for copy in copies))
-            count = min(size, rows - first)
-            copy, since = s.room(job.chip, kind, count, taken, "partial sums", shun, sides=side)
-            copies.append(copy)
-            side, latest = copy.side, max(latest, since)
-        return Strip(copies, size, latest)
+        size = min(size, self.s.plan.machine.words_per_slice // 8)
+        counts = [min(size, rows - first) for first in range(0, rows, size)]
+        for sides in ("WE", "W"):
+            try:
+                return self._strip(job, kind, counts, avoid, shun, sides)
+            except NoRoom:
+                continue
+        return self._strip(job, kind, counts, avoid, shun, "E")
+
+    def _strip(
+        self,
+        job: Job,
+        kind: Type,
+        counts: list[int],
+        avoid: frozenset[int],
+        shun: frozenset[int],
+        sides: str,
+    ) -> Strip:
+        """Room for blocks of so many rows in the hemisphere of `sides` that suits the first."""
+        strip = Strip([], counts[0], 0)
+        for count in counts:
+            taken = avoid | strip.slices
+            try:
+                copy, since = self.s.room(
+                    job.chip, kind, count, taken, "partial sums", shun, sides=sides
+                )
+            except NoRoom:
+                self.release(job.chip, strip)
+                raise
+            strip.copies.append(copy)
+            sides, strip.since = copy.side, max(strip.since, since)
+        return strip
 
     def release(self, chip: int, strip: Strip) -> None:
         for copy in strip.copies:

@@ -38,6 +38,10 @@ _LEAST_ROWS = 32
 """Rows that take about as long as loading an array, so worth a plane of their own."""
 
 
+_MANY_ROWS = 32 * _LEAST_ROWS
+"""Rows from which on all planes share those of a group that does not fill them, rather than take
+another tile's beside it: loading is a small part of it, and no tile waits for another."""
+
 _Range = tuple[int, int, list[tuple[str, int]]]
 """Rows low to high - 1, and a plane for each member of a group."""
 
@@ -210,7 +214,7 @@ class Sweeper:
         arrays = plan.planes if product.type == Type.I8 else plan.pairs
         if all(member.twins for member in group.members):
             tiles = -(-product.columns // plan.machine.vector)
-            beside = min(tiles, len(arrays) // size)  # tiles computed side by side
+            beside = 1 if rows >= _MANY_ROWS else min(tiles, len(arrays) // size)
             ways = max(1, min(len(arrays) // (size * beside), rows // _LEAST_ROWS, most))
         else:
             yield 0, rows, [(member.side, member.plane) for member in group.members]
