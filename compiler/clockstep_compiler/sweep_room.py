@@ -10,7 +10,7 @@ from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.partition import find_product, in_groups, inner_tiles
 from clockstep_compiler.scheduler import Scheduler
 from clockstep_compiler.steps import Compute, Lowered, sources_of
-from clockstep_compiler.storage import Copy, NoRoom
+from clockstep_compiler.storage import NoRoom
 from clockstep_compiler.sums import group_size
 from clockstep_compiler.sweep_parts import Job, Strip
 from clockstep_isa.table import Type
