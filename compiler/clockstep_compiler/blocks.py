@@ -53,15 +53,19 @@ class _Partial:
 
 
 def dynamic_runs(
-    s: Scheduler, value: Value, first: int, count: int, tile: int, chip: int
+    s: Scheduler, value: Value, first: int, count: int, tile: int, chip: int, side: str = "WE"
 ) -> tuple[Run, ...]:
-    """Rows first..first+count-1 of one tile of a matrix as the columns of an array."""
+    """Rows first..first+count-1 of one tile of a matrix as the columns of an array.
+
+    From a hemisphere `side`, if there are copies in it.
+    """
     runs = []
     row = first
     while row < first + count:
         chunk, local = divmod(row, s.storage.block_rows(value))
         rows = min(first + count - row, s.storage.rows_of(value, chunk) - local)
-        copy = s.fetch(value, chunk, tile, chip, frozenset())
+        copy = s.storage.find((value.number, chunk, tile), chip, frozenset(), side)
+        copy = copy or s.fetch(value, chunk, tile, chip, frozenset())
         stripes = tuple((queue, address + local, 1, rows) for queue, address in copy.planes)
         runs.append(Run(stripes, rows, 1, Rows(copy, local, 1)))
         row += rows
@@ -237,7 +241,9 @@ class BlockMaker:
         lanes = self.s.plan.machine.vector
         origins: list[Origin] = []
         for member in group.members:
-            array = self._array(product, member, group.chip, tile, first + span.start)
+            w_set = 0 if product.w_set is None else int(product.w_set[first + span.start])
+            place = member.side, member.plane
+            array = self.array(product, member, place, group.chip, tile, w_set)
             index = self._row_index(member.term.index, first, span.rows.stop)
             value = member.term.a
             if member.term.fill is not None and index[span.start] < 0:
@@ -249,29 +255,27 @@ class BlockMaker:
             origins.append(FromMxm(rows, product.type, depth, array))
         return origins, taken
 
-    def _array(self, product: Product, member: Member, chip: int, tile: int, row: int) -> Array:
-        """What a member's plane holds for the rows from `row` on."""
+    def array(
+        self,
+        product: Product,
+        member: Member,
+        place: tuple[str, int],
+        chip: int,
+        tile: int,
+        w_set: int,
+    ) -> Array:
+        """The weights of a member in a plane `place`, constant or computed."""
         weights, lanes = member.term.weights, self.s.plan.machine.vector
         columns = min(lanes, product.columns - tile * lanes)
-        w_set = 0 if product.w_set is None else int(product.w_set[row])
-        if weights.data is not None:
-            return self.array(product, member, member.side, member.plane, tile, w_set)
-        else:
-            assert weights.value is not None
-            start = w_set * product.columns + tile * lanes
-            runs = dynamic_runs(self.s, weights.value, start, columns, member.k_tile, chip)
-            if weights.byte is not None:
-                runs = tuple(run.byte(weights.byte) for run in runs)
-        return Array(member.side, member.plane, runs)
-
-    def array(
-        self, product: Product, member: Member, side: str, plane: int, tile: int, w_set: int
-    ) -> Array:
-        """Constant weights of a member as a plane holds them."""
-        lanes = self.s.plan.machine.vector
-        columns = min(lanes, product.columns - tile * lanes)
-        runs = striped(member.from_side(side)[w_set], columns, product.type.bytes)
-        return Array(side, plane, runs)
+        if weights.value is None:
+            runs = striped(member.from_side(place[0])[w_set], columns, product.type.bytes)
+            return Array(*place, runs)
+        start = w_set * product.columns + tile * lanes
+        value, k_tile = weights.value, member.k_tile
+        runs = dynamic_runs(self.s, value, start, columns, k_tile, chip, place[0])
+        if weights.byte is not None:
+            runs = tuple(run.byte(weights.byte) for run in runs)
+        return Array(*place, runs)
 
     # -- products -----------------------------------------------------------------------------
 

@@ -60,6 +60,11 @@ class Member:
     twins: Stripes = ()
     idle: frozenset[int] = frozenset()
 
+    @property
+    def anywhere(self) -> bool:
+        """Whether any plane can take it."""
+        return bool(self.twins) or self.term.weights.value is not None
+
     def from_side(self, side: str) -> Stripes:
         """Stripes in a hemisphere, those in the other if there are none."""
         return self.twins if side != self.side and self.twins else self.stripes
@@ -83,7 +88,7 @@ def busy_groups(groups: Sequence[Group], w_set: int) -> list[Group]:
     if len(kept) == len(every):
         return list(groups)
     size = max(len(group.members) for group in groups)
-    if all(member.twins for member in kept):
+    if all(member.anywhere for member in kept):
         parts = [tuple(kept[i : i + size]) for i in range(0, len(kept), size)]
         return [Group(groups[0].chip, part) for part in parts]
     parts = [tuple(member for member in group.members if member in kept) for group in groups]

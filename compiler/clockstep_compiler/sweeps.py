@@ -73,8 +73,6 @@ class Sweeper:
         if any(group.chip != chip for group in groups):
             return False
         product = find_product(step.expr)
-        if product is not None and any(t.weights.value is not None for t in product.terms):
-            return False
         size = s.storage.block_rows(step.out)
         rows = np.arange(chunks.start * size, min(chunks.stop * size, step.out.rows))
         program, sources = flatten(step.expr)
@@ -212,10 +210,11 @@ class Sweeper:
         """Ranges of rows, each with arrays for all members of a group."""
         plan, size = self.s.plan, len(group.members)
         arrays = plan.planes if product.type == Type.I8 else plan.pairs
-        if all(member.twins for member in group.members):
+        if all(member.anywhere for member in group.members):
             tiles = -(-product.columns // plan.machine.vector)
             beside = 1 if rows >= _MANY_ROWS else min(tiles, len(arrays) // size)
-            ways = max(1, min(len(arrays) // (size * beside), rows // _LEAST_ROWS, most))
+            least = self._least_rows(group, product)
+            ways = max(1, min(len(arrays) // (size * beside), rows // least, most))
         else:
             yield 0, rows, [(member.side, member.plane) for member in group.members]
             return
@@ -225,6 +224,13 @@ class Sweeper:
             self.next_array += size
             yield low, low + len(part), found
             low += len(part)
+
+    def _least_rows(self, group: Group, product: Product) -> int:
+        """Rows that are worth loading the weights of a group once more: of those that are computed
+        a column takes a cycle."""
+        computed = any(member.term.weights.value is not None for member in group.members)
+        columns = min(product.columns, self.s.plan.machine.vector)
+        return max(_LEAST_ROWS, columns) if computed else _LEAST_ROWS
 
     def _members(
         self,
@@ -246,7 +252,8 @@ class Sweeper:
             near = "" if term.a.origin == "step" else side  # what is loaded need not cross the chip
             track = self.reader.track(operand, member.k_tile, job.chip, busy, term.byte, near)
             depth = min(lanes, term.weights.depth - member.k_tile * lanes)
-            array = self.maker.array(product, member, side, plane, job.tile, w_set)
+            place = side, plane
+            array = self.maker.array(product, member, place, job.chip, job.tile, w_set)
             origins.append(FromMxm(track, product.type, depth, array))
         return origins
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, helper
 
-from clockstep_isa import Machine
+from clockstep_isa import Machine, load_machine
 from tests.support.endtoend import assert_close, expected, fp16_inputs, run_checked
 from tests.support.machines import MACHINES
 from tests.support.models import (
@@ -236,3 +236,23 @@ def test_other_float_types(dtype: str) -> None:
     node = helper.make_node("MatMul", ["x", "w"], ["y"], "matmul")
     model = build([node], {"x": (dtype, (6, 20))}, {"y": (dtype, (6, 9))}, {"w": weight})
     check(model, rng)
+
+
+HEADS, LONG = (8, 96, 64), (8, 64, 128)
+
+
+def test_arrays_of_heads_are_loaded_while_others_are_multiplied() -> None:
+    """Integers with zero points, both sides computed: exact, and no head waits for the one before.
+
+    One head after the other, each with its way through the chip, takes twice as many cycles.
+    """
+    rng = np.random.default_rng(7)
+    zeros = {"az": np.array(117, np.uint8), "bz": np.array(131, np.uint8)}
+    node = helper.make_node("MatMulInteger", ["a", "b", "az", "bz"], ["y"], "matmul")
+    inputs = {"a": ("uint8", HEADS), "b": ("uint8", LONG)}
+    model = build([node], inputs, {"y": ("int32", (8, 96, 128))}, zeros)
+    values = {name: rng.integers(0, 256, shape, np.uint8) for name, (_, shape) in inputs.items()}
+    run = run_checked(model, load_machine("lpu-v1"), values)
+    left, right = values["a"].astype(np.int64) - 117, values["b"].astype(np.int64) - 131
+    np.testing.assert_array_equal(run.outputs["y"], left @ right)
+    assert run.program.cycles < 4000
