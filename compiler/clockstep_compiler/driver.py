@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,23 +160,33 @@ def _sweep(
     A product is made tile by tile, all rows at once; what has none block of rows by block, so that
     what needs all tiles of a row can follow closely.
     """
-    if not isinstance(step, Compute) or index in parts.spread:
+    if not isinstance(step, Compute):
         return frozenset()
     chunks, tiles = s.storage.chunks(step.out), s.storage.tiles(step.out)
     product = find_product(step.expr) is not None
-    pieces = [range(chunks)] if product else [range(c, c + 1) for c in range(chunks)]
+    pieces = [range(c, c + 1) for c in range(chunks)]
+    if product:
+        pieces = _shares(chunks, s.chips) if index in parts.spread else [range(chunks)]
     found: set[tuple[int, int]] = set()
     for piece in pieces:
+        share = piece[0] * s.chips // chunks
         for tile in range(tiles):
-            groups = parts.groups_of(index, tile, 0)
-            chip = (
-                groups[-1].chip
-                if groups
-                else _home(s, step, piece[0], tile, piece[0] * tiles + tile)
-            )
+            groups = parts.groups_of(index, tile, share)
+            if groups:
+                chip = groups[-1].chip
+            elif index in parts.spread:
+                chip = share
+            else:
+                chip = _home(s, step, piece[0], tile, piece[0] * tiles + tile)
             if sweeper.make(step, piece, tile, chip, groups):
                 found.update((chunk, tile) for chunk in piece)
     return frozenset(found)
+
+
+def _shares(chunks: int, chips: int) -> list[range]:
+    """The chunks of each chip, where a step is spread over all."""
+    ends = [-(-chunks * chip // chips) for chip in range(chips + 1)]
+    return [range(low, high) for low, high in pairwise(ends) if low < high]
 
 
 def _until(s: Scheduler, step: Step, value: Value) -> NDArray[np.int64]:

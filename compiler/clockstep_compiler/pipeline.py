@@ -165,13 +165,27 @@ def _uncut(plan: Floorplan, lowered: Lowered, chips: int, effort: str) -> Schedu
         if len(failures) > 1 and failures[-1].what != WEIGHTS and not trial:
             continue  # more weights in a slice leave no more room
         try:
-            done = schedule(plan, lowered, chips, effort, reserve, trial, sweep=sweep)
-            _instructions_fit(plan, done)
+            done = _fitting(plan, lowered, chips, effort, reserve, trial, sweep)
         except NoRoom as error:
-            failures.append(error)
+            failures.append(error.bare())
             continue
         return _shortest(plan, lowered, chips, effort, reserve, done, sweep)
     raise failures[0]
+
+
+def _fitting(
+    plan: Floorplan,
+    lowered: Lowered,
+    chips: int,
+    effort: str,
+    reserve: int,
+    trial: int,
+    sweep: bool,
+) -> Schedule:
+    """A schedule whose instructions have room, too."""
+    done = schedule(plan, lowered, chips, effort, reserve, trial, sweep=sweep)
+    _instructions_fit(plan, done)
+    return done
 
 
 _SEARCH = {"fast": 0, "standard": 3_000, "high": 200_000}
@@ -192,8 +206,7 @@ def _shortest(
     trials = min(8, _SEARCH[effort] // max(1, len(done.scheduler.rows)))
     for trial in range(1, trials + 1):
         try:
-            other = schedule(plan, lowered, chips, effort, reserve, trial, sweep=sweep)
-            _instructions_fit(plan, other)
+            other = _fitting(plan, lowered, chips, effort, reserve, trial, sweep)
         except NoRoom:
             continue
         if other.scheduler.makespan < best.scheduler.makespan:
@@ -228,7 +241,7 @@ def _fewest(plan: Floorplan, lowered: Lowered, options: Options) -> tuple[Lowere
         try:
             return _attempt(plan, lowered, chips, options.effort)
         except NoRoom as error:
-            failure = failure or error
+            failure = failure or error.bare()
     raise _does_not_fit(plan, lowered, plan.machine.max_chips, failure, None)
 
 
@@ -237,7 +250,7 @@ def _exactly(plan: Floorplan, lowered: Lowered, options: Options) -> tuple[Lower
     try:
         return _attempt(plan, lowered, options.chips, options.effort)
     except NoRoom as error:
-        failure = error
+        failure = error.bare()
     enough = None
     for chips in _candidates(plan, lowered):
         if chips <= options.chips:

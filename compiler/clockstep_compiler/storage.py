@@ -31,6 +31,11 @@ class NoRoom(Exception):
         super().__init__(f"chip {chip} has no room for {what} ({words} words)")
         self.chip, self.what, self.words = chip, what, words
 
+    def bare(self) -> NoRoom:
+        """The error without the frames that it came through: they hold a whole schedule."""
+        self.__traceback__ = self.__context__ = None
+        return self
+
 
 MANY_SLICES = 16
 """Slices of a hemisphere from which on every matrix is cut into blocks of its own size."""
