@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from tests.support.endtoend import assert_close, expected, fp16_inputs, run_checked
+import clockstep
+from clockstep_compiler import Options, compile_model
+from clockstep_isa import load_machine
+from clockstep_isa.table import BY_NAME
+from tests.support.endtoend import (
+    assert_close,
+    expected,
+    fp16_inputs,
+    run_checked,
+)
 from tests.support.machines import MACHINES, with_words
 
 
@@ -67,3 +76,13 @@ def test_a_focus_reads_its_input_with_channels_last() -> None:
     run = run_checked(model, MACHINES["tiny"], inputs)
     assert_close(run.outputs, expected(model, inputs))
     assert run.program.cycles < 4000
+
+
+def test_weights_are_loaded_once_on_each_chip() -> None:
+    """Rows spread over chips stream past weights that stay, as they do on one chip."""
+    machine, model = load_machine("lpu-v1"), _model(24, 24, False).SerializeToString()
+    programs = [compile_model(model, machine, Options(chips=n)) for n in (1, 2)]
+    install = BY_NAME["iw"].opcode
+    one, two = (int((program.code.opcode == install).sum()) for program in programs)
+    assert two < 1.1 * one
+    assert all(clockstep.verify(program).ok for program in programs)
