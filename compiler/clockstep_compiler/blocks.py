@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Acc, Const, Source, flatten
 from clockstep_compiler.kernel import Array, FromMem, FromMxm, Origin, Rows, Run, first_rows
-from clockstep_compiler.partition import Group, Member, find_product
+from clockstep_compiler.partition import Group, Member, columns_of, find_product
 from clockstep_compiler.runs import Span, spans
 from clockstep_compiler.scheduler import Place, Scheduler
 from clockstep_compiler.steps import Compute, Product, Value, sources_of
@@ -266,7 +266,7 @@ class BlockMaker:
     ) -> Array:
         """The weights of a member in a plane `place`, constant or computed."""
         weights, lanes = member.term.weights, self.s.plan.machine.vector
-        columns = min(lanes, product.columns - tile * lanes)
+        columns = columns_of(product, tile, lanes)
         if weights.value is None:
             runs = striped(member.from_side(place[0])[w_set], columns, product.type.bytes)
             return Array(*place, runs)

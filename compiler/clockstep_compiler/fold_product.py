@@ -60,10 +60,14 @@ class _Slot:
 
 
 def can_fold(product: Product) -> bool:
-    """Whether products are of integers with constant weights."""
-    return product.type == Type.I8 and all(
-        t.weights.data is not None and (t.fill is None or t.fill.data is not None)
-        for t in product.terms
+    """Whether products are of integers with constant weights, a column in each lane."""
+    return (
+        product.type == Type.I8
+        and not product.spread
+        and all(
+            t.weights.data is not None and (t.fill is None or t.fill.data is not None)
+            for t in product.terms
+        )
     )
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "Member",
     "Partition",
     "busy_groups",
+    "columns_of",
     "find_product",
     "in_groups",
     "inner_tiles",
@@ -111,6 +112,11 @@ class Partition:
         return self.groups.get((step, tile, chip if step in self.spread else None), [])
 
 
+def columns_of(product: Product, tile: int, lanes: int) -> int:
+    """Columns of an array that holds a tile of a product's weights."""
+    return lanes if product.spread else min(lanes, product.columns - tile * lanes)
+
+
 def find_product(expr: Expr) -> Product | None:
     """The product an expression starts from, if any."""
     if isinstance(expr, Acc):
@@ -181,7 +187,7 @@ def _units(plan: Floorplan, lowered: Lowered) -> list[_Unit]:
 
 def _identity(product: Product, tile: int, members: list[tuple[Term, int]]) -> object:
     """Equal for units whose weights are the same part of the same arrays; None if computed."""
-    found: list[object] = [product.type, tile]
+    found: list[object] = [product.type, product.spread, tile]
     for term, k_tile in members:
         data = term.weights.data
         if data is None:
@@ -194,7 +200,7 @@ def _identity(product: Product, tile: int, members: list[tuple[Term, int]]) -> o
 def _words(plan: Floorplan, product: Product, tile: int, members: list[tuple[Term, int]]) -> int:
     """Words of constant weights of one unit."""
     lanes = plan.machine.vector
-    columns = min(lanes, product.columns - tile * lanes)
+    columns = columns_of(product, tile, lanes)
     constant = sum(
         t.weights.sets - len(_idle(product, tile, t, k_tile, lanes))
         for t, k_tile in members
@@ -337,6 +343,7 @@ def _place_weights(
             sets.append(nothing)  # zeros are alike in all sets
             continue
         part = weights.data[w_set, n0 : n0 + lanes, k0 : k0 + lanes]
+        part = np.repeat(part, lanes, axis=0) if product.spread else part
         raw = np.ascontiguousarray(part).view(np.uint8).reshape(*part.shape, width)
         stripes = min(streams, len(part) * width)
         per_dispatch = stripes // width

@@ -86,7 +86,8 @@ class Term:
 class Product:
     """sum over terms of a[index[r]] . weights[w_set[r]][n]: a matrix [rows, columns].
 
-    `w_set` None means set 0 for every row.
+    `w_set` None means set 0 for every row. `spread`: the only column is in every lane of the array,
+    and so of the result.
     """
 
     type: Type
@@ -94,6 +95,7 @@ class Product:
     columns: int
     terms: tuple[Term, ...]
     w_set: NDArray[np.int64] | None
+    spread: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)

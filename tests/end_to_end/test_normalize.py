@@ -220,3 +220,64 @@ def test_refusals() -> None:
     with pytest.raises(UnsupportedModel) as refusal:
         compile_model(model.SerializeToString(), TINY, Options())
     assert refusal.value.diagnostic.code == "unsupported-form"
+
+
+@pytest.mark.parametrize("size", [2e6, 1e-4])
+@pytest.mark.parametrize("op", ["LayerNormalization", "RMSNormalization"])
+def test_layers_of_large_and_small_elements(op: str, size: float) -> None:
+    """The array sums in fp16, whose range is neither that of the elements nor of their squares."""
+    model, _ = model_of(op, (3, 40), (np.ones(40),), opset=23, epsilon=1e-30)
+    x = np.random.default_rng(3).uniform(-size, size, (3, 40)).astype(np.float32)
+    x[1] /= 100
+    check(model, {"x": x}, 1e-4 if size < 1 else 1e-5)
+
+
+def test_layers_beyond_the_range_are_not_numbers() -> None:
+    model, _ = model_of("LayerNormalization", (2, 20), (np.ones(20),))
+    x = sample((2, 20)).astype(np.float32)
+    x[1, 3] = 1e9
+    have = run_checked(model, TINY, {"x": x}).outputs["y"]
+    assert np.isfinite(have[0]).all()
+    assert np.isnan(have[1]).all()
+
+
+def test_layers_between_others() -> None:
+    """Elements are stored in fp16: neither their sums nor those of the squares add to the error."""
+    nodes = [
+        helper.make_node("Mul", ["x", "c"], ["t"]),
+        helper.make_node("LayerNormalization", ["t", "s"], ["u"]),
+        helper.make_node("RMSNormalization", ["u", "s"], ["v"]),
+        helper.make_node("MatMul", ["v", "e"], ["y"]),
+    ]
+    kinds = {"x": ("float32", (5, 37))}
+    constants = {
+        "c": np.array(3, np.float32),
+        "s": np.abs(sample((37,), 1)).astype(np.float32),
+        "e": np.eye(37, dtype=np.float32),
+    }
+    model = build(nodes, kinds, {"y": ("float32", (5, 37))}, constants, 23)
+    check(model, {"x": sample((5, 37)).astype(np.float32)}, 2**-9)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("op", ["LayerNormalization", "RMSNormalization"])
+def test_layers_of_integers(op: str, dtype: str) -> None:
+    """Quantized elements give what floats of their values give, but for what rounds otherwise."""
+    nodes = [
+        helper.make_node("DequantizeLinear", ["x", "a", "z"], ["t"]),
+        helper.make_node(op, ["t", "s"], ["u"], epsilon=1e-12),
+        helper.make_node("QuantizeLinear", ["u", "b", "z"], ["y"]),
+    ]
+    constants = {
+        "a": np.array(0.03, np.float32),
+        "b": np.array(0.05, np.float32),
+        "z": np.array(7, dtype),
+        "s": np.abs(sample((90,), 1)).astype(np.float32),
+    }
+    shape, info = (40, 90), np.iinfo(dtype)
+    model = build(nodes, {"x": (dtype, shape)}, {"y": (dtype, shape)}, constants, 23)
+    x = np.random.default_rng(5).integers(info.min, info.max + 1, shape, dtype)
+    have = run_checked(model, LPU, {"x": x}).outputs["y"].astype(int)
+    off = np.abs(have - expected(model, {"x": x})["y"])
+    assert off.max() <= 1
+    assert off.mean() < 2e-3

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Const, Expr, Leaf, add, binary, cast, mul
 from clockstep_compiler.graph import Graph, Node
-from clockstep_compiler.lowering.wide import wide_tensors
+from clockstep_compiler.lowering.wide import stepped_tensors, wide_tensors
 from clockstep_compiler.options import Options
 from clockstep_compiler.steps import Broadcast, Compute, Step, Value
 from clockstep_isa.diagnostics import UnsupportedModel
@@ -170,7 +170,7 @@ class Lowering:
         }
         self.reach: dict[str, tuple[float, float]] = {}
         """The least and the greatest value of floats, where it is known."""
-        self._wide = wide_tensors(graph)
+        self._wide, self._stepped = wide_tensors(graph), stepped_tensors(graph)
         for name in graph.inputs:
             self._define_input(name)
 
@@ -271,6 +271,13 @@ class Lowering:
         dtype = self.dtype(name)
         exact = self.options.precision == "exact" and dtype in ("float32", "bfloat16")
         return Type.F32 if exact or name in self._wide else STORED[dtype]
+
+    def is_coarse(self, name: str) -> bool:
+        """Whether a relative error of 2**-12 is no more than becomes of a float's elements anyway:
+        they are stored in fp16, or but quantized to a byte."""
+        if self.options.precision == "exact":
+            return False
+        return name in self._stepped or self.stored_type(name) == Type.F16
 
     def store(self, name: str, kind: Type | None = None) -> Value:
         """The matrix that holds a tensor, of type `kind` if given, made now if need be."""

@@ -15,6 +15,7 @@ from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise import attribute, combine
 from clockstep_compiler.lowering.elementwise_quotient import square_root
 from clockstep_compiler.lowering.lower import Lowering, lowers, matrix_shape
+from clockstep_compiler.lowering.normalize_lanes import normalized
 from clockstep_compiler.lowering.reduce_rows import (
     Stored,
     along,
@@ -118,7 +119,13 @@ def _layer(state: Lowering, node: Node) -> None:
         int(node.attributes.get("axis", -1)) % len(shape),
         attribute(node, "epsilon", 1e-5),
     )
-    x, centred = source(state, node.inputs[0]), node.op == "LayerNormalization"
+    centred = node.op == "LayerNormalization"
+    if axis == len(shape) - 1:
+        found = normalized(state, node, epsilon, centred)
+        if found is not None:
+            state.define(out, _affine(found, *(_parameter(state, node, k) for k in (1, 2))))
+            return
+    x = source(state, node.inputs[0])
     normal = _over_last if axis == len(shape) - 1 else _over_many
     result, statistics = normal(state, x, range(axis, len(shape)), epsilon, centred)
     for name, value in zip(node.outputs[1:], statistics, strict=False):

@@ -6,7 +6,7 @@ import math
 
 from clockstep_compiler.graph import Graph, Node
 
-__all__ = ["wide_tensors"]
+__all__ = ["stepped_tensors", "wide_tensors"]
 
 _TRANSPARENT = frozenset(
     [
@@ -25,6 +25,8 @@ _POINTWISE = frozenset(
         *("Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Swish", "Mish", "Gelu", "Erf", "Exp"),
     )
 )
+
+_BYTES = frozenset(("int8", "uint8"))
 
 _MOVING = frozenset(("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Move"))
 
@@ -45,6 +47,20 @@ def wide_tensors(graph: Graph) -> frozenset[str]:
     wide = _rounded(graph).union(_long(graph), _results(graph), _between(graph))
     floats = ("float32", "float64")
     return frozenset(n for n in wide if n in graph.tensors and graph.tensors[n].dtype in floats)
+
+
+def stepped_tensors(graph: Graph) -> frozenset[str]:
+    """Tensors that are but quantized to a byte: what fp16 rounds away is far below a step."""
+    found: set[str] = set()
+    others = set(graph.outputs)
+    for node in reversed(graph.nodes):
+        quantized = node.op == "QuantizeLinear" and {graph.tensors[node.outputs[0]].dtype} <= _BYTES
+        if quantized or (node.op in _MOVING and node.outputs[0] in found - others):
+            found.add(node.inputs[0])
+            others.update(node.inputs[1:])
+        else:
+            others.update(node.inputs)
+    return frozenset(found - others)
 
 
 def _results(graph: Graph) -> set[str]:
