@@ -11,7 +11,7 @@ from clockstep_compiler.storage import Copy
 from clockstep_isa.program import ARGS
 from clockstep_isa.table import BY_NAME
 
-__all__ = ["Bundle", "Choice", "Row"]
+__all__ = ["Bundle", "Choice", "Load", "Row"]
 
 
 class Row(NamedTuple):
@@ -54,6 +54,10 @@ class Bundle:
     rows: list[Row] = field(default_factory=list)
     reservations: list[Reservation] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
+    loads: list[Load] = field(default_factory=list)
+    """Weights of the arrays that it installs, which are loaded whenever there is time before."""
+    loaded: list[int] = field(default_factory=list)
+    """When, once that is settled."""
     written: list[int] = field(default_factory=list)
     """For each part of the result, when its first row may be read."""
     not_before: int = 0
@@ -65,6 +69,8 @@ class Bundle:
     """The copy whose row that is; None if it is room."""
     blocked: tuple[int, int] | None = None
     """What else kept it from an earlier time: a resource, and the number of who holds it."""
+    late: int | None = None
+    """The load that kept it from an earlier time, if it was one."""
 
     def issue(
         self,
@@ -116,3 +122,22 @@ class Bundle:
                 return True
             last[resource] = start + length
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Weights on their way to the buffer of a plane, as a bundle of its own.
+
+    `bundle` counts from the first `lw`, of `cycles` in all; the `iw` is `due` cycles after the time
+    of the kernel that multiplies. `buffers` are held from the one to the other.
+    """
+
+    bundle: Bundle
+    cycles: int
+    due: int
+    buffers: tuple[int, ...]
+
+    def holding(self, time: int, kernel: int) -> list[Reservation]:
+        """All that it takes from `time` on, if the kernel is at time `kernel`."""
+        length = kernel + self.due - time
+        return self.bundle.reservations + [(buffer, 0, length) for buffer in self.buffers]

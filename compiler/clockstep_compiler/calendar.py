@@ -87,6 +87,11 @@ class Calendars:
         i = bisect_right(ends, time)
         return i == len(ends) or self._starts[resource][i] >= time + length
 
+    def free_since(self, resource: int, time: int) -> int:
+        """The end of the last interval that begins before a time, 0 if there is none."""
+        at = bisect_left(self._starts.get(resource, []), time)
+        return self._ends[resource][at - 1] if at else 0
+
     def busy_until(self, resource: int) -> int:
         """The end of the last interval, 0 if there is none."""
         ends = self._ends.get(resource)

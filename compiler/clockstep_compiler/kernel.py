@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clockstep_compiler.bundle import Bundle, Choice
+from clockstep_compiler.bundle import Bundle, Choice, Load
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.storage import Copy
 from clockstep_compiler.wave import (
@@ -185,8 +185,6 @@ class _Builder:
     plan: Floorplan
     kernel: Kernel
     bundle: Bundle
-    lead: int
-    """Extra cycles between loading weights and using them, where slices would clash."""
 
     @property
     def length(self) -> int:
@@ -201,11 +199,8 @@ def draft(plan: Floorplan, kernel: Kernel, target: Target, variant: int, busy: B
 
 def build(plan: Floorplan, kernel: Kernel, target: Target, wave: Wave) -> Bundle | None:
     """The bundle of a kernel, or None if it would be in its own way."""
-    for lead in (0, 16, 2 * plan.geometry.positions):
-        bundle = _assemble(_Builder(plan, kernel, Bundle(plan), lead), wave, target)
-        if not bundle.clashes():
-            return bundle
-    return None
+    bundle = _assemble(_Builder(plan, kernel, Bundle(plan)), wave, target)
+    return None if bundle.clashes() else bundle
 
 
 def has_wave(plan: Floorplan, kernel: Kernel, target: Target, sides: dict[int, str]) -> bool:
@@ -257,11 +252,8 @@ def _feed(plan: Floorplan, origin: Origin) -> Feed | None:
 
 def _assemble(b: _Builder, wave: Wave, target: Target) -> Bundle:
     feeds = iter(wave.feeds)
-    samples = [
+    for origin, arrival in zip(b.kernel.origins, wave.arrivals, strict=True):
         _enter(b, wave, origin, arrival, feeds)
-        for origin, arrival in zip(b.kernel.origins, wave.arrivals, strict=True)
-    ]
-    _install(b, [s for s in samples if s is not None])
     kernel, chip = b.kernel, b.kernel.chip
     for step in wave.steps:
         queue = b.plan.queue(Unit.VXM, "", step.alu).id
@@ -328,15 +320,13 @@ def _wait(b: _Builder, rows: Rows, count: int, interval: int, at: int) -> None:
     b.bundle.after(at + last * interval, cycle, rows.copy)
 
 
-def _enter(
-    b: _Builder, wave: Wave, origin: Origin, arrival: Arrival, feeds: Iterator[int]
-) -> tuple[FromMxm, int] | None:
-    """Bring one origin to its arrival; for a product also the cycle its plane first samples."""
+def _enter(b: _Builder, wave: Wave, origin: Origin, arrival: Arrival, feeds: Iterator[int]) -> None:
+    """Bring one origin to its arrival."""
     plan, kernel = b.plan, b.kernel
     track = pieces(origin.rows, kernel.count)
     if isinstance(origin, FromMem):
         _read(b, track, arrival.x, arrival.cycle, arrival.direction, arrival.base)
-        return None
+        return
     station = _station(plan, origin)
     emitted = arrival.cycle - abs(arrival.x - station.x)
     base = next(feeds)
@@ -352,6 +342,7 @@ def _enter(
         )
     else:
         sample = _multiply(b, origin, emitted, operand, stream)
+        _install(b, origin, sample)
     _read(b, track, station.x, sample, way.direction, base)
     b.bundle.choices.append(
         Choice(
@@ -366,7 +357,6 @@ def _enter(
             wave.taken(way.direction, way.first, way.last),
         )
     )
-    return (origin, sample) if isinstance(origin, FromMxm) else None
 
 
 def _multiply(b: _Builder, origin: FromMxm, emitted: int, operand: int, stream: int) -> int:
@@ -388,41 +378,33 @@ def _multiply(b: _Builder, origin: FromMxm, emitted: int, operand: int, stream: 
     return sample
 
 
-def _install(b: _Builder, samples: list[tuple[FromMxm, int]]) -> None:
-    """Load and install the weights of every plane, all just before the first needs them."""
-    if not samples:
-        return
-    mxm = b.plan.machine.mxm
-    first = min(sample for _, sample in samples) - mxm.install_latency
-    before: list[tuple[frozenset[int], str, int]] = []
-    for origin, sample in samples:
-        array = origin.array
-        slices = frozenset(stripe[0] for run in array.runs for stripe in run.stripes)
-        start = first - b.lead
-        for others, side, begun in before:
-            if slices & others:
-                gap = 0 if side == array.side else b.plan.geometry.positions
-                start = min(start, begun - gap)
-        start -= sum(run.dispatches for run in array.runs)
-        before.append((slices, array.side, start))
-        lw = b.plan.queue(Unit.LW, array.side, array.plane)
-        _load(b, origin, lw, start)
-        b.bundle.issue(
-            b.kernel.chip, lw.id, "iw", first, (int(origin.type),), busy=mxm.install_latency
-        )
-        end = sample + b.length
-        planes = mxm.fp16_planes if origin.type == Type.F16 else 1
-        for plane in range(array.plane, array.plane + planes):
-            buffer, held = b.plan.plane_resources(b.kernel.chip, array.side, plane)
-            b.bundle.reservations.append((buffer, start, first + 1 - start))
-            b.bundle.reservations.append((held, first, end - first))
+def _install(b: _Builder, origin: FromMxm, sample: int) -> None:
+    """Load the weights of a plane, and install them just before it samples the first row."""
+    plan, mxm, array, chip = b.plan, b.plan.machine.mxm, origin.array, b.kernel.chip
+    first = sample - mxm.install_latency
+    lw = plan.queue(Unit.LW, array.side, array.plane)
+    b.bundle.issue(chip, lw.id, "iw", first, (int(origin.type),), busy=mxm.install_latency)
+    planes = mxm.fp16_planes if origin.type == Type.F16 else 1
+    every = range(array.plane, array.plane + planes)
+    resources = [plan.plane_resources(chip, array.side, plane) for plane in every]
+    for buffer, held in resources:
+        b.bundle.reservations.append((buffer, first, 1))
+        b.bundle.reservations.append((held, first, sample + b.length - first))
+    loading = _Builder(plan, b.kernel, Bundle(plan))
+    cycles = _load(loading, origin, lw)
+    load = Load(loading.bundle, cycles, first, tuple(buffer for buffer, _ in resources))
+    b.bundle.loads.append(load)
+    bundle = load.bundle
+    b.bundle.after(first - cycles, max(bundle.not_before, -bundle.first))
+    if bundle.source is not None and b.bundle.due == bundle.not_before:
+        b.bundle.source, b.bundle.due = bundle.source, bundle.due
 
 
-def _load(b: _Builder, origin: FromMxm, lw: Queue, start: int) -> None:
-    """`lw` for every run of columns, and the reads that feed it."""
+def _load(b: _Builder, origin: FromMxm, lw: Queue) -> int:
+    """`lw` for every run of columns, and the reads that feed it; the cycles that this takes."""
     plan, chip, array = b.plan, b.kernel.chip, origin.array
     base = array.plane * plan.install_streams
-    column = 0
+    column = start = 0
     direction = plan.outward(array.side)
     for run in array.runs:
         for i, (queue, address, stride, words) in enumerate(run.stripes):
@@ -437,3 +419,4 @@ def _load(b: _Builder, origin: FromMxm, lw: Queue, start: int) -> None:
         b.bundle.issue(chip, lw.id, "lw", start, args, run.dispatches)
         start += run.dispatches
         column += run.dispatches * run.columns
+    return start

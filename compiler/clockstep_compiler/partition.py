@@ -378,18 +378,21 @@ def stripe_slices(
 ) -> list[int] | None:
     """Slices for the stripes of a tile: the outer ones first, which leaves the inner to the rest.
 
-    Those that are nearly full come last, with the inner ones, which alone are too few. Tiles of
-    different planes start from different slices, so that planes can load side by side.
+    Those that are nearly full come last, with the inner ones, which alone are too few. Each plane
+    has slices of its own as long as there are some, so that planes can load side by side.
     """
     slices = plan.slices[side]
+    outer = sum(q not in plan.inner for q in slices)
+    zone = max(count, outer // plan.machine.mxm.planes_per_hemisphere)
     rooms = {q: memory.virgin_room(q) for q in slices}
     full = words + reserve + memory.words // _NEARLY
 
-    def key(position: int) -> tuple[bool, int, int]:
+    def key(position: int) -> tuple[bool, bool, int, int]:
         load = memory.words - rooms[slices[position]]
         turned = (position + plane * count) % len(slices)
         last = slices[position] in plan.inner or rooms[slices[position]] < full
-        return (last, load // max(1, 4 * words), -turned)
+        foreign = (len(slices) - 1 - position) // zone != plane
+        return (last, foreign, load // max(1, 4 * words), -turned)
 
     order = sorted(range(len(slices)), key=key)
     fits = [slices[p] for p in order if rooms[slices[p]] >= words + reserve]

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from clockstep_compiler.bundle import Bundle, Choice, Row
-from clockstep_compiler.calendar import Calendars
+from clockstep_compiler.bundle import Bundle, Row
+from clockstep_compiler.calendar import Calendars, Reservation
 from clockstep_compiler.causes import Trail
+from clockstep_compiler.fit import fit, fit_settled, free_streams
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.kernel import (
     FromMem,
@@ -51,9 +51,6 @@ VARIANTS = {"fast": 1, "standard": 3, "high": 16}
 def move_program(kind: Type) -> WaveProgram:
     """The wave that copies a block."""
     return WaveProgram((kind,), (WaveOp("mov", kind, (0,), kind),))
-
-
-_NEVER = 1 << 60
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -112,11 +109,6 @@ _SOON = 12
 """Cycles until all ALUs of a wave are at work, about."""
 
 
-def _preferred(weights: int, width: int, base: int) -> tuple[bool, int]:
-    """Streams that carry no weights first; narrow operands from one end, wide from the other."""
-    return base < weights, base if width < 4 else -base
-
-
 class _Try(NamedTuple):
     """A variant of a kernel: when it ends and begins, its number, its wave and bundle."""
 
@@ -167,9 +159,16 @@ class Scheduler:
     # -- committing ---------------------------------------------------------------------------
 
     def commit(self, bundle: Bundle, time: int) -> None:
-        """Fix a bundle at `time`."""
+        """Fix a bundle at `time`, after the loads of its weights."""
+        for number, (load, at) in enumerate(zip(bundle.loads, bundle.loaded, strict=True)):
+            self._fix(load.bundle, load.holding(at, time), at)
+            if number == bundle.late:
+                bundle.blocked = (load.buffers[0], self.trail.last)
+        self._fix(bundle, bundle.settled(), time)
+
+    def _fix(self, bundle: Bundle, reservations: list[Reservation], time: int) -> None:
         number = self.trail.add(bundle, time, self.nodes[0])
-        self.calendars.reserve(bundle.settled(), time, number)
+        self.calendars.reserve(reservations, time, number)
         self.storage.now = time + bundle.first
         note = self.notes.setdefault((self.nodes[0], self.tile), len(self.notes))
         self.rows += [row._replace(cycle=row.cycle + time) for row in bundle.rows]
@@ -265,7 +264,7 @@ class Scheduler:
         bundle = None if wave is None else build(self.plan, kernel, target, wave)
         if wave is None or bundle is None:
             return False
-        time = self._fit(bundle, self.earliest(kernel.chip, bundle))
+        time = fit(self.plan, self.calendars, bundle, self.earliest(kernel.chip, bundle))
         found.append(_Try(time + bundle.end, time, len(found), wave, bundle))
         return time <= max(bundle.not_before, -bundle.first)
 
@@ -326,66 +325,20 @@ class Scheduler:
                 streams.append((way, stretch, bits))
         return Busy(frozenset(alus), tuple(streams))
 
-    def _fit(self, bundle: Bundle, time: int) -> int:
-        """The first time from `time` on when a bundle's own and its choices of streams are free.
-
-        Where its own leave none to choose, those of the wave as it was planned.
-        """
-        while True:
-            found, wait = self._streams(bundle, time)
-            if len(found) == len(bundle.choices):
-                return time
-            if wait == _NEVER:
-                return self.calendars.earliest(bundle.settled(), time)
-            time = self.calendars.earliest(bundle.reservations, wait)
-
-    def _streams(self, bundle: Bundle, time: int) -> tuple[list[int], int]:
-        """Free streams for choices, all of them or those before the first that has none.
-
-        Also the time at which there might be some for that one.
-        """
-        m = self.plan.machine
-        weights = self.plan.install_streams * m.mxm.planes_per_hemisphere
-        found: list[int] = []
-        taken: list[Choice] = []
-        for choice in bundle.choices:
-            own, wait = choice.own, _NEVER
-            for other in taken:
-                if other.direction == choice.direction and (
-                    other.first <= choice.last and choice.first <= other.last
-                ):
-                    own |= ((1 << other.width) - 1) << other.base
-            bases = range(0, m.streams.per_direction, choice.width)
-            for base in sorted(bases, key=partial(_preferred, weights, choice.width)):
-                if own >> base & ((1 << choice.width) - 1):
-                    continue
-                free = self.calendars.earliest(bundle.held(choice, base), time)
-                wait = min(wait, free)
-                if free == time:
-                    found.append(base)
-                    taken.append(choice._replace(base=base))
-                    break
-            else:
-                bundle.blocked = self.calendars.blocked
-                assert wait > time, "no stream is the bundle's to take"
-                return found, wait
-        return found, time
-
     def _bound(
         self, kernel: Kernel, target: Target, wave: Wave, bundle: Bundle, time: int
     ) -> tuple[int, Bundle]:
         """The bundle with the streams that are free at its time; if these are in its own way,
         with those of the wave as it was planned, at the first time for them."""
-        bases, _ = self._streams(bundle, time)
+        bases, _ = free_streams(self.plan, self.calendars, bundle, time)
         bound = None
         if len(bases) == len(bundle.choices):
             bound = build(self.plan, kernel, target, wave.bound(bases[0], tuple(bases[1:])))
         if bound is not None and bound.end == bundle.end:
-            bound.blocked = bundle.blocked
+            bound.blocked, bound.late, bound.loaded = bundle.blocked, bundle.late, bundle.loaded
             return time, bound
-        time = self.calendars.earliest(bundle.settled(), max(bundle.not_before, -bundle.first))
-        bundle.blocked = self.calendars.blocked
-        return time, bundle
+        bundle.blocked = bundle.late = None
+        return fit_settled(self.calendars, bundle, max(bundle.not_before, -bundle.first)), bundle
 
     def _turned(self, kernel: Kernel, target: Target) -> Kernel:
         """The kernel with blocks copied to hemispheres from which some wave can take them.
