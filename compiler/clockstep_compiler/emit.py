@@ -154,4 +154,5 @@ def _whole(graph: Graph, name: str, value: Value, pieces: NDArray[np.int64]) -> 
 
 
 def _layout(value: Value, dtype: str, axes: tuple[int, ...], pieces: NDArray[np.int64]) -> Layout:
-    return Layout(value.type, offset_of(dtype), axes, value.rows, value.columns, pieces)
+    shape = value.rows, value.columns
+    return Layout(value.type, offset_of(dtype), axes, *shape, pieces, value.windows)

@@ -24,6 +24,7 @@ from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.fold_gather import Gather, gathers, ungathered
 from clockstep_compiler.fold_product import can_fold
 from clockstep_compiler.fold_steps import Folder, aligned
+from clockstep_compiler.fold_windows import windowed
 from clockstep_compiler.partition import find_product, total_words
 from clockstep_compiler.steps import Compute, Lowered, Product, Step, Value, sources_of
 
@@ -45,7 +46,7 @@ _NEVER = 1 << 60
 
 def fold(plan: Floorplan, lowered: Lowered) -> Lowered:
     """The same model with some matrices folded, or `lowered` itself if that would gain nothing."""
-    lanes = plan.machine.vector
+    lanes, lowered = plan.machine.vector, windowed(plan, lowered)
     if not any(2 * v.columns <= lanes and v.rows > 1 for v in lowered.values):
         return lowered
     search = _searched(plan, lowered)

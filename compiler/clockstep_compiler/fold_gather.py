@@ -30,7 +30,7 @@ from clockstep_compiler.steps import (
 )
 from clockstep_isa.table import Type
 
-__all__ = ["Gather", "gathers", "ungathered"]
+__all__ = ["Gather", "gathers", "taps_of", "ungathered"]
 
 
 class Gather(NamedTuple):
@@ -134,16 +134,21 @@ def _taps(term: Term, chosen: Mapping[int, Gather], fills: Mapping[int, Value]) 
     gather = chosen.get(term.a.number)
     if gather is None:
         return [term]
+    fill = fills[term.a.number]
+    return [
+        Term(gather.image, _weights(part), pixels, None, fill)
+        for pixels, part in taps_of(term, gather)
+    ]
+
+
+def taps_of(term: Term, gather: Gather) -> list[tuple[NDArray[np.int64], NDArray[np.generic]]]:
+    """For each pixel of the rows of a term which it is, row by row, and its weights."""
     data = term.weights.data
     assert data is not None
     index = np.arange(len(gather.pixels)) if term.index is None else term.index
     pixels = np.where(index[:, None] < 0, -1, gather.pixels[index])
     parts = np.split(data, pixels.shape[1], axis=2)
-    fill = fills[term.a.number]
-    return [
-        Term(gather.image, _weights(part), pixels[:, k].copy(), None, fill)
-        for k, part in enumerate(parts)
-    ]
+    return [(pixels[:, k].copy(), part) for k, part in enumerate(parts)]
 
 
 def _weights(data: NDArray[np.generic]) -> Weights:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Acc, Expr, Leaf, Op
+from clockstep_isa.layout import Window
 from clockstep_isa.table import Type
 
 __all__ = [
@@ -37,7 +38,8 @@ class Value:
     """A matrix in SRAM. `origin` is "input" (the host loads it), "const" or "step".
 
     A constant has its stored elements in `data` [rows, columns]. An input is the graph input
-    `source` with its axes in the order `axes`, read as rows x columns.
+    `source` with its axes in the order `axes`, so of `shape`, or `windows` of that, read as
+    rows x columns.
     """
 
     number: int
@@ -49,6 +51,8 @@ class Value:
     data: NDArray[np.generic] | None = None
     source: str = ""
     axes: tuple[int, ...] = ()
+    shape: tuple[int, ...] = ()
+    windows: tuple[Window, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -276,7 +276,10 @@ def _bindings(
     where: str,
 ) -> tuple[Binding, ...]:
     rows, pieces = _rows(data, key, dict, where), _reader(arrays["pieces"])
-    found = tuple(binding_from_json(row, pieces, machine, chips, where) for row in rows)
+    loaded = key == "inputs"
+    found = tuple(
+        binding_from_json(row, pieces, machine, chips, where, loaded=loaded) for row in rows
+    )
     if len({b.name for b in found}) != len(found):
         raise MalformedFile("binding", f"two {key} of one name", where=where)
     return found

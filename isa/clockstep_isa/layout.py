@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -22,6 +22,7 @@ __all__ = [
     "PIECE",
     "Binding",
     "Layout",
+    "Window",
     "integer_range",
     "numpy_type",
     "tensor_dtype",
@@ -72,12 +73,27 @@ def integer_range(name: str) -> tuple[int, int]:
     return (0, values - 1) if sign else (-(values // 2), values // 2 - 1)
 
 
+class Window(NamedTuple):
+    """Windows along an axis: `size` elements from `stride * i - before` on, for each i < `number`.
+
+    What is beyond the tensor is zero.
+    """
+
+    axis: int
+    size: int
+    stride: int
+    before: int
+    number: int
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Where a tensor lies. Several pieces may hold the same elements: copies for several readers.
 
     The matrix is `tensor.transpose(axes).reshape(rows, columns)`; its elements are stored as
-    `stored`, after adding `offset` (uint8 is kept as int8 with an offset of -128).
+    `stored`, after adding `offset` (uint8 is kept as int8 with an offset of -128). Of an input it
+    may be windows, on axes as they are after `axes`: an axis then counts windows, and what they
+    hold are further axes at the end, in the order of `windows`.
     """
 
     stored: Type
@@ -86,6 +102,15 @@ class Layout:
     rows: int
     columns: int
     pieces: NDArray[np.int64]  # [n, len(PIECE)]
+    windows: tuple[Window, ...] = ()
+
+    def matrix(self, tensor: NDArray[Any], leading: int = 0) -> NDArray[Any]:
+        """The matrix of a tensor, or of as many as there are along a `leading` axis."""
+        axes = [*range(leading), *(leading + axis for axis in self.axes)]
+        found = tensor.transpose(axes)
+        for window in self.windows:
+            found = _windows(found, leading + window.axis, window)
+        return found.reshape(*tensor.shape[:leading], self.rows, self.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +147,7 @@ class Binding:
                 where=f"input {self.name!r}",
             )
         for layout in self.layouts:
-            axes = [*range(len(leading)), *(len(leading) + axis for axis in layout.axes)]
-            matrix = value.transpose(axes).reshape(*leading, layout.rows, layout.columns)
-            data = _to_stored(matrix, layout, self)
+            data = _to_stored(layout.matrix(value, len(leading)), layout, self)
             raw = data.view(np.uint8).reshape(*data.shape, layout.stored.bytes)
             for byte, row, rows, column, columns, chip, queue, address in layout.pieces.tolist():
                 block = raw[..., row : row + rows, column : column + columns, byte]
@@ -156,6 +179,17 @@ class Binding:
         permuted = tuple(self.shape[axis] for axis in layout.axes)
         back = [len(leading) + int(axis) for axis in np.argsort(layout.axes)]
         return values.reshape((*leading, *permuted)).transpose([*range(len(leading)), *back])
+
+
+def _windows(tensor: NDArray[Any], axis: int, window: Window) -> NDArray[Any]:
+    """The tensor with windows along an axis, and what they hold as a last axis."""
+    end = window.stride * (window.number - 1) + window.size - window.before
+    border = [(0, 0)] * tensor.ndim
+    border[axis] = (window.before, max(0, end - tensor.shape[axis]))
+    padded = np.pad(tensor, border) if any(border[axis]) else tensor
+    every = np.lib.stride_tricks.sliding_window_view(padded, window.size, axis)
+    chosen = slice(0, window.stride * (window.number - 1) + 1, window.stride)
+    return every[(*[slice(None)] * axis, chosen)]
 
 
 def _to_stored(

@@ -179,7 +179,8 @@ def _binding(bindings: str) -> Callable[[Header, Directive], None]:
     def read(header: Header, directive: Directive) -> None:
         where, machine = directive.where, header.machine
         data = load_json(directive.rest, where)
-        binding = binding_from_json(data, partial(_pieces, machine), machine, header.chips, where)
+        pieces, loaded = partial(_pieces, machine), bindings == "inputs"
+        binding = binding_from_json(data, pieces, machine, header.chips, where, loaded=loaded)
         getattr(header, bindings).append(binding)
 
     return read

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from clockstep_isa.diagnostics import MalformedFile, shown
 from clockstep_isa.geometry import Unit, geometry
-from clockstep_isa.layout import DTYPES, PIECE, Binding, Layout, numpy_type
+from clockstep_isa.layout import DTYPES, PIECE, Binding, Layout, Window, numpy_type
 from clockstep_isa.machine import Machine
 from clockstep_isa.program import Node, Probe
 from clockstep_isa.table import TYPES
@@ -115,6 +115,7 @@ def binding_to_json(binding: Binding, write_pieces: Callable[[Pieces], Any]) -> 
             "rows": layout.rows,
             "columns": layout.columns,
             "pieces": write_pieces(layout.pieces),
+            **({"windows": [list(w) for w in layout.windows]} if layout.windows else {}),
         }
         for layout in binding.layouts
     ]
@@ -129,8 +130,13 @@ def binding_from_json(
     machine: Machine,
     chips: int,
     where: str,
+    *,
+    loaded: bool = False,
 ) -> Binding:
-    """The inverse of `binding_to_json`; raises `MalformedFile` if the machine has no such place."""
+    """The inverse of `binding_to_json`; raises `MalformedFile` if the machine has no such place.
+
+    Only what the host has `loaded` may lie in windows: nothing could be read back from these.
+    """
     name, dtype = (member(data, key, str, where) for key in ("name", "dtype"))
     where = f"{where} tensor {shown(name)}"
     shape = integers(data, "shape", where)
@@ -148,6 +154,8 @@ def binding_from_json(
             raise MalformedFile("json", "a layout is not an object", where=where)
         layout = _layout(row, read_pieces, where)
         problem = _type_problem(layout, dtype) or _layout_problem(layout, shape, machine, chips)
+        if layout.windows and not loaded:
+            problem = "windows are of inputs alone"
         if problem:
             raise MalformedFile("binding", problem, where=where)
         layouts.append(layout)
@@ -206,7 +214,19 @@ def _layout(
         member(data, "rows", int, where),
         member(data, "columns", int, where),
         read_pieces(data.get("pieces"), where),
+        _windows(data, where),
     )
+
+
+def _windows(data: Mapping[str, Any], where: str) -> tuple[Window, ...]:
+    rows = member(data, "windows", list, where) if "windows" in data else []
+    width = len(Window._fields)
+    for row in rows:
+        whole = isinstance(row, list) and len(row) == width
+        if not whole or not all(type(v) is int and 0 <= v < _LIMIT for v in row):
+            message = f"a window is wrong: want {width} numbers"
+            raise MalformedFile("json", message, where=where)
+    return tuple(Window(*row) for row in rows)
 
 
 def _type_problem(layout: Layout, dtype: str) -> str | None:
@@ -228,11 +248,30 @@ def _layout_problem(
     size = math.prod(shape)
     if sorted(layout.axes) != list(range(len(shape))):
         return f"axes {shown(layout.axes)} do not permute {len(shape)} axes"
+    problem = _window_problem(layout, shape)
+    if problem:
+        return problem
+    for window in layout.windows:
+        size = size // shape[layout.axes[window.axis]] * window.number * window.size
     if layout.rows < 0 or layout.columns < 0 or layout.rows * layout.columns != size:
         return f"{layout.rows} x {layout.columns} is not the size of shape {shown(shape)}"
     if size * layout.stored.bytes > chips * machine.sram_bytes:
         return f"shape {shown(shape)} is more than the SRAM of {chips} chips holds"
     return _piece_problem(layout, machine, chips)
+
+
+def _window_problem(layout: Layout, shape: tuple[int, ...]) -> str | None:
+    """Why there are no such windows, or None: each begins and ends at most a window beyond."""
+    axes = [window.axis for window in layout.windows]
+    if len(set(axes)) < len(axes) or max(axes, default=-1) >= len(shape):
+        return f"windows along axes {shown(axes)} of shape {shown(shape)}"
+    for window in layout.windows:
+        length = shape[layout.axes[window.axis]]
+        last = window.stride * (window.number - 1) - window.before
+        fits = window.before < window.size and last < length
+        if min(window.size, window.stride, window.number, length) < 1 or not fits:
+            return f"no windows {list(window)} along {length} elements"
+    return None
 
 
 def _piece_problem(layout: Layout, machine: Machine, chips: int) -> str | None:

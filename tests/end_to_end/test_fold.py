@@ -185,7 +185,7 @@ def test_floats_are_not_multiplied_so() -> None:
 def test_a_first_convolution_of_few_channels_takes_no_move(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Lines of an image are read as they lie, and the maxima after it are of integers."""
+    """An image is loaded in windows, and the maxima after the convolution are of integers."""
     chain = _Chain(np.random.default_rng(1), 3, 16, 16)
     chain.convolve(16, 7, 2)
     chain.pool(3, 2)
@@ -194,6 +194,33 @@ def test_a_first_convolution_of_few_channels_takes_no_move(
     assert any(isinstance(step, Move) for step in plain.steps)
     assert all(isinstance(step, Compute) for step in folded.steps)
     _same_bits(model, target, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride", "rows"), [(1, 3, 1, 48), (1, 3, 3, 12), (1, 4, 2, 35)]
+)
+def test_a_row_is_all_that_a_kernel_sees(
+    channels: int, kernel: int, stride: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixteen lanes hold the windows of a pixel or two, and each row is multiplied once."""
+    chain = _Chain(np.random.default_rng(4), channels, 8, 12)
+    chain.convolve(8, kernel, stride)
+    model, target = chain.model(), machine("tiny")
+    folded = _lowered(model, target)[1]
+    loaded = [v for v in folded.values if v.windows]
+    assert [v.rows for v in loaded] == [rows]
+    product = next(
+        p for s in folded.steps if isinstance(s, Compute) and (p := find_product(s.expr))
+    )
+    assert [term.a.rows for term in product.terms] == [rows]
+    _same_bits(model, target, monkeypatch)
+
+
+def test_windows_that_no_vector_holds_are_not_loaded() -> None:
+    chain = _Chain(np.random.default_rng(4), 2, 8, 12)
+    chain.convolve(8, 3, 1)
+    folded = _lowered(chain.model(), machine("tiny"))[1]
+    assert not any(v.windows for v in folded.values)
 
 
 def test_pixels_that_a_border_repeats_make_no_class_of_their_own() -> None:

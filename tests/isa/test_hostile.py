@@ -101,6 +101,14 @@ def test_every_member_of_the_header(tmp_path: Path) -> None:
         ({"stored": "f32"}, "int8 is not stored as f32"),
         ({"offset": 128}, "offset 128 is not in -128 to 127"),
         ({"offset": 2**47}, "is not in -128 to 127"),
+        ({"windows": [[0, 1, 1]]}, "a window is wrong"),
+        ({"windows": [[0, 1, 1, "0", 1]]}, "a window is wrong"),
+        ({"windows": [[9, 1, 1, 0, 1]]}, "windows along axes"),
+        ({"windows": [[0, 1, 1, 0, 1], [0, 1, 1, 0, 1]]}, "windows along axes"),
+        ({"windows": [[0, 1, 0, 0, 1]]}, "no windows"),
+        ({"windows": [[0, 2, 1, 2, 1]]}, "no windows"),
+        ({"windows": [[0, 1, 1, 0, 2**40]]}, "no windows"),
+        ({"windows": [[0, 2**40, 1, 0, 1]]}, "is not the size of shape"),
     ],
 )
 def test_bindings_without_sense(change: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from clockstep_isa import Binding, Layout, Type, UsageError, numpy_type, tensor_dtype
-from clockstep_isa.layout import integer_range
+from clockstep_isa.layout import Window, integer_range
 from tests.support.programs import TINY, layouts
 
 Memory = dict[tuple[int, int, int], NDArray[np.uint8]]
@@ -75,6 +75,27 @@ def test_axes_are_permuted_first() -> None:
     memory = store(binding, value)
     assert [memory[0, 0, i][:2].tolist() for i in range(3)] == [[1, 4], [2, 5], [3, 6]]
     np.testing.assert_array_equal(fetch(binding, memory), value)
+
+
+def test_windows_hold_what_a_kernel_sees() -> None:
+    """Windows of two lines and three pixels, two apart along a line; zeros are beyond the image."""
+    windows = (Window(0, 2, 1, 1, 3), Window(1, 3, 2, 1, 2))
+    pieces = np.array([(0, 0, 6, 0, 6, 0, 0, 0)])
+    layout = Layout(Type.I8, 0, (1, 0), 6, 6, pieces, windows)
+    binding = Binding("x", "int8", (4, 2), (layout,))
+    image = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.int8)
+    memory = store(binding, np.ascontiguousarray(image.T))
+    rows = [memory[0, 0, i][:6].reshape(2, 3).tolist() for i in range(6)]
+    assert rows == [
+        [[0, 0, 0], [0, 1, 2]],
+        [[0, 0, 0], [2, 3, 4]],
+        [[0, 1, 2], [0, 5, 6]],
+        [[2, 3, 4], [6, 7, 8]],
+        [[0, 5, 6], [0, 0, 0]],
+        [[6, 7, 8], [0, 0, 0]],
+    ]
+    several = layout.matrix(np.stack([image.T, 2 * image.T]), 1)
+    np.testing.assert_array_equal(several[1], 2 * several[0])
 
 
 def test_unsigned_bytes_are_kept_with_an_offset() -> None:

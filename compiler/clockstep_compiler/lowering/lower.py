@@ -326,10 +326,9 @@ class Lowering:
         """A graph input, loaded by the host in a type, with its axes or rows in another order."""
         key = (name, axes, rows, columns, kind)
         if key not in self.views:
-            number = len(self.values)
-            self.views[key] = self._keep(
-                Value(number, name, rows, columns, kind, "input", source=name, axes=axes)
-            )
+            number, shape = len(self.values), tuple(self.shape(name)[axis] for axis in axes)
+            value = Value(number, name, rows, columns, kind, "input", None, name, axes, shape)
+            self.views[key] = self._keep(value)
         return self.views[key]
 
     def constant_value(self, name: str, data: NDArray[np.generic]) -> Value:

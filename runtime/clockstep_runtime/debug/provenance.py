@@ -259,10 +259,10 @@ def _inputs(program: Program, sources: Sources, words: Sequence[Word]) -> Mappin
             binding = program.inputs[number]
             layout = binding.layouts[which]
             _, row, _, column, columns, *_ = layout.pieces[piece].tolist()
-            flat = np.arange(found[binding.name].size).reshape(binding.shape)
-            matrix = flat.transpose(layout.axes).reshape(layout.rows, layout.columns)
-            elements_there = matrix[row + word.at.step, column : column + columns]
-            found[binding.name].ravel()[elements_there[word.lanes[:columns]]] = True
+            numbers = 1 + np.arange(found[binding.name].size).reshape(binding.shape)
+            there = layout.matrix(numbers)[row + word.at.step, column : column + columns]
+            needed = there[word.lanes[:columns]]
+            found[binding.name].ravel()[needed[needed > 0] - 1] = True
     return found
 
 
