@@ -81,16 +81,21 @@ class Calendars:
         ends = self._ends.get(resource, [])
         return ends[bisect_left(ends, first) : bisect_left(ends, end)]
 
-    def is_free(self, resource: int, time: int, length: int) -> bool:
-        """Whether a resource is free in [time, time + length)."""
-        ends = self._ends.get(resource, [])
-        i = bisect_right(ends, time)
-        return i == len(ends) or self._starts[resource][i] >= time + length
-
     def free_since(self, resource: int, time: int) -> int:
         """The end of the last interval that begins before a time, 0 if there is none."""
         at = bisect_left(self._starts.get(resource, []), time)
         return self._ends[resource][at - 1] if at else 0
+
+    def taken(self, first: int, count: int, time: int) -> int:
+        """Which of `count` resources, `first` the lowest, are not free at a time, as bits."""
+        bits = 0
+        for number in range(count):
+            ends = self._ends.get(first + number)
+            if not ends or ends[-1] <= time:
+                continue
+            if self._starts[first + number][bisect_right(ends, time)] <= time:
+                bits |= 1 << number
+        return bits
 
     def busy_until(self, resource: int) -> int:
         """The end of the last interval, 0 if there is none."""

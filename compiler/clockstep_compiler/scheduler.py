@@ -274,8 +274,8 @@ class Scheduler:
         first = max(best.bundle.not_before, -best.bundle.first)
         tried: set[Busy] = set()
         for time in sorted(self._ends(kernel.chip, first, best.time))[:_SQUEEZES]:
-            busy = self._busy(kernel.chip, time)
-            if busy in tried:
+            busy = self._busy(kernel.chip, time, len(kernel.program.ops))
+            if busy is None or busy in tried:
                 continue
             tried.add(busy)
             for variant in self._order()[: 2 * self.plan.machine.vxm.rows]:
@@ -306,23 +306,23 @@ class Scheduler:
             found.update(self.calendars.ends(resource, first, end))
         return found
 
-    def _busy(self, chip: int, time: int) -> Busy:
-        """ALUs and streams of the VXM that are taken a little later than at a time."""
+    def _busy(self, chip: int, time: int, wanted: int) -> Busy | None:
+        """ALUs and streams of the VXM that are taken a little later than at a time.
+
+        None if fewer ALUs are idle than `wanted`.
+        """
         plan, soon = self.plan, time + _SOON
-        free = self.calendars.is_free
-        alus = [a for a, queue in enumerate(self._alus(chip)) if not free(queue, soon, 1)]
-        ranks = plan.machine.vxm.ranks
+        taken, queues = self.calendars.taken, self._alus(chip)
+        alus = [alu for alu, queue in enumerate(queues) if taken(queue, 1, soon)]
+        if len(queues) - len(alus) < wanted:
+            return None
+        ranks, streams_each_way = plan.machine.vxm.ranks, plan.machine.streams.per_direction
         streams = []
         for way in (EAST, WEST):
             for stretch in range(ranks + 1):
                 at = phase(way, soon, plan.geometry.rank_x[min(stretch, ranks - 1)])
                 first = plan.stream_resource(chip, way, stretch, 0)
-                bits = sum(
-                    1 << stream
-                    for stream in range(plan.machine.streams.per_direction)
-                    if not free(first + stream, at, 1)
-                )
-                streams.append((way, stretch, bits))
+                streams.append((way, stretch, taken(first, streams_each_way, at)))
         return Busy(frozenset(alus), tuple(streams))
 
     def _bound(

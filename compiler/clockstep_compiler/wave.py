@@ -9,7 +9,7 @@ samples its first vector.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -138,7 +138,7 @@ class Wave:
         return bits
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Item:
     """An operation or a carrying `mov`, at its level; `args` are keys into `_Plan.where`."""
 
@@ -164,20 +164,22 @@ class _Plan:
     machine: Machine
     path: tuple[int, ...]
     order: tuple[int, ...]
-    items: list[_Item]
+    items: tuple[_Item, ...]
     sides: tuple[int, ...]
     first_row: int
     sparing: bool
     """Whether large ALUs are the last that other operations take, or the first."""
     sequence: list[int] = field(default_factory=list)
     """Items in the order of placing."""
-    windows: list[frozenset[int]] = field(default_factory=list)
+    windows: tuple[frozenset[int], ...] = ()
     """Quads that each ALU can read."""
     steps_left: int = _SEARCH_STEPS
     taken: dict[tuple[int, int], int] = field(default_factory=dict)
     alus: dict[int, int] = field(default_factory=dict)
     used: set[int] = field(default_factory=set)
     needs: list[tuple[_Need, ...]] = field(default_factory=list)
+    able: list[tuple[int, ...]] = field(default_factory=list)
+    """For every item the idle ALUs that could read each of its operands, the preferred first."""
     where: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     """Direction and first stream of each leaf or item result."""
 
@@ -224,21 +226,70 @@ def _placed(
     items = _levelled(program)
     depth = 1 + max(item.level for item in items)
     path = _path(machine, depth, variant)
-    if path is None or len(items) > machine.vxm.rows * machine.vxm.ranks:
+    if path is None or len(items) > machine.vxm.rows * machine.vxm.ranks - len(busy.alus):
         return None
     quads = machine.quads
     order = tuple((quads - 1 - q + 3 * variant) % quads for q in range(quads))
-    windows = [machine.window(alu) for alu in range(machine.vxm.rows * machine.vxm.ranks)]
     first_row = variant % machine.vxm.rows
     sparing = variant // (2 * machine.vxm.rows) % 2 == 0
-    plan = _Plan(machine, path, order, items, sides, first_row, sparing, _sequence(items), windows)
-    plan.needs = _needs(plan)
+    plan = _Plan(machine, path, order, items, sides, first_row, sparing, _sequence(items))
+    plan.windows = _windows(machine)
     plan.used.update(busy.alus)
+    if not _has_alus(plan, [_alus_for(plan, item) for item in items]):
+        return None
+    plan.needs = _needs(plan)
     plan.taken.update(((way, stretch), streams) for way, stretch, streams in busy.streams)
-    return plan if _place(plan, 0) else None
+    plan.able = [_able(plan, index) for index in range(len(items))]
+    return plan if _has_alus(plan, plan.able) and _place(plan, 0) else None
 
 
-def _levelled(program: WaveProgram) -> list[_Item]:
+def _alus_for(plan: _Plan, item: _Item) -> tuple[int, ...]:
+    """The idle ALUs of an item's rank that do its operation, the preferred first."""
+    large = BY_NAME[item.op.name].large
+    rank = plan.path[item.level]
+    every = _alus(plan.machine, rank, plan.first_row, large, plan.sparing)
+    return tuple(alu for alu in every if alu not in plan.used)
+
+
+def _able(plan: _Plan, index: int) -> tuple[int, ...]:
+    """Those of them that could read every operand if it were the only one."""
+
+    every, needs = _alus_for(plan, plan.items[index]), plan.needs[index]
+    return tuple(
+        alu
+        for alu in every
+        if all(
+            _free_bases(plan, direction, first, last, width, plan.windows[alu])
+            for _, direction, first, last, width in needs
+        )
+    )
+
+
+def _has_alus(plan: _Plan, able: list[tuple[int, ...]]) -> bool:
+    """Whether every item can have an ALU of its own among those that are `able`."""
+    owner: dict[int, int] = {}
+
+    def settle(item: int, asked: set[int]) -> bool:
+        for alu in able[item]:
+            if alu in asked:
+                continue
+            asked.add(alu)
+            if alu not in owner or settle(owner[alu], asked):
+                owner[alu] = item
+                return True
+        return False
+
+    return all(settle(item, set()) for item in range(len(able)))
+
+
+@lru_cache(maxsize=64)
+def _windows(machine: Machine) -> tuple[frozenset[int], ...]:
+    """Quads that each ALU can read."""
+    return tuple(machine.window(alu) for alu in range(machine.vxm.rows * machine.vxm.ranks))
+
+
+@lru_cache(maxsize=1024)
+def _levelled(program: WaveProgram) -> tuple[_Item, ...]:
     """Operations as late as possible, with `mov`s wherever a value must wait for a level."""
     leaves, ops = program
     first_op = len(leaves)
@@ -268,7 +319,7 @@ def _levelled(program: WaveProgram) -> list[_Item]:
         args = tuple(value(arg, level[k]) for arg in ops[k].args)
         items.append(_Item(ops[k], level[k], args))
         at[first_op + k, level[k] + 1] = ("item", len(items) - 1)
-    return items
+    return tuple(items)
 
 
 def variants(machine: Machine) -> int:
@@ -309,10 +360,7 @@ def _place(plan: _Plan, done: int) -> bool:
     if done == len(plan.items):
         return True
     index = plan.sequence[done]
-    item = plan.items[index]
-    large = BY_NAME[item.op.name].large
-    rank = plan.path[item.level]
-    for alu in _alus(plan.machine, rank, plan.first_row, large, plan.sparing):
+    for alu in plan.able[index]:
         if alu in plan.used:
             continue
         plan.alus[index] = alu
@@ -342,7 +390,7 @@ def _alus(
     return tuple(sorted(every, key=lambda alu: machine.is_large(alu) == sparing))
 
 
-def _sequence(items: list[_Item]) -> list[int]:
+def _sequence(items: Sequence[_Item]) -> list[int]:
     """Items by level; inside a level those that need a large ALU first, small ALUs kept last."""
     return sorted(
         range(len(items)),
