@@ -18,6 +18,7 @@ from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.fold import fold
 from clockstep_compiler.frontend import Model
 from clockstep_compiler.graph import Graph
+from clockstep_compiler.late_moves import late_moves
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
 from clockstep_compiler.partition import WEIGHTS, total_words
@@ -75,7 +76,7 @@ def compile_model(model: Model, machine: Machine, options: Options) -> Program:
 
 def compile_graph(graph: Graph, machine: Machine, options: Options) -> Program:
     """`compile_model` from where the frontend ends."""
-    graph = channels_last(graph, RULES, PULLED)
+    graph = late_moves(channels_last(graph, RULES, PULLED))
     return _scheduled(graph, lower(graph, options), machine, options)
 
 

@@ -13,6 +13,7 @@ from clockstep_compiler.channel_rules import PULLED, RULES
 from clockstep_compiler.channels import channels_last
 from clockstep_compiler.frontend import Model, survey
 from clockstep_compiler.graph import Graph
+from clockstep_compiler.late_moves import late_moves
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import Options
 from clockstep_compiler.steps import Lowered
@@ -31,7 +32,7 @@ def lowered_model(model: Model, options: Options) -> tuple[Graph, Lowered]:
     """
     found = survey(model, options)
     problems, nodes = found.problems, found.nodes
-    graph = channels_last(found.graph, RULES, PULLED)
+    graph = late_moves(channels_last(found.graph, RULES, PULLED))
     del found  # and with it weights that now lie in another order
     try:
         lowered = lower(graph, options)

@@ -390,7 +390,8 @@ def _reject_integers(state: Lowering, node: Node) -> None:
 def _lower_matmul(state: Lowering, node: Node) -> None:
     _reject_integers(state, node)
     a, b = node.inputs
-    state.define(node.outputs[0], _matmul(state, a, b))
+    turned = bool(node.attributes.get("transB", 0))
+    state.define(node.outputs[0], _matmul(state, a, b, swap_b=turned))
 
 
 @lowers("Gemm")
