@@ -56,20 +56,31 @@ def pack(arrays: Mapping[str, Array], metadata: str) -> bytes:
 def write_atomically(path: str | Path, content: Iterable[bytes | memoryview]) -> None:
     """Write a file so that it is there completely or not at all.
 
-    Raises `UsageError` if it cannot be written.
+    A device or a pipe is written to, not replaced. Raises `UsageError` if that cannot be done.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("xb") as file:
-            for chunk in content:
-                file.write(chunk)
-        temporary.replace(target)
+        if target.exists() and not target.is_file():
+            _write(target, "wb", content)
+        else:
+            _replace(target, content)
     except OSError as error:
         reason = error.strerror or "cannot be written"
         raise UsageError("file-write", reason, where=str(path)) from None
+
+
+def _replace(target: Path, content: Iterable[bytes | memoryview]) -> None:
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        _write(temporary, "xb", content)
+        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _write(target: Path, mode: str, content: Iterable[bytes | memoryview]) -> None:
+    with target.open(mode) as file:
+        file.writelines(content)
 
 
 def read(path: str | Path) -> tuple[str, dict[str, Array]]:

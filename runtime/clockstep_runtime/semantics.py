@@ -88,12 +88,15 @@ def _blockwise(function: Function) -> Function:
 
 def canonical(values: Array) -> Array:
     """`values` with every NaN replaced by the canonical one; `values` itself if there is none."""
-    if values.dtype.kind != "f":
+    if values.dtype.kind != "f" or not _has_nan(values):
         return values
     lost = np.isnan(values)
-    if not lost.any():
-        return values
     return _like(values, np.where(lost, _CANONICAL_NAN[values.dtype.itemsize], _bits(values)))
+
+
+def _has_nan(values: Array) -> bool:
+    """Whether a float array holds a NaN: the maximum is one then, and needs no array of its own."""
+    return bool(np.isnan(np.max(values, initial=-np.inf)))
 
 
 def _bits(a: Array) -> Array:
@@ -255,7 +258,6 @@ def _sign_bit(a: Array) -> Any:
 
 
 @executes("cast")
-@_blockwise
 def cast(a: Array, to: Type, round: str, overflow: str) -> Array:  # noqa: A002
     """Integers: rounded as said (NaN is 0), then clamped or cut; floats: rounded to nearest."""
     target = numpy_type(to)
@@ -270,27 +272,33 @@ def cast(a: Array, to: Type, round: str, overflow: str) -> Array:  # noqa: A002
 
 
 def _to_float(a: Array, target: np.dtype[Any]) -> Array:
-    if a.dtype.kind != "f" and target.itemsize == 2:
+    if a.dtype.kind == "f":
+        return canonical(a.astype(np.float32, copy=False)).astype(target, copy=False)
+    if target.itemsize == 2:
         # Past the bound every integer is infinite; below it float32 holds it exactly, so that the
         # only rounding is the one to float16.
         a = np.clip(a.astype(np.int32, copy=False), -_HALF_INFINITE, _HALF_INFINITE)
-    return canonical(a.astype(np.float32, copy=False)).astype(target, copy=False)
+    return a.astype(np.float32, copy=False).astype(target, copy=False)
 
 
 def _whole(a: Array, round: str) -> Array:  # noqa: A002
-    """A float array rounded to integers, with 0 for NaN."""
-    whole = np.rint(a) if round == "rne" else np.trunc(a)
-    lost = np.isnan(whole)
-    if lost.any():
-        whole[lost] = 0
+    """A float array rounded to integers, with 0 for NaN; not `a` itself."""
+    whole: Array = np.rint(a) if round == "rne" else np.trunc(a)
+    if _has_nan(whole):
+        whole[np.isnan(whole)] = 0
     return whole
 
 
 def _clamped_whole(a: Array, target: np.dtype[Any], round: str) -> Array:  # noqa: A002
-    """Floats as integers within the range of `target`, in a float type that holds its ends."""
+    """Floats as integers within the range of `target`, in a float type that holds them."""
     info = np.iinfo(target)
-    whole = _whole(a.astype(np.float64 if target.itemsize == 4 else np.float32, copy=False), round)
-    return np.clip(whole, whole.dtype.type(info.min), whole.dtype.type(info.max))
+    whole = _whole(a.astype(np.float32, copy=False), round)
+    if target.itemsize < 4:
+        return np.clip(whole, np.float32(info.min), np.float32(info.max), out=whole)
+    # float32 holds the lower end of int32, and one past the upper.
+    if np.max(whole, initial=0) < -float(info.min) and np.min(whole, initial=0) >= info.min:
+        return whole
+    return np.clip(whole.astype(np.float64), info.min, info.max)
 
 
 def _cut_whole(a: Array, round: str) -> NDArray[np.int64]:  # noqa: A002

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import tracemalloc
 from collections.abc import Callable
@@ -300,3 +301,17 @@ def test_hostile_headers_are_refused(tmp_path: Path) -> None:
 def test_probes_are_kept() -> None:
     (probe,) = example().probes
     assert (probe.binding.name, probe.nodes, probe.ready.tolist()) == ("h", (0,), [130])
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    """So is a device: `-o /dev/null` must not make it a file."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        tensor_file.write_atomically(pipe, [b"some ", b"bytes"])
+        assert os.read(reader, 99) == b"some bytes"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]

@@ -1,6 +1,7 @@
 """The fast engine: executes a linked program with numpy, on one input or a batch of them.
 
-`run.py` executes, `plan.py` makes calls of the steps, `gather.py` puts operands together,
+`run.py` executes, `plan.py` makes calls of the steps, `group.py` is one call of several of them,
+`gather.py` puts operands together,
 `compute.py` and `mxm.py` say what each row does.
 """
 

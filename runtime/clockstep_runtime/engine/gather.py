@@ -7,13 +7,15 @@ batch of 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clockstep_runtime.engine.joined import joined
 from clockstep_runtime.linker import Linked, Operands
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "UNSIGNED",
     "Gatherer",
     "Known",
+    "Rows",
     "as_bytes",
     "as_value",
     "byte_of",
@@ -72,21 +75,33 @@ class Known:
         return Known(np.concatenate([linked.columns.count, words]), constant)
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """An operand with all its vectors, of which some can be had at a time.
+
+    `batch` is how many runs they differ between; `some` gives the vectors of a slice.
+    """
+
+    count: int
+    batch: int
+    some: Callable[[slice], Array]
+
+
 class Gatherer:
     """Some operands of a linked program, by their number among these.
 
     An operand that is one stretch of one value is a view of it. Others are put together from bytes
-    or stretches, each time anew unless all of them are words of the image.
+    or vectors, each time anew unless all of them are words of the image.
     """
 
     def __init__(self, known: Known, operands: Operands) -> None:
         self._count = operands.count.tolist()
         self._width = operands.width.tolist()
-        self._aligned = operands.aligned.tolist()
         self._bounds = operands.begin.tolist()
         columns = [getattr(operands, name).tolist() for name in SEGMENT]
         self._segments: list[_Segment] = list(zip(*columns, strict=True))
         self._views = _views(known, operands)
+        self._joined = joined(operands, [view is None for view in self._views])
         self._constant = _constant(known, operands)
         self._kept: dict[int, Array] = {}
         self._room = _KEPT_BYTES
@@ -104,15 +119,27 @@ class Gatherer:
         kept = self._kept.get(number)
         return self._assembled(number, values) if kept is None else kept
 
-    def _assembled(self, number: int, values: Sequence[Array | None]) -> Array:
-        segments = self._segments[self._bounds[number] : self._bounds[number + 1]]
+    def rows(self, number: int, values: Sequence[Array | None]) -> Rows:
+        """The operand to be had a few vectors at a time, put together only then if it has to be."""
         count = self._count[number]
-        if count > 1 and all(s[5] == count and s[7] == 0 for s in segments):
-            count = 1  # all vectors are the same
-        put = _joined if self._aligned[number] else _by_byte
-        made = put(segments, count, self._width[number], values)
+        source = self._joined.get(number)
+        if source is None or self._constant[number] or source.uniform:
+            whole = self.value(number, values)
+            return Rows(count, whole.shape[1], whole.__getitem__)
+        return Rows(count, source.batch(values), partial(source.rows, values))
+
+    def _assembled(self, number: int, values: Sequence[Array | None]) -> Array:
+        count = self._count[number]
+        source = self._joined.get(number)
+        if source is not None:
+            made = source.rows(values, slice(1 if source.uniform else count))
+        else:
+            segments = self._segments[self._bounds[number] : self._bounds[number + 1]]
+            if count > 1 and all(s[5] == count and s[7] == 0 for s in segments):
+                count = 1  # all vectors are the same
+            made = _by_byte(segments, count, self._width[number], values)
         size = made.nbytes
-        if count != self._count[number]:
+        if len(made) != self._count[number]:
             made = np.broadcast_to(made, (self._count[number], *made.shape[1:]))
         if self._constant[number] and size <= self._room:
             self._room -= size
@@ -142,22 +169,6 @@ def _constant(known: Known, operands: Operands) -> list[bool]:
     changing = np.concatenate([[0], np.cumsum(~known.constant[operands.value])])
     result: list[bool] = (np.diff(changing[operands.begin]) == 0).tolist()
     return result
-
-
-def _joined(
-    segments: list[_Segment], count: int, _width: int, values: Sequence[Array | None]
-) -> Array:
-    """Whole elements, a stretch after the other."""
-    parts = []
-    for _, value, _, _, _, length, source, step in segments:
-        whole = values[value]
-        assert whole is not None, "a value is used after its death"
-        parts.append(whole[places(source, step, length)])
-    batch = max(part.shape[1] for part in parts)
-    out = np.empty((count, batch, *parts[0].shape[2:]), parts[0].dtype)
-    for (_, _, _, first, pitch, length, _, _), part in zip(segments, parts, strict=True):
-        out[places(first, pitch, length)] = part
-    return out
 
 
 def _by_byte(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from clockstep_isa.layout import numpy_type
 from clockstep_isa.table import BY_NAME, Type
-from clockstep_runtime.engine.gather import SEGMENT, Gatherer, Known, as_value, byte_of, places
+from clockstep_runtime.engine.compute import Compute
+from clockstep_runtime.engine.gather import SEGMENT, Known, as_value, byte_of, places
 from clockstep_runtime.linker import Linked, Operands
 from clockstep_runtime.products import HalfWeights, Int8Weights, half_product, int8_sum
 
@@ -21,11 +22,11 @@ Array = NDArray[Any]
 Make = Callable[[list[Any]], Any]
 """All values so far to one more."""
 
-_CACHE_BYTES = 256 << 20
+_CACHE_BYTES = 512 << 20
 """Arrays of constant weights are kept from run to run up to this much."""
 
-_PREPARED = 8
-"""Bytes that a prepared weight takes at most: float64 of fp16; float32 and int8 of int8."""
+_PREPARED = {Type.I8: 6, Type.F16: 10}
+"""Bytes that a prepared weight takes at most: int8 twice and float32; fp16 and float64."""
 
 _TYPE, _ROWS = (BY_NAME["abc"].field(name) for name in ("type", "rows"))
 _INSTALL_TYPE = BY_NAME["iw"].field("type")
@@ -67,7 +68,7 @@ class Arrays:
         array = self._by_content.get(content)
         if array is None:
             array = self._made(kind, step, values)
-            size = _PREPARED * array.columns * self._lanes
+            size = _PREPARED[kind] * array.columns * self._lanes
             if size > self._room:
                 return array
             self._room -= size
@@ -107,29 +108,33 @@ class Arrays:
         weights = Int8Weights(matrix) if kind is Type.I8 else HalfWeights(matrix)
         return _Installed(weights, used, batch)
 
-    def multiplier(self, gather: Gatherer, owners: list[int], first: int) -> Make:
-        """How to make the product of one `abc`, or the sum of several int8 ones.
+    def multiplier(self, owners: list[int]) -> Callable[[list[Any]], Compute]:
+        """How to multiply the operands of one `abc`, or of the sum of several int8 ones.
 
-        `owners` are these; their operands in `gather` are those from `first` on.
+        `owners` are these. The result takes all values so far and gives what multiplies with the
+        arrays that are among them.
         """
         args = self._linked.columns.args[owners]
         kind = Type(int(args[0, _TYPE]))
-        dtype, compute = numpy_type(kind), self._sum if kind is Type.I8 else self._half
+        dtype, product = numpy_type(kind), self._sum if kind is Type.I8 else self._half
         arrays = self._linked.weights[owners].tolist()
-        parts = list(
-            zip(range(first, first + len(owners)), args[:, _ROWS].tolist(), arrays, strict=True)
-        )
+        parts = list(zip(args[:, _ROWS].tolist(), arrays, strict=True))
 
-        def make(values: list[Any]) -> Array:
-            terms = [
-                (gather.value(number, values).view(dtype)[..., :rows], values[array])
-                for number, rows, array in parts
-            ]
-            batch = max(max(vectors.shape[1], array.batch) for vectors, array in terms)
-            terms = [(_spread(vectors, batch), array) for vectors, array in terms]
-            return compute(terms).view("<u4")
+        def bind(values: list[Any]) -> Compute:
+            installed = [(rows, values[array]) for rows, array in parts]
 
-        return make
+            def compute(*operands: Array) -> Array:
+                terms = [
+                    (operand.view(dtype)[..., :rows], array)
+                    for operand, (rows, array) in zip(operands, installed, strict=True)
+                ]
+                batch = max(max(vectors.shape[1], array.batch) for vectors, array in terms)
+                terms = [(_spread(vectors, batch), array) for vectors, array in terms]
+                return product(terms).view("<u4")
+
+            return compute
+
+        return bind
 
     def _sum(self, terms: list[tuple[Array, _Installed]]) -> Array:
         """Arrays of as many columns are multiplied together; lanes past their columns are 0."""
@@ -140,7 +145,9 @@ class Arrays:
         ]
         if widths == [self._lanes]:
             return parts[0]
-        whole = np.zeros((*parts[0].shape[:2], self._lanes), np.int32)
+        whole = np.empty((*parts[0].shape[:2], self._lanes), np.int32)
+        whole[..., : widths[-1]] = parts.pop()
+        whole[..., widths[-1] :] = 0
         for part in parts:
             whole[..., : part.shape[2]] += part
         return whole

@@ -20,10 +20,10 @@ __all__ = ["Engine"]
 Array = NDArray[Any]
 Tensor = NDArray[Any]
 _CHUNK = 4096
-"""Steps that are planned at a time."""
+"""Groups of steps that are planned at a time."""
 
 _KEPT = 8 * _CHUNK
-"""Steps up to which a program's plan is kept from run to run: about a kilobyte each."""
+"""Groups up to which a program's plan is kept from run to run: about a kilobyte each."""
 
 
 class Engine:
@@ -68,7 +68,7 @@ class Engine:
         """
         values = self._image.copy()
         self._load_inputs(values, inputs)
-        for begin in range(0, len(self.linked.steps), _CHUNK):
+        for begin in range(0, len(self.linked.groups) - 1, _CHUNK):
             for value, make, dead in self._planned(begin):
                 values[value] = make(values)
                 for gone in dead:
@@ -76,13 +76,13 @@ class Engine:
         return self._outputs(values, batch)
 
     def _planned(self, begin: int) -> list[Planned]:
-        """The plan of the chunk that begins with that step."""
+        """The plan of the chunk that begins with that group."""
         known = self._plans.get(begin)
         if known is not None:
             return known
-        steps = len(self.linked.steps)
-        made = plan(self.linked, self._known, self._arrays, begin, min(begin + _CHUNK, steps))
-        if steps <= _KEPT:
+        groups = len(self.linked.groups) - 1
+        made = plan(self.linked, self._known, self._arrays, begin, min(begin + _CHUNK, groups))
+        if groups <= _KEPT:
             self._plans[begin] = made
         return made
 

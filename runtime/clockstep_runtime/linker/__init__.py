@@ -2,8 +2,9 @@
 
 `flow.py` follows every operand through whatever only moves vectors back to what computed them,
 `operands.py` joins streams to typed operands, `order.py` finds an order of execution and when a
-value dies, `sums.py` joins int8 products that are only added, `split.py` takes instructions apart
-that must not run as one; `link.py` puts it together.
+value dies, `sums.py` joins int8 products that are only added, `groups.py` finds steps that are
+executed together, `split.py` takes instructions apart that must not run as one; `link.py` puts it
+together.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from clockstep_isa.layout import PIECE
 from clockstep_isa.program import Program
 from clockstep_isa.table import TABLE, Type
 from clockstep_runtime.linker.flow import trace
+from clockstep_runtime.linker.groups import together
 from clockstep_runtime.linker.operands import Operands, Wanted, join, sampled, value_widths
 from clockstep_runtime.linker.order import order, tangled
 from clockstep_runtime.linker.split import taken_apart
@@ -45,7 +46,9 @@ class Linked:
     has the operands `operands_of[i] : operands_of[i + 1]`, and after all steps come the outputs.
     The operands of `iw` are the columns loaded for it; those of an `add` that ends a sum of int8
     products (`is_sum`) are the activations of all these. `weights` says for `abc` which `iw`.
-    After step i the values `dead[dead_after[i] : dead_after[i + 1]]` are not used any more.
+    The steps `groups[i] : groups[i + 1]` are executed together, vector by vector; nobody else uses
+    what they make, but for the last of them. After group i the values
+    `dead[dead_after[i] : dead_after[i + 1]]` are not used any more.
     """
 
     program: Program
@@ -53,6 +56,7 @@ class Linked:
     columns: Columns
     initial: tuple[Block, ...]
     steps: Ints
+    groups: Ints
     is_sum: NDArray[np.bool_]
     operands: Operands
     operands_of: Ints
@@ -102,16 +106,23 @@ def _link(program: Program, found: Resolution, installed: Ints) -> Linked | Ints
     computes = np.array([row.name not in _SILENT for row in TABLE])[columns.row]
     steps = sequence[(computes & ((root < 0) | ends))[sequence]]
     place = _places(columns, steps, root, len(outputs))[user]
+    last = together(columns, operands, place, steps, ends[steps])
+    grouped = np.argsort(last, kind="stable")
+    steps, last = steps[grouped], last[grouped]
+    place = _places(columns, steps, root, len(outputs))[user]
+    groups = np.append(np.flatnonzero(np.diff(last, prepend=-1)), len(steps))
     kept = np.flatnonzero(place >= 0)
     kept = kept[np.argsort(place[kept], kind="stable")]
     operands, place = operands.take(kept), place[kept]
-    dead, dead_after = _deaths(operands, place, installed, len(steps), len(widths))
+    group = np.searchsorted(groups, place, "right") - 1
+    dead, dead_after = _deaths(operands, group, installed, len(groups) - 1, len(widths))
     return Linked(
         program=program,
         cycles=found.cycles,
         columns=columns,
         initial=found.words.initial,
         steps=steps,
+        groups=groups,
         is_sum=ends[steps],
         operands=operands,
         operands_of=np.searchsorted(place, np.arange(len(steps) + len(outputs) + 1)),
@@ -204,17 +215,17 @@ def _places(columns: Columns, steps: Ints, root: Ints, outputs: int) -> Ints:
 
 
 def _deaths(
-    operands: Operands, place: Ints, installed: Ints, steps: int, values: int
+    operands: Operands, group: Ints, installed: Ints, groups: int, values: int
 ) -> tuple[Ints, Ints]:
-    """Values by the step that uses them last. Those of outputs live to the end."""
+    """Values by the group that uses them last. Those of outputs live to the end."""
     last = np.full(values, -1, np.int64)
-    np.maximum.at(last, operands.value, np.repeat(place, np.diff(operands.begin)))
+    np.maximum.at(last, operands.value, np.repeat(group, np.diff(operands.begin)))
     inside = operands.owner < len(installed)
     weights = installed[operands.owner[inside]]
-    np.maximum.at(last, weights[weights >= 0], place[inside][weights >= 0])
-    used = np.flatnonzero((last >= 0) & (last < steps))
+    np.maximum.at(last, weights[weights >= 0], group[inside][weights >= 0])
+    used = np.flatnonzero((last >= 0) & (last < groups))
     used = used[np.argsort(last[used], kind="stable")]
-    return used, np.searchsorted(last[used], np.arange(steps + 1))
+    return used, np.searchsorted(last[used], np.arange(groups + 1))
 
 
 def _with_outputs(

@@ -77,6 +77,16 @@ class Operands:
         one[one] = (self.length[at] == self.count[one]) & (self.first[at] == 0)
         return one
 
+    def entire(self, columns: Columns) -> NDArray[np.bool_]:
+        """Operands that are all vectors, in order, of what one instruction makes."""
+        entire = self.whole
+        at = self.begin[:-1][entire]
+        inside = self.value[at] < len(columns)
+        count = np.append(columns.count, 0)[np.minimum(self.value[at], len(columns))]
+        straight = (self.length[at] == 1) | (self.source_step[at] == 1)
+        entire[entire] = inside & straight & (self.source[at] == 0) & (self.length[at] == count)
+        return entire
+
     def between(self, low: int, high: int) -> Operands:
         """The operands `low` to `high`, with their segments: views, whatever their number."""
         first, last = int(self.begin[low]), int(self.begin[high])

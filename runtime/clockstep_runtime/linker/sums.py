@@ -31,7 +31,7 @@ def roots(columns: Columns, operands: Operands) -> Ints:
     uses = np.bincount(operands.value, minlength=total)[:total]
     at = np.searchsorted(operands.owner, of_adds)
     pair = np.stack([at, at + 1]) if len(of_adds) else np.zeros((2, 0), np.int64)
-    simple = _entire(columns, operands)
+    simple = operands.entire(columns)
     adding: NDArray[np.bool_] = np.ones(len(of_adds), np.bool_)
     value = np.zeros(pair.shape, np.int64)
     if len(of_adds):
@@ -58,14 +58,3 @@ def roots(columns: Columns, operands: Operands) -> Ints:
     lone = parent[product] < 0
     root[product[lone]] = -1
     return root
-
-
-def _entire(columns: Columns, operands: Operands) -> NDArray[np.bool_]:
-    """Operands that are all vectors of one value, in order."""
-    entire = operands.whole
-    at = operands.begin[:-1][entire]
-    inside = operands.value[at] < len(columns)
-    count = np.append(columns.count, 0)[np.minimum(operands.value[at], len(columns))]
-    straight = (operands.length[at] == 1) | (operands.source_step[at] == 1)
-    entire[entire] = inside & straight & (operands.source[at] == 0) & (operands.length[at] == count)
-    return entire

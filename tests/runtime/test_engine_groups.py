@@ -1,0 +1,58 @@
+"""Steps that the engine executes together, a few vectors at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from clockstep_isa import load_machine
+from clockstep_runtime import Session, interpret, random_inputs
+from clockstep_runtime.engine import group
+from tests.support.endtoend import assert_same_bits, build_session
+
+GATED = """
+<ir_version: 8, opset_import: ["" : 18]>
+gated (float[5, 24] x, float[24, 20] w, float[20] b) => (float[5, 20] y, float[5, 20] z)
+{
+    p = MatMul(x, w)
+    h = Add(p, b)
+    t = Tanh(h)
+    g = Mul(h, t)
+    y = Add(g, h)
+    z = Neg(y)
+}
+"""
+"""A product whose sum is used three times by what is done to it; computed weights; two outputs."""
+
+
+@pytest.fixture(scope="module")
+def session() -> Session:
+    return build_session(onnx.parser.parse_model(GATED), load_machine("tiny"))
+
+
+def test_what_only_elements_are_computed_from_is_no_value(session: Session) -> None:
+    engine = session._engine  # what is tested cannot be told from the results
+    assert engine is not None
+    linked = engine.linked
+    sizes = np.diff(linked.groups)
+    assert sizes.sum() == len(linked.steps)
+    assert sizes.min() == 1
+    assert sizes.max() >= 4
+
+
+@pytest.mark.parametrize("vectors", [1, 2, 1 << 18])
+def test_blocks_change_no_bit(
+    session: Session, vectors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a batch, too, whatever the vectors of a block."""
+    program = session.program
+    runs = [random_inputs(program, seed) for seed in range(3)]
+    stacked = {name: np.stack([run[name] for run in runs]) for name in runs[0]}
+    monkeypatch.setattr(group, "_BLOCK", vectors * len(runs) * program.machine.vector)
+    outputs = session.run(stacked)
+    for i, run in enumerate(runs):
+        single = session.execute(run)
+        assert_same_bits(single, interpret(program, run))
+        for name, value in single.outputs.items():
+            assert value.tobytes() == outputs[name][i].tobytes()
