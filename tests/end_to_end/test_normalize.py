@@ -281,3 +281,30 @@ def test_layers_of_integers(op: str, dtype: str) -> None:
     off = np.abs(have - expected(model, {"x": x})["y"])
     assert off.max() <= 1
     assert off.mean() < 2e-3
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.3, 3e36])
+@pytest.mark.parametrize("columns", [40, 300])
+def test_softmax_of_integers(columns: int, scale: float) -> None:
+    """The greatest of a row matters only if powers of all integers have no room in fp16."""
+    nodes = [
+        helper.make_node("DequantizeLinear", ["x", "a", "z"], ["t"]),
+        helper.make_node("Softmax", ["t"], ["u"]),
+        helper.make_node("IsNaN", ["u"], ["n"]),
+        helper.make_node("Where", ["n", "o", "u"], ["v"]),
+        helper.make_node("QuantizeLinear", ["v", "b", "z"], ["y"]),
+    ]
+    constants = {
+        "a": np.array(scale, np.float32),
+        "b": np.array(1 / 255, np.float32),
+        "z": np.array(-128, np.int8),
+        "o": np.array(0, np.float32),
+    }
+    shape = (2, 20, columns)
+    model = build(nodes, {"x": ("int8", shape)}, {"y": ("int8", shape)}, constants)
+    x = np.random.default_rng(6).integers(-128, 128, shape, np.int8)
+    x[0, 0], x[0, 1], x[1, 2, 1:] = -128, 127, -128
+    have = run_checked(model, LPU, {"x": x}).outputs["y"].astype(int)
+    want = expected(model, {"x": x})["y"]
+    assert np.abs(have - want).max() <= 1
+    assert (have != want).mean() < 1e-3

@@ -11,6 +11,7 @@ from clockstep_compiler.expr import Const, Expr, binary
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering import elementwise_trigonometric as circular
 from clockstep_compiler.lowering.elementwise_bits import SIGN, f32, i32, one_where, select
+from clockstep_compiler.lowering.elementwise_coarse import coarse_erf, coarse_gelu
 from clockstep_compiler.lowering.elementwise_exponential import (
     error_function,
     exponential,
@@ -122,6 +123,9 @@ _FUNCTIONS: dict[str, Callable[[Expr], Expr]] = {
 def _function(state: Lowering, node: Node) -> None:
     reject(node, state)
     a = in_range(state, node.inputs[0], state.shape(node.outputs[0]))
+    if node.op == "Erf" and state.is_coarse(node.outputs[0]):
+        state.define(node.outputs[0], coarse_erf(a))
+        return
     if node.op in ("Ceil", "Floor", "Round") and node.inputs[0] in state.reach:
         low, high = state.reach[node.inputs[0]]
         state.reach[node.outputs[0]] = low - 1, high + 1
@@ -211,8 +215,13 @@ _ACTIVATIONS: dict[str, Callable[[Node, Expr], Expr]] = {
 @lowers(*_ACTIVATIONS)
 def _activation(state: Lowering, node: Node) -> None:
     reject(node, state)
-    a = in_range(state, node.inputs[0], state.shape(node.outputs[0]))
-    state.define(node.outputs[0], _ACTIVATIONS[node.op](node, a))
+    out = node.outputs[0]
+    a = in_range(state, node.inputs[0], state.shape(out))
+    plain = node.op == "Gelu" and node.attributes.get("approximate", "none") == "none"
+    if plain and state.is_coarse(out):
+        state.define(out, coarse_gelu(a, state.is_stepped(out)))
+        return
+    state.define(out, _ACTIVATIONS[node.op](node, a))
 
 
 @lowers("PRelu")

@@ -128,6 +128,9 @@ def _halves(value: Expr) -> tuple[Expr, Expr]:
 def _where(state: Lowering, node: Node) -> None:
     out = node.outputs[0]
     condition, a, b = operands(state, node.inputs, state.shape(out))
+    if isinstance(condition, Const) and condition.array.size == 1:
+        state.define(out, a if condition.array.any() else b)
+        return
     if not is_float(state.dtype(out)):
         pairs = [bounds(state, name) for name in node.inputs[1:]]
         record_bounds(state, out, min(p[0] for p in pairs), max(p[1] for p in pairs))
@@ -137,6 +140,10 @@ def _where(state: Lowering, node: Node) -> None:
 @lowers("IsNaN")
 def _is_nan(state: Lowering, node: Node) -> None:
     reject(node, state)
+    tensor = state.tensors.get(node.inputs[0])
+    if tensor is not None and tensor.quant is not None and np.isfinite(tensor.quant.scale).all():
+        state.define(node.outputs[0], Const(np.zeros((), np.int64), Type.I32))
+        return
     a = in_range(state, node.inputs[0], state.shape(node.outputs[0]))
     state.define(node.outputs[0], invert(f32("eq", a, a)))
 

@@ -36,21 +36,22 @@ def halves(state: Lowering, expr: Expr, shape: tuple[int, int], *, coarse: bool)
     return [(high, 1.0), (hold(state, cast(rest, Type.F16), shape).value, 1 / _LOW)]
 
 
-def lane_sum(state: Lowering, parts: Sequence[Part]) -> Expr:
+def lane_sum(state: Lowering, parts: Sequence[Part], columns: int = 0) -> Expr:
     """The sum of every row of some matrices times their factors: i32 of int8, f32 of fp16.
 
-    To be stored by `spread`, with whatever follows for a row.
+    To be stored by `spread`, with whatever follows for a row; or in each of so many columns, for
+    what has these.
     """
-    kind, rows = parts[0][0].type, parts[0][0].rows
-    terms = tuple(Term(value, _ones(state, value, factor), None) for value, factor in parts)
-    return Acc(Product(kind, rows, 1, terms, None, spread=True))
+    kind, rows, n = parts[0][0].type, parts[0][0].rows, max(1, columns)
+    terms = tuple(Term(value, _ones(state, value, factor, n), None) for value, factor in parts)
+    return Acc(Product(kind, rows, n, terms, None, spread=not columns))
 
 
-def _ones(state: Lowering, value: Value, factor: float) -> Weights:
-    key = "ones", value.columns, value.type, factor
+def _ones(state: Lowering, value: Value, factor: float, columns: int) -> Weights:
+    key = "ones", value.columns, value.type, factor, columns
     if key not in state.memo:
-        data = np.full((1, 1, value.columns), factor, numpy_type(value.type))
-        state.memo[key] = Weights(1, 1, value.columns, data=data)
+        data = np.full((1, columns, value.columns), factor, numpy_type(value.type))
+        state.memo[key] = Weights(1, columns, value.columns, data=data)
     found: Weights = state.memo[key]
     return found
 

@@ -211,8 +211,11 @@ class Lowering:
 
     def dequantized(self, quant: Quant, shape: tuple[int, ...]) -> Expr:
         """scale * (integers - zero) over `shape`, from the stored integers."""
-        integers = self.widen(self.leaf(quant.source, shape), self.dtype(quant.source))
-        return mul(cast(add(integers, -quant.zero), Type.F32), quant.scale)
+        leaf, dtype = self.leaf(quant.source, shape), self.dtype(quant.source)
+        if leaf.out == Type.I8:
+            zero = quant.zero.astype(np.float64) + offset_of(dtype)
+            return mul(add(cast(leaf, Type.F32), -zero), quant.scale)
+        return mul(cast(add(self.widen(leaf, dtype), -quant.zero), Type.F32), quant.scale)
 
     def leaf(self, name: str, shape: tuple[int, ...]) -> Expr:
         """A stored tensor's leaf over `shape`, rows mapped by ONNX broadcasting."""
@@ -275,9 +278,12 @@ class Lowering:
     def is_coarse(self, name: str) -> bool:
         """Whether a relative error of 2**-12 is no more than becomes of a float's elements anyway:
         they are stored in fp16, or but quantized to a byte."""
-        if self.options.precision == "exact":
-            return False
-        return name in self._stepped or self.stored_type(name) == Type.F16
+        fp16 = self.options.precision != "exact" and self.stored_type(name) == Type.F16
+        return fp16 or self.is_stepped(name)
+
+    def is_stepped(self, name: str) -> bool:
+        """Whether a float's elements are but quantized to a byte, and need not be exact."""
+        return self.options.precision != "exact" and name in self._stepped
 
     def store(self, name: str, kind: Type | None = None) -> Value:
         """The matrix that holds a tensor, of type `kind` if given, made now if need be."""

@@ -27,7 +27,7 @@ from clockstep_compiler.lowering.reduce_rows import (
     reshaped,
     source,
 )
-from clockstep_compiler.lowering.softmax import reciprocal
+from clockstep_compiler.lowering.softmax_lanes import reciprocal
 from clockstep_compiler.steps import Value
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type

@@ -21,17 +21,12 @@ from clockstep_compiler.lowering.reduce_rows import (
     reshaped,
     source,
 )
+from clockstep_compiler.lowering.softmax_lanes import coarse_softmax, reciprocal
 from clockstep_isa.table import Type
 
-__all__ = ["reciprocal"]
+__all__: list[str] = []
 
 _LARGEST = float(np.finfo(np.float32).max)
-
-
-def reciprocal(a: Expr) -> Expr:
-    """1 / a for a from 2**-126 on, as the square of rsqrt: within 2 ulp."""
-    inverse = unary("rsqrt", a)
-    return binary("mul", inverse, inverse)
 
 
 def _power(a: Expr) -> Expr:
@@ -57,6 +52,11 @@ def _softmax(state: Lowering, node: Node) -> None:
         return cast(cast(a, Type.F16), Type.F32) if half else a
 
     axis = int(node.attributes.get("axis", -1)) % max(1, len(shape))
+    if node.op == "Softmax" and axis == len(shape) - 1:
+        found = coarse_softmax(state, name, out)
+        if found is not None:
+            state.define(out, found)
+            return
     x = along(state, source(state, name), axis)
     greatest = x.fold(state, x.value, "max", widen)
     shifted = binary("sub", widen(Leaf(x.value, None)), x.spread(greatest))
