@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from clockstep_compiler.expr import Leaf, flatten
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.partition import find_product, in_groups, inner_tiles
 from clockstep_compiler.scheduler import Scheduler
-from clockstep_compiler.steps import Compute, Lowered, sources_of
+from clockstep_compiler.steps import Compute, Lowered, Product, Value, sources_of
 from clockstep_compiler.storage import NoRoom
 from clockstep_compiler.sums import group_size
 from clockstep_compiler.sweep_parts import Job, Strip
@@ -154,7 +155,8 @@ def read_at_once(plan: Floorplan, lowered: Lowered) -> dict[int, int]:
     """Of how many copies of a matrix kernels may read at a time, where it is more than one.
 
     K tiles that are summed in one wave may be the same rows moved a little, as those under the
-    taps of a convolution or under a window are; tiles of the result may be computed side by side.
+    taps of a convolution or under a window are; tiles of the result may be computed side by side,
+    and so may sets of weights, each of which reads a row or so of what there is for every set.
     """
     found: dict[int, int] = {}
     lanes = plan.machine.vector
@@ -170,6 +172,8 @@ def read_at_once(plan: Floorplan, lowered: Lowered) -> dict[int, int]:
             continue
         arrays = len(plan.planes if product.type == Type.I8 else plan.pairs)
         size, tiles = group_size(plan, product.type), -(-product.columns // lanes)
+        for value in _by_set(step, product):
+            found[value.number] = max(found.get(value.number, 1), arrays)
         for tile in range(tiles):
             inner = inner_tiles(product, tile, lanes)
             for group in in_groups(inner, size):
@@ -178,3 +182,11 @@ def read_at_once(plan: Floorplan, lowered: Lowered) -> dict[int, int]:
                 for (number, _), count in taps.items():
                     found[number] = max(found.get(number, 1), min(arrays, count * ways))
     return found
+
+
+def _by_set(step: Compute, product: Product) -> Iterator[Value]:
+    """Matrices of a row for every set of weights, where there are several."""
+    sets = product.terms[0].weights.sets
+    _, sources = flatten(step.expr)
+    leaves = [s.value for s in sources if isinstance(s, Leaf)]
+    yield from (value for value in leaves if 1 < value.rows <= sets < step.out.rows)

@@ -2,8 +2,8 @@
 
 The array multiplies signed int8 or fp16 with the inner dimension along the lanes of both operands.
 uint8 is stored as int8 less 128; what that and the zero points take away is given back by a
-correction per column where the weights are constant, and by products with constant matrices
-where they are not. All of it is exact.
+correction per column where the weights are constant, and by sums of columns and products with
+constant matrices where they are not. All of it is exact.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_compiler.expr import Acc, Const, Expr, Leaf, add, cast, mul
+from clockstep_compiler.expr import Acc, Const, Expr, Leaf, add, binary, cast, mul
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise import attribute, combine, has_product
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, Quant, lowers, offset_of
@@ -30,7 +30,16 @@ from clockstep_compiler.lowering.parts import (
     split_constant,
 )
 from clockstep_compiler.lowering.quantized import constant_of, requantize
-from clockstep_compiler.steps import Outer, Product, Relayout, Term, Transpose, Value, Weights
+from clockstep_compiler.steps import (
+    Compute,
+    Outer,
+    Product,
+    Relayout,
+    Term,
+    Transpose,
+    Value,
+    Weights,
+)
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
@@ -306,7 +315,7 @@ def _constant_integer_product(state: Lowering, a: _Operand, b: _Operand) -> Expr
 
 
 def _dynamic_integer_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
-    """(a + s)(b + t) = ab + sb + at + st: the middle terms are products with constants."""
+    """(a + s)(b + t) = ab + sb + at + st: a + t by a product with a constant, sb by `_sums`."""
     lead, rows, depth, columns = _lead(a, b), a.shape[-2], a.shape[-1], b.shape[-1]
     value = _lanes_matrix(state, a.name, _swapped(a.shape, a.swap), a.swap, Type.I8)
     index = _rows(a.shape[:-2], lead, rows)
@@ -314,7 +323,8 @@ def _dynamic_integer_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
     terms = [Term(value, weights, index)]
     s, t = _shift(state, a), _shift(state, b)
     every = math.prod(lead)
-    for part in int8_parts(np.broadcast_to(s, (rows, 1))):
+    apart = s.size == 1 and rows > 1 and bool(s.any())
+    for part in [] if apart else int8_parts(np.broadcast_to(s, (rows, 1))):
         data = np.ascontiguousarray(np.broadcast_to(part, (rows, depth)))
         own = np.tile(np.arange(rows), every)
         terms.append(Term(state.constant_value("zero point", data), weights, own))
@@ -323,7 +333,28 @@ def _dynamic_integer_product(state: Lowering, a: _Operand, b: _Operand) -> Expr:
         fill = Weights(weights.sets, columns, depth, data=np.ascontiguousarray(data))
         terms.append(Term(value, fill, index))
     product = _product(Type.I8, a, b, terms, lead)
+    if apart:
+        sets = _sets(b.shape[:-2], lead, rows)
+        sets = np.zeros(every * rows, np.int64) if sets is None else sets
+        product = binary("add", product, Leaf(_sums(state, weights, int(s.item())), sets))
     return add(product, s * t * depth)
+
+
+def _sums(state: Lowering, weights: Weights, factor: int) -> Value:
+    """The sums of all columns of each set of weights times a factor, a row for each set."""
+    assert weights.value is not None
+    key = "sums", weights.value.number, weights.sets, factor
+    if key not in state.views:
+        ones = state.constant_value("ones", np.ones((1, weights.depth), np.int8))
+        index, sets = np.zeros(weights.sets, np.int64), np.arange(weights.sets)
+        term = Term(ones, weights, index)
+        product = Product(Type.I8, weights.sets, weights.columns, (term,), sets)
+        name = f"{weights.value.name} sums"
+        out = state.new_value(name, weights.sets, weights.columns, Type.I32)
+        expr = binary("mul", Acc(product), Const(np.asarray(factor), Type.I32))
+        state.steps.append(Compute(out, expr, (state.node,), (out.rows, out.columns)))
+        state.views[key] = out
+    return state.views[key]
 
 
 # -- the operators ---------------------------------------------------------------------------
