@@ -14,15 +14,9 @@ from clockstep_isa.table import BY_NAME
 __all__ = ["Bundle", "Choice", "Load", "Row"]
 
 
-class Row(NamedTuple):
-    """One bulk instruction: global queue, cycle, and the columns of `Code`."""
-
-    queue: int
-    cycle: int
-    opcode: int
-    repeat: int
-    interval: int
-    args: tuple[int, ...]
+Row = tuple[int, ...]
+"""One bulk instruction as columns of `Code`: its queue, counted over all chips, its cycle, opcode,
+repeat and interval, then `ARGS` fields."""
 
 
 class Choice(NamedTuple):
@@ -84,14 +78,17 @@ class Bundle:
         busy: int = 1,
     ) -> None:
         """Add an instruction by its row's name and hold its queue for the whole repeat."""
-        row = BY_NAME[name]
-        span = (repeat - 1) * interval
-        number = chip * len(self.plan.queues) + queue
-        padded = args + (0,) * (ARGS - len(args))
-        self.rows.append(Row(number, cycle, row.opcode, repeat, interval, padded))
-        self.reservations.append((self.plan.queue_resource(chip, queue), cycle, span + busy))
-        self.first = min(self.first, cycle)
-        self.end = max(self.end, cycle + span + self.plan.latency[name])
+        plan, span = self.plan, (repeat - 1) * interval
+        number, opcode = chip * len(plan.queues) + queue, BY_NAME[name].opcode
+        self.rows.append(
+            (number, cycle, opcode, repeat, interval, *args, *(0,) * (ARGS - len(args)))
+        )
+        self.reservations.append((plan.queue_resource(chip, queue), cycle, span + busy))
+        end = cycle + span + plan.latency[name]
+        if cycle < self.first:
+            self.first = cycle
+        if end > self.end:
+            self.end = end
 
     def after(self, offset: int, cycle: int, source: Copy | None = None) -> None:
         """What happens at `offset` must not happen before `cycle`, as `source` is there then."""

@@ -77,7 +77,7 @@ class Trail:
         """Keep a bundle that is committed at `time` for `node`; returns its number."""
         busy: dict[int, int] = {}
         link = 0
-        for queue, _, opcode, repeat, interval, _ in bundle.rows:
+        for queue, _, opcode, repeat, interval, *_ in bundle.rows:
             busy[queue] = busy.get(queue, 0) + (repeat - 1) * interval + 1
             link |= opcode == _SEND
         first = time + bundle.first

@@ -48,18 +48,17 @@ def emit(
 
 def code_of(done: Schedule) -> Code:
     """The instructions of a schedule, in the order of the format."""
-    rows, notes = done.scheduler.rows, done.scheduler.row_notes
-    count = len(rows)
-    fixed = np.array([row[:5] for row in rows], np.int64).reshape(count, 5)
-    args = np.array([row[5] for row in rows], np.int64).reshape(count, ARGS)
+    s = done.scheduler
+    rows = np.concatenate([np.empty((0, 5 + ARGS), np.int64), *s.rows])
+    notes = np.repeat(np.array(s.row_notes, np.int32), [len(some) for some in s.rows])
     return Code(
-        queue=fixed[:, 0].astype(np.int32),
-        cycle=fixed[:, 1].copy(),
-        opcode=fixed[:, 2].astype(np.uint8),
-        repeat=fixed[:, 3].astype(np.int32),
-        interval=fixed[:, 4].astype(np.int32),
-        args=args,
-        note=np.array(notes, np.int32),
+        queue=rows[:, 0].astype(np.int32),
+        cycle=rows[:, 1].copy(),
+        opcode=rows[:, 2].astype(np.uint8),
+        repeat=rows[:, 3].astype(np.int32),
+        interval=rows[:, 4].astype(np.int32),
+        args=rows[:, 5:],
+        note=notes,
     ).sorted()
 
 

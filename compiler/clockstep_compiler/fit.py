@@ -6,7 +6,7 @@ whenever there is time between the array before and the kernel that needs them.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache
 
 from clockstep_compiler.bundle import Bundle, Choice, Load
 from clockstep_compiler.calendar import Calendars, Reservation
@@ -78,8 +78,7 @@ def free_streams(
                 other.first <= choice.last and choice.first <= other.last
             ):
                 own |= ((1 << other.width) - 1) << other.base
-        bases = range(0, m.streams.per_direction, choice.width)
-        for base in sorted(bases, key=partial(_preferred, weights, choice.width)):
+        for base in _order(m.streams.per_direction, weights, choice.width):
             if own >> base & ((1 << choice.width) - 1):
                 continue
             free = calendars.earliest(bundle.held(choice, base), time)
@@ -95,9 +94,11 @@ def free_streams(
     return found, time
 
 
-def _preferred(weights: int, width: int, base: int) -> tuple[bool, int]:
+@lru_cache(maxsize=64)
+def _order(streams: int, weights: int, width: int) -> tuple[int, ...]:
     """Streams that carry no weights first; narrow operands from one end, wide from the other."""
-    return base < weights, base if width < 4 else -base
+    bases = range(0, streams, width)
+    return tuple(sorted(bases, key=lambda base: (base < weights, base if width < 4 else -base)))
 
 
 def _settle_loads(calendars: Calendars, bundle: Bundle, taken: list[Reservation], time: int) -> int:

@@ -94,6 +94,17 @@ class Floorplan:
 
     def way(self, origin: Queue, target: Queue) -> Way:
         """From a unit in one hemisphere to a unit in either."""
+        way = self._ways.get((origin.id, target.id))
+        if way is None:
+            way = self._ways[origin.id, target.id] = self._way(origin, target)
+        return way
+
+    @cached_property
+    def _ways(self) -> dict[tuple[int, int], Way]:
+        """Those that have been asked for, by queues."""
+        return {}
+
+    def _way(self, origin: Queue, target: Queue) -> Way:
         direction = EAST if target.x > origin.x else WEST
         hops = abs(target.x - origin.x)
         if origin.hemisphere == target.hemisphere:
@@ -114,13 +125,18 @@ class Floorplan:
         streams = 2 * (m.vxm.ranks + 1) * m.streams.per_direction
         return len(self.queues) + streams + 4 * m.mxm.planes_per_hemisphere
 
+    @cached_property
+    def _streams(self) -> tuple[int, int, int]:
+        """Stretches, streams each way, and the resource that is the first of these on a chip."""
+        m = self.machine
+        return m.vxm.ranks + 1, m.streams.per_direction, len(self.queues)
+
     def queue_resource(self, chip: int, queue: int) -> int:
         return chip * self._span + queue
 
     def stream_resource(self, chip: int, direction: int, stretch: int, stream: int) -> int:
-        m = self.machine
-        row = direction * (m.vxm.ranks + 1) + stretch
-        return chip * self._span + len(self.queues) + row * m.streams.per_direction + stream
+        ways, streams, first = self._streams
+        return chip * self._span + first + (direction * ways + stretch) * streams + stream
 
     def plane_resources(self, chip: int, hemisphere: str, plane: int) -> tuple[int, int]:
         """The weight buffer and the array of a plane."""

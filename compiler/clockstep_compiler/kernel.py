@@ -178,6 +178,8 @@ class Kernel:
     interval: int
     due: dict[tuple[int, ...], tuple[int, int]] = field(default_factory=dict, init=False)
     """Of rows that are read, the one that is ready last, and when: alike in all variants."""
+    loading: dict[int, tuple[Bundle, int]] = field(default_factory=dict, init=False)
+    """Loads of the weights of origins, and the cycles they take: alike in all variants, too."""
 
 
 @dataclass(slots=True)
@@ -390,11 +392,11 @@ def _install(b: _Builder, origin: FromMxm, sample: int) -> None:
     for buffer, held in resources:
         b.bundle.reservations.append((buffer, first, 1))
         b.bundle.reservations.append((held, first, sample + b.length - first))
-    loading = _Builder(plan, b.kernel, Bundle(plan))
-    cycles = _load(loading, origin, lw)
-    load = Load(loading.bundle, cycles, first, tuple(buffer for buffer, _ in resources))
-    b.bundle.loads.append(load)
-    bundle = load.bundle
+    if id(origin) not in b.kernel.loading:
+        loading = _Builder(plan, b.kernel, Bundle(plan))
+        b.kernel.loading[id(origin)] = loading.bundle, _load(loading, origin, lw)
+    bundle, cycles = b.kernel.loading[id(origin)]
+    b.bundle.loads.append(Load(bundle, cycles, first, tuple(buffer for buffer, _ in resources)))
     b.bundle.after(first - cycles, max(bundle.not_before, -bundle.first))
     if bundle.source is not None and b.bundle.due == bundle.not_before:
         b.bundle.source, b.bundle.due = bundle.source, bundle.due

@@ -93,13 +93,15 @@ class ChipMemory:
     def _best(self, queue: int, words: int, now: int) -> Span | None:
         """The span to write next: the first to be writable, but none of scarce untouched words as
         long as there is one given back."""
-        spans = [s for s in self.free[queue] if s.end - s.start >= words]
-        scarce = self._scarce(queue)
-
-        def key(span: Span) -> tuple[bool, int, int]:
-            return scarce and not span.since, max(span.since, now), span.start
-
-        return min(spans, key=key, default=None)
+        scarce, best, least = self._scarce(queue), None, (True, 0, 0)
+        for span in self.free[queue]:
+            start, since = span.start, span.since
+            if span.end - start < words:
+                continue
+            key = (scarce and not since, since if since > now else now, start)
+            if best is None or key < least:
+                best, least = span, key
+        return best
 
     def take_virgin(self, queue: int, words: int) -> int:
         """Take `words` adjacent words that nothing has used, from the high end; the address.

@@ -204,7 +204,7 @@ def _shortest(
 ) -> Schedule:
     """The shortest of several schedules; how many are tried depends on their size alone."""
     best = done
-    trials = min(8, _SEARCH[effort] // max(1, len(done.scheduler.rows)))
+    trials = min(8, _SEARCH[effort] // max(1, done.scheduler.instructions))
     for trial in range(1, trials + 1):
         try:
             other = _fitting(plan, lowered, chips, effort, reserve, trial, sweep)

@@ -14,8 +14,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from clockstep_compiler.bundle import Bundle, Row
+from clockstep_compiler.bundle import Bundle
 from clockstep_compiler.calendar import Calendars, Reservation
 from clockstep_compiler.causes import Trail
 from clockstep_compiler.fit import fit, fit_settled, free_streams
@@ -132,8 +133,11 @@ class Scheduler:
     effort: str
     calendars: Calendars = field(default_factory=Calendars)
     trail: Trail = field(default_factory=Trail)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[NDArray[np.int64]] = field(default_factory=list)
+    """For every bundle its instructions, the fields of `Row` side by side."""
     row_notes: list[int] = field(default_factory=list)
+    """For every bundle the note of all its instructions."""
+    instructions: int = 0
     notes: dict[tuple[int, str], int] = field(default_factory=dict)
     spans: dict[int, tuple[int, int]] = field(default_factory=dict)
     nodes: tuple[int, ...] = ()
@@ -171,8 +175,11 @@ class Scheduler:
         self.calendars.reserve(reservations, time, number)
         self.storage.now = time + bundle.first
         note = self.notes.setdefault((self.nodes[0], self.tile), len(self.notes))
-        self.rows += [row._replace(cycle=row.cycle + time) for row in bundle.rows]
-        self.row_notes += [note] * len(bundle.rows)
+        rows = np.array(bundle.rows, np.int64)
+        rows[:, 1] += time
+        self.rows.append(rows)
+        self.row_notes.append(note)
+        self.instructions += len(rows)
         start, end = time + bundle.first, time + bundle.end
         for node in self.nodes:
             low, high = self.spans.get(node, (start, end))
@@ -331,6 +338,8 @@ class Scheduler:
         """The bundle with the streams that are free at its time; if these are in its own way,
         with those of the wave as it was planned, at the first time for them."""
         bases, _ = free_streams(self.plan, self.calendars, bundle, time)
+        if bases == [choice.base for choice in bundle.choices]:
+            return time, bundle
         bound = None
         if len(bases) == len(bundle.choices):
             bound = build(self.plan, kernel, target, wave.bound(bases[0], tuple(bases[1:])))
