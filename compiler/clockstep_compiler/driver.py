@@ -23,6 +23,7 @@ from clockstep_compiler.steps import (
     Outer,
     Relayout,
     Step,
+    Transpose,
     Value,
     sources_of,
 )
@@ -30,6 +31,7 @@ from clockstep_compiler.storage import MANY_SLICES, NoWave
 from clockstep_compiler.sweep_reader import Reader
 from clockstep_compiler.sweep_room import Room, read_at_once
 from clockstep_compiler.sweeps import Sweeper
+from clockstep_compiler.turns import Turner
 from clockstep_isa.table import Type
 
 __all__ = ["TALL", "Schedule", "chunk_rows", "least_chips", "schedule"]
@@ -115,6 +117,7 @@ def schedule(
     parts = partition(plan, lowered, s.storage, reserve, spread)
     maker, mover = BlockMaker(s), Mover(s)
     sweeper = Sweeper(s, maker, Room(s, read_at_once(plan, lowered)), Reader(s))
+    turner = Turner(sweeper)
     sweeping = plan.machine.mem.slices_per_hemisphere >= MANY_SLICES and sweep
     _load_large_inputs(s, lowered, parts)
     _keep(s, lowered)
@@ -133,7 +136,7 @@ def schedule(
             (v, _until(s, step, v) if tight else np.full(s.storage.chunks(v), chunks))
             for v in ending.values()
         ]
-        swept = _sweep(s, sweeper, step, index, parts) if sweeping else frozenset()
+        swept = _sweep(s, sweeper, turner, step, index, parts) if sweeping else frozenset()
         for chunk in range(chunks):
             try:
                 _make_blocks(s, maker, mover, step, index, chunk, parts, swept)
@@ -148,18 +151,21 @@ def schedule(
         _load_if_unused(s, value)
     s.names.update({v.number: v.name for v in maker.consts.values()})
     s.names.update({v.number: v.name for v in (mover.identity, mover.zero) if v is not None})
+    s.names.update({v.number: v.name for v in turner.identities.values()})
     s.storage.finish(s.names)
     return Schedule(s, parts, held)
 
 
 def _sweep(
-    s: Scheduler, sweeper: Sweeper, step: Step, index: int, parts: Partition
+    s: Scheduler, sweeper: Sweeper, turner: Turner, step: Step, index: int, parts: Partition
 ) -> frozenset[tuple[int, int]]:
     """Blocks (chunk, tile) of a step that have been made in sweeps.
 
-    A product is made tile by tile, all rows at once; what has none block of rows by block, so that
-    what needs all tiles of a row can follow closely.
+    A product or a transpose is made tile by tile, all rows at once; what else there is block of
+    rows by block, so that what needs all tiles of a row can follow closely.
     """
+    if isinstance(step, Transpose) and index not in parts.spread:
+        return _turn(s, turner, step)
     if not isinstance(step, Compute):
         return frozenset()
     chunks, tiles = s.storage.chunks(step.out), s.storage.tiles(step.out)
@@ -181,6 +187,13 @@ def _sweep(
             if sweeper.make(step, piece, tile, chip, groups):
                 found.update((chunk, tile) for chunk in piece)
     return frozenset(found)
+
+
+def _turn(s: Scheduler, turner: Turner, step: Transpose) -> frozenset[tuple[int, int]]:
+    """Blocks of a transpose that have been made, tile by tile."""
+    chunks, tiles = s.storage.chunks(step.out), range(s.storage.tiles(step.out))
+    made = [tile for tile in tiles if turner.make(step, tile, _home(s, step, 0, tile, tile))]
+    return frozenset((chunk, tile) for chunk in range(chunks) for tile in made)
 
 
 def _shares(chunks: int, chips: int) -> list[range]:

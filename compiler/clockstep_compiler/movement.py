@@ -18,9 +18,9 @@ from clockstep_compiler.sums import group_size, sum_program
 from clockstep_compiler.wave import WaveOp, WaveProgram
 from clockstep_isa.table import Type
 
-__all__ = ["Mover"]
+__all__ = ["TRUNCATE", "Mover"]
 
-_TRUNCATE = WaveProgram(
+TRUNCATE = WaveProgram(
     (Type.I32,), (WaveOp("cast", Type.I32, (0,), Type.I8, (int(Type.I8), 0, 1)),)
 )
 """A byte's exact product with one, back to a byte."""
@@ -185,7 +185,7 @@ class Mover:
             part_count = min(count, size - local)
             rows = Rows(s.fetch(identity, chunk, 0, chip, out.slices), local, 1)
             origin = FromMxm(rows, Type.I8, depth, Array(side, plane, tuple(one)))
-            s.run(chip, _TRUNCATE, [origin], part_count, 1, place)
+            s.run(chip, TRUNCATE, [origin], part_count, 1, place)
             place = place.moved(part_count)
             lane += part_count
             count -= part_count
@@ -337,7 +337,7 @@ class Mover:
                 stride = int(turn.into[start + 1] - turn.into[start]) if count > 1 else 0
                 place = Place(out.copy, int(turn.into[start]), stride, byte, 1, out.since)
                 origin = FromMxm(rows, Type.I8, depth, Array(side, plane, columns))
-                s.run(chip, _TRUNCATE, [origin], count, 1, place)
+                s.run(chip, TRUNCATE, [origin], count, 1, place)
 
     def _columns(self, source: Value, turn: Turn, byte: int, chip: int) -> tuple[Run, ...]:
         """Source rows as the columns of an array, in runs that advance regularly."""

@@ -12,7 +12,7 @@ from clockstep_compiler.expr import Source
 from clockstep_compiler.kernel import Piece, Rows, Track
 from clockstep_compiler.runs import regular_runs
 from clockstep_compiler.scheduler import Part, Place
-from clockstep_compiler.steps import Compute, Value
+from clockstep_compiler.steps import Compute, Transpose, Value
 from clockstep_compiler.storage import Copy
 from clockstep_compiler.wave import WaveProgram
 
@@ -119,7 +119,7 @@ class Strip:
 class Job:
     """What one call of `Sweeper.make` works on; `out` are the copies of each block."""
 
-    step: Compute
+    step: Compute | Transpose
     chip: int
     tile: int
     program: WaveProgram

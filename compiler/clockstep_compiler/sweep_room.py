@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from clockstep_compiler.expr import Leaf, flatten
@@ -25,6 +25,20 @@ class Room:
 
     s: Scheduler
     wanted: dict[int, int]
+
+    def fill(self, job: Job, chunks: range, run: Callable[[], None]) -> bool:
+        """Take room for all blocks and enter them once `run` has made them; whether it could."""
+        if not self.make(job, chunks):
+            return False
+        try:
+            run()
+        except NoRoom:
+            self.give(job)
+            return False
+        for chunk, copies in job.out.items():
+            for copy in copies:
+                self.s.storage.add((job.step.out.number, chunk, job.tile), job.chip, copy)
+        return True
 
     def make(self, job: Job, chunks: range) -> bool:
         """Room for all blocks in one hemisphere, as many copies as will be read at a time."""

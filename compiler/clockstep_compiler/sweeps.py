@@ -81,17 +81,7 @@ class Sweeper:
         column = tile * s.plan.machine.vector
         end = column + s.storage.lanes_of(step.out, tile)
         s.begin(step.nodes, f"{step.out.name}[{rows[0]}:{rows[-1] + 1}, {column}:{end}]")
-        if not self.room.make(job, chunks):
-            return False
-        try:
-            self._run(job, product, groups, rows)
-        except NoRoom:
-            self.room.give(job)
-            return False
-        for chunk, copies in job.out.items():
-            for copy in copies:
-                s.storage.add((step.out.number, chunk, tile), chip, copy)
-        return True
+        return self.room.fill(job, chunks, lambda: self._run(job, product, groups, rows))
 
     def _operand(self, step: Compute, source: Source) -> Operand | None:
         found = self.maker.operand(step, source, 0, step.out.rows)

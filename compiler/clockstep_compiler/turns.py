@@ -1,0 +1,105 @@
+"""Transposes of whole matrices: source rows fill arrays, the rows of an identity pick from these.
+
+A tile of the result is made for all its rows at once, so that an array is loaded once; the bytes of
+an element are products of their own, side by side on the planes, so every bit pattern passes
+exactly. What cannot be had that way is left to `movement.py`, block by block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from clockstep_compiler.blocks import dynamic_runs
+from clockstep_compiler.kernel import Array, FromMxm
+from clockstep_compiler.movement import TRUNCATE
+from clockstep_compiler.scheduler import Part, Place
+from clockstep_compiler.steps import Transpose, Value
+from clockstep_compiler.sweep_parts import APART, Busy, Job, Operand, runs_of
+from clockstep_compiler.sweeps import Sweeper
+from clockstep_isa.table import Type
+
+__all__ = ["Turner"]
+
+
+class _Piece(NamedTuple):
+    """`height` rows from `into` on are columns of tile `tile` of the source's rows from `first`."""
+
+    into: int
+    height: int
+    tile: int
+    first: int
+
+
+@dataclass(slots=True)
+class Turner:
+    """Schedules transposes, tile by tile; each plane has an identity of its own to read."""
+
+    sweeper: Sweeper
+    identities: dict[tuple[str, int], Value] = field(default_factory=dict)
+
+    def make(self, step: Transpose, tile: int, chip: int) -> bool:
+        """Every block of one tile of `step.out`; False if it cannot be done."""
+        s = self.sweeper.s
+        job = Job(step, chip, tile, TRUNCATE, (), [])
+        lanes = s.storage.lanes_of(step.out, tile)
+        column = tile * s.plan.machine.vector
+        text = f"{step.out.name}[0:{step.out.rows}, {column}:{column + lanes}]"
+        s.begin(step.nodes, text)
+        chunks = range(s.storage.chunks(step.out))
+        return self.sweeper.room.fill(job, chunks, lambda: self._run(job, step, lanes))
+
+    def _pieces(self, step: Transpose, tile: int) -> Iterator[_Piece]:
+        """Each matrix of the batch, a tile of its columns after the other."""
+        lanes, source = self.sweeper.s.plan.machine.vector, step.source
+        height = source.rows // step.batch
+        for batch in range(step.batch):
+            for block in range(-(-source.columns // lanes)):
+                count = min(lanes, source.columns - block * lanes)
+                into = batch * source.columns + block * lanes
+                yield _Piece(into, count, block, batch * height + tile * lanes)
+
+    def _run(self, job: Job, step: Transpose, columns: int) -> None:
+        """A kernel for each byte of each piece."""
+        sweeper = self.sweeper
+        s = sweeper.s
+        for piece in self._pieces(step, job.tile):
+            for byte in range(step.out.type.bytes):
+                side, plane = s.plan.planes[sweeper.next_array % len(s.plan.planes)]
+                sweeper.next_array += 1
+                runs = dynamic_runs(
+                    s, step.source, piece.first, columns, piece.tile, job.chip, side
+                )
+                array = Array(side, plane, tuple(run.byte(byte) for run in runs))
+                busy, parts = Busy(1), self._parts(job, piece, byte)
+                busy.parts(parts, sweeper.flight + APART)
+                ones = Operand(self._identity(side, plane), np.arange(piece.height))
+                track = sweeper.reader.track(ones, 0, job.chip, busy, None, side)
+                origin = FromMxm(track, Type.I8, piece.height, array)
+                s.run(job.chip, TRUNCATE, [origin], piece.height, 1, parts)
+                s.wave += 1
+
+    def _parts(self, job: Job, piece: _Piece, byte: int) -> tuple[Part, ...]:
+        """Where a byte of some rows goes."""
+        rows = np.arange(piece.into, piece.into + piece.height)
+        found = []
+        for run in runs_of(rows, self.sweeper.s.storage.block_rows(job.step.out)):
+            copy, *also = job.out[run.chunk]
+            since = job.since[run.chunk]
+            place = Place(copy, run.local, run.stride, byte, 1, since, (*also,))
+            found.append(Part(run.at, run.count, place))
+        return tuple(found)
+
+    def _identity(self, side: str, plane: int) -> Value:
+        """Ones along the diagonal, for one plane."""
+        if (side, plane) not in self.identities:
+            size = self.sweeper.s.plan.machine.vector
+            number = -(1 << 30) - 2 - len(self.identities)
+            eye = np.eye(size, dtype=np.int8)
+            self.identities[side, plane] = Value(
+                number, "identity", size, size, Type.I8, "const", eye
+            )
+        return self.identities[side, plane]
