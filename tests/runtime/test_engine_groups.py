@@ -9,6 +9,7 @@ import pytest
 from clockstep_isa import load_machine
 from clockstep_runtime import Session, interpret, random_inputs
 from clockstep_runtime.engine import group
+from clockstep_runtime.engine import run as run_module
 from tests.support.endtoend import assert_same_bits, build_session
 
 GATED = """
@@ -39,6 +40,19 @@ def test_what_only_elements_are_computed_from_is_no_value(session: Session) -> N
     assert sizes.sum() == len(linked.steps)
     assert sizes.min() == 1
     assert sizes.max() >= 4
+
+
+def test_some_runs_at_a_time_change_no_bit(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = session.program
+    runs = [random_inputs(program, seed) for seed in range(5)]
+    stacked = {name: np.stack([run[name] for run in runs]) for name in runs[0]}
+    assert session._engine is not None
+    whole = session.run(stacked)
+    monkeypatch.setattr(run_module, "_TOGETHER", 2 * session._engine._largest)
+    for name, value in session.run(stacked).items():
+        assert value.tobytes() == whole[name].tobytes()
 
 
 @pytest.mark.parametrize("vectors", [1, 2, 1 << 18])

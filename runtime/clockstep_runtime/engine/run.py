@@ -26,6 +26,10 @@ _KEPT = 8 * _CHUNK
 """Groups up to which a program's plan is kept from run to run: about a kilobyte each."""
 
 
+_TOGETHER = 1 << 23
+"""Elements of the largest value up to which runs are done together, with arrays for all of them."""
+
+
 class Engine:
     """Executes one linked program, as often as wanted.
 
@@ -45,6 +49,8 @@ class Engine:
         last = linked.operands.between(first, len(linked.operands))
         self._last = Gatherer(self._known, last)
         self._plans: dict[int, list[Planned]] = {}
+        lanes = linked.program.machine.vector
+        self._largest = lanes * max(1, int(self._known.vectors.max(initial=0)))
 
     @cached_property
     def _image(self) -> list[Any]:
@@ -64,8 +70,19 @@ class Engine:
         """The outputs [batch, ...] of `batch` independent runs on inputs [batch, ...].
 
         The program must have its weights. Memory grows with what is alive at a time, not with the
-        number of steps.
+        number of steps. Many runs of much are done some at a time.
         """
+        some = max(1, _TOGETHER // self._largest)
+        if batch <= some:
+            return self._run(inputs, batch)
+        parts = [slice(start, min(start + some, batch)) for start in range(0, batch, some)]
+        runs = [
+            self._run({name: value[part] for name, value in inputs.items()}, part.stop - part.start)
+            for part in parts
+        ]
+        return {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
+
+    def _run(self, inputs: Mapping[str, Tensor], batch: int) -> dict[str, Tensor]:
         values = self._image.copy()
         self._load_inputs(values, inputs)
         for begin in range(0, len(self.linked.groups) - 1, _CHUNK):
