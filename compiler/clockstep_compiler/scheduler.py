@@ -285,7 +285,7 @@ class Scheduler:
             if busy is None or busy in tried:
                 continue
             tried.add(busy)
-            for variant in self._order()[: 2 * self.plan.machine.vxm.rows]:
+            for variant in self._starts(len(kernel.program.ops)):
                 before = len(found)
                 self._try(kernel, target, variant, busy, found)
                 if len(found) > before:
@@ -298,6 +298,17 @@ class Scheduler:
         near, count = 2 * self.plan.machine.vxm.rows, variants(self.plan.machine)
         turned = [(self.wave + i) % count for i in range(count)]
         return [(self.wave + i) % near for i in range(near)] + [v for v in turned if v >= near]
+
+    def _starts(self, operations: int) -> list[int]:
+        """Variants that begin in every row of the first rank, either way, and then of the others.
+
+        Of these only a wave of few operations: a longer one would leave no room for its like.
+        """
+        vxm = self.plan.machine.vxm
+        near = self._order()[: 2 * vxm.rows]
+        if operations > vxm.ranks:
+            return near
+        return [4 * vxm.rows * rank + variant for rank in range(vxm.ranks) for variant in near]
 
     def _alus(self, chip: int) -> list[int]:
         """The resources that the queues of ALUs are."""
