@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from clockstep_compiler.blocks import BlockMaker
 from clockstep_compiler.exact import Summer
 from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.joins import Joiner
 from clockstep_compiler.liveness import last_readers, peak_words, read_until, words_of
 from clockstep_compiler.movement import Mover
 from clockstep_compiler.partition import Partition, find_product, partition, total_words
@@ -118,6 +119,7 @@ def schedule(
     maker, mover = BlockMaker(s), Mover(s)
     sweeper = Sweeper(s, maker, Room(s, read_at_once(plan, lowered)), Reader(s))
     turner = Turner(sweeper)
+    joiner = Joiner(turner, mover)
     sweeping = plan.machine.mem.slices_per_hemisphere >= MANY_SLICES and sweep
     _load_large_inputs(s, lowered, parts)
     _keep(s, lowered)
@@ -136,7 +138,7 @@ def schedule(
             (v, _until(s, step, v) if tight else np.full(s.storage.chunks(v), chunks))
             for v in ending.values()
         ]
-        swept = _sweep(s, sweeper, turner, step, index, parts) if sweeping else frozenset()
+        swept = _sweep(s, sweeper, joiner, step, index, parts) if sweeping else frozenset()
         for chunk in range(chunks):
             try:
                 _make_blocks(s, maker, mover, step, index, chunk, parts, swept)
@@ -157,15 +159,15 @@ def schedule(
 
 
 def _sweep(
-    s: Scheduler, sweeper: Sweeper, turner: Turner, step: Step, index: int, parts: Partition
+    s: Scheduler, sweeper: Sweeper, joiner: Joiner, step: Step, index: int, parts: Partition
 ) -> frozenset[tuple[int, int]]:
     """Blocks (chunk, tile) of a step that have been made in sweeps.
 
-    A product or a transpose is made tile by tile, all rows at once; what else there is block of
-    rows by block, so that what needs all tiles of a row can follow closely.
+    A product or a move is made tile by tile, all rows at once; what else there is block of rows by
+    block, so that what needs all tiles of a row can follow closely.
     """
-    if isinstance(step, Transpose) and index not in parts.spread:
-        return _turn(s, turner, step)
+    if isinstance(step, Transpose | Move) and index not in parts.spread:
+        return _move(s, joiner, step)
     if not isinstance(step, Compute):
         return frozenset()
     chunks, tiles = s.storage.chunks(step.out), s.storage.tiles(step.out)
@@ -189,11 +191,17 @@ def _sweep(
     return frozenset(found)
 
 
-def _turn(s: Scheduler, turner: Turner, step: Transpose) -> frozenset[tuple[int, int]]:
-    """Blocks of a transpose that have been made, tile by tile."""
-    chunks, tiles = s.storage.chunks(step.out), range(s.storage.tiles(step.out))
-    made = [tile for tile in tiles if turner.make(step, tile, _home(s, step, 0, tile, tile))]
-    return frozenset((chunk, tile) for chunk in range(chunks) for tile in made)
+def _move(s: Scheduler, joiner: Joiner, step: Transpose | Move) -> frozenset[tuple[int, int]]:
+    """Blocks of a move that have been made, tile by tile."""
+    chunks, made = range(s.storage.chunks(step.out)), []
+    for tile in range(s.storage.tiles(step.out)):
+        chip = _home(s, step, 0, tile, tile)
+        if isinstance(step, Move):
+            done = joiner.make(step, tile, chip)
+        else:
+            done = joiner.turner.make(step, tile, chip)
+        made += [(chunk, tile) for chunk in chunks] if done else []
+    return frozenset(made)
 
 
 def _shares(chunks: int, chips: int) -> list[range]:

@@ -18,7 +18,7 @@ from clockstep_compiler.sums import group_size, sum_program
 from clockstep_compiler.wave import WaveOp, WaveProgram
 from clockstep_isa.table import Type
 
-__all__ = ["TRUNCATE", "Mover"]
+__all__ = ["TRUNCATE", "Mover", "chosen", "kept"]
 
 TRUNCATE = WaveProgram(
     (Type.I32,), (WaveOp("cast", Type.I32, (0,), Type.I8, (int(Type.I8), 0, 1)),)
@@ -232,7 +232,7 @@ class Mover:
             parts = [replace(part, rows=part.rows[span.rows]) for part in join.parts]
             if not parts:
                 self._blank(step, count, chip, place)
-            elif len(parts) == 1 and _kept(parts[0].lanes):
+            elif len(parts) == 1 and kept(parts[0].lanes):
                 rows = self._part_rows(step, parts[0], chip, place.copy.slices)
                 s.run(chip, move_program(step.out.type), [FromMem(rows)], count, 1, place)
             else:
@@ -280,10 +280,10 @@ class Mover:
                 rows = self._part_rows(step, part, chip, taken)
                 taken |= rows.copy.slices
                 side, plane = s.plan.planes[(turn + len(origins)) % len(s.plan.planes)]
-                array = self._chooser(chip, side, plane, part.lanes)
+                array = self.chooser(chip, side, plane, part.lanes)
                 depth = s.storage.lanes_of(step.sources[part.source], part.tile)
                 origins.append(FromMxm(replace(rows, byte=byte), Type.I8, depth, array))
-            program = _chosen(len(group), joined is not None)
+            program = chosen(len(group), joined is not None)
             if joined is not None:
                 origins.append(FromMem(Rows(joined, 0, 1)))
             if start + size >= len(parts):
@@ -295,7 +295,7 @@ class Mover:
                 s.storage.give(chip, joined, step.out.name, "scratch")
             joined = room if start + size < len(parts) else None
 
-    def _chooser(self, chip: int, side: str, plane: int, lanes: np.ndarray) -> Array:
+    def chooser(self, chip: int, side: str, plane: int, lanes: np.ndarray) -> Array:
         """An array whose column c is one in row `lanes[c]`, nowhere if that is -1."""
         key = (chip, side, plane, lanes.tobytes())
         if key not in self.choosers:
@@ -361,12 +361,12 @@ class Mover:
         return self.identity
 
 
-def _kept(lanes: np.ndarray) -> bool:
+def kept(lanes: np.ndarray) -> bool:
     """Whether every lane stays where it is."""
     return bool((lanes == np.arange(len(lanes))).all())
 
 
-def _chosen(products: int, joined: bool) -> WaveProgram:
+def chosen(products: int, joined: bool) -> WaveProgram:
     """The low byte of a sum of products, together with a byte that is there already."""
     sums = sum_program(Type.I32, products)
     ops = list(sums.ops) if products > 1 else []

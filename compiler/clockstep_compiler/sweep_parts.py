@@ -12,11 +12,11 @@ from clockstep_compiler.expr import Source
 from clockstep_compiler.kernel import Piece, Rows, Track
 from clockstep_compiler.runs import regular_runs
 from clockstep_compiler.scheduler import Part, Place
-from clockstep_compiler.steps import Compute, Transpose, Value
+from clockstep_compiler.steps import Compute, Move, Transpose, Value
 from clockstep_compiler.storage import Copy
 from clockstep_compiler.wave import WaveProgram
 
-__all__ = ["APART", "Busy", "Job", "Operand", "Run", "Strip", "runs_of"]
+__all__ = ["APART", "Busy", "Job", "Operand", "Run", "Strip", "places", "runs_of"]
 
 Ints = NDArray[np.int64]
 
@@ -119,7 +119,7 @@ class Strip:
 class Job:
     """What one call of `Sweeper.make` works on; `out` are the copies of each block."""
 
-    step: Compute | Transpose
+    step: Compute | Transpose | Move
     chip: int
     tile: int
     program: WaveProgram
@@ -132,3 +132,15 @@ class Job:
     def taken(self) -> frozenset[int]:
         """Slices of the result."""
         return frozenset().union(*(c.slices for copies in self.out.values() for c in copies))
+
+
+def places(job: Job, rows: Ints, size: int, byte: int | None = None) -> tuple[Part, ...]:
+    """Where rows of the result, which is in blocks of `size`, go: all of an element or a byte."""
+    found = []
+    first, count = (0, 0) if byte is None else (byte, 1)
+    for run in runs_of(rows, size):
+        copy, *also = job.out[run.chunk]
+        since = job.since[run.chunk]
+        place = Place(copy, run.local, run.stride, first, count, since, (*also,))
+        found.append(Part(run.at, run.count, place))
+    return tuple(found)

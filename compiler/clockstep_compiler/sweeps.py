@@ -17,11 +17,11 @@ from clockstep_compiler.blocks import BlockMaker
 from clockstep_compiler.expr import Acc, Source, flatten
 from clockstep_compiler.kernel import FromMem, FromMxm, Origin
 from clockstep_compiler.partition import Group, busy_groups, find_product
-from clockstep_compiler.scheduler import Part, Place, Scheduler
+from clockstep_compiler.scheduler import Part, Scheduler
 from clockstep_compiler.steps import Compute, Product
 from clockstep_compiler.storage import NoRoom, NoWave
 from clockstep_compiler.sums import fits, sum_program, with_sum
-from clockstep_compiler.sweep_parts import APART, Busy, Job, Operand, Strip, runs_of
+from clockstep_compiler.sweep_parts import APART, Busy, Job, Operand, Strip, places
 from clockstep_compiler.sweep_reader import Reader
 from clockstep_compiler.sweep_room import Room
 from clockstep_compiler.wave import WaveProgram
@@ -265,12 +265,13 @@ class Sweeper:
 
     def _parts(self, job: Job, rows: Ints) -> tuple[Part, ...]:
         """Where rows of the result go."""
-        size, found = self.s.storage.block_rows(job.step.out), []
-        for run in runs_of(rows, size):
-            copy, *also = job.out[run.chunk]
-            place = Place(copy, run.local, run.stride, since=job.since[run.chunk], also=(*also,))
-            found.append(Part(run.at, run.count, place))
-        return tuple(found)
+        return places(job, rows, self.s.storage.block_rows(job.step.out))
+
+    def next_plane(self) -> tuple[str, int]:
+        """A plane for one more product of bytes, all in turn."""
+        planes = self.s.plan.planes
+        self.next_array += 1
+        return planes[(self.next_array - 1) % len(planes)]
 
 
 def _cut(rows: Ints, ways: int) -> list[Ints]:

@@ -7,7 +7,6 @@ exactly. What cannot be had that way is left to `movement.py`, block by block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,21 +15,22 @@ import numpy as np
 from clockstep_compiler.blocks import dynamic_runs
 from clockstep_compiler.kernel import Array, FromMxm
 from clockstep_compiler.movement import TRUNCATE
-from clockstep_compiler.scheduler import Part, Place
 from clockstep_compiler.steps import Transpose, Value
-from clockstep_compiler.sweep_parts import APART, Busy, Job, Operand, runs_of
+from clockstep_compiler.sweep_parts import APART, Busy, Job, Operand, places
 from clockstep_compiler.sweeps import Sweeper
 from clockstep_isa.table import Type
 
-__all__ = ["Turner"]
+__all__ = ["Turner", "Window"]
 
 
-class _Piece(NamedTuple):
-    """`height` rows from `into` on are columns of tile `tile` of the source's rows from `first`."""
+class Window(NamedTuple):
+    """`height` rows from `into` on are the lanes from `lane` on of tile `tile` of source rows from
+    `first` on."""
 
     into: int
     height: int
     tile: int
+    lane: int
     first: int
 
 
@@ -50,9 +50,9 @@ class Turner:
         text = f"{step.out.name}[0:{step.out.rows}, {column}:{column + lanes}]"
         s.begin(step.nodes, text)
         chunks = range(s.storage.chunks(step.out))
-        return self.sweeper.room.fill(job, chunks, lambda: self._run(job, step, lanes))
+        return self.sweeper.room.fill(job, chunks, lambda: self._run(job, step))
 
-    def _pieces(self, step: Transpose, tile: int) -> Iterator[_Piece]:
+    def _run(self, job: Job, step: Transpose) -> None:
         """Each matrix of the batch, a tile of its columns after the other."""
         lanes, source = self.sweeper.s.plan.machine.vector, step.source
         height = source.rows // step.batch
@@ -60,38 +60,27 @@ class Turner:
             for block in range(-(-source.columns // lanes)):
                 count = min(lanes, source.columns - block * lanes)
                 into = batch * source.columns + block * lanes
-                yield _Piece(into, count, block, batch * height + tile * lanes)
+                first = batch * height + job.tile * lanes
+                self.turn(job, source, Window(into, count, block, 0, first))
 
-    def _run(self, job: Job, step: Transpose, columns: int) -> None:
-        """A kernel for each byte of each piece."""
-        sweeper = self.sweeper
+    def turn(self, job: Job, source: Value, window: Window) -> None:
+        """A kernel for each byte of a window."""
+        sweeper, out = self.sweeper, job.step.out
         s = sweeper.s
-        for piece in self._pieces(step, job.tile):
-            for byte in range(step.out.type.bytes):
-                side, plane = s.plan.planes[sweeper.next_array % len(s.plan.planes)]
-                sweeper.next_array += 1
-                runs = dynamic_runs(
-                    s, step.source, piece.first, columns, piece.tile, job.chip, side
-                )
-                array = Array(side, plane, tuple(run.byte(byte) for run in runs))
-                busy, parts = Busy(1), self._parts(job, piece, byte)
-                busy.parts(parts, sweeper.flight + APART)
-                ones = Operand(self._identity(side, plane), np.arange(piece.height))
-                track = sweeper.reader.track(ones, 0, job.chip, busy, None, side)
-                origin = FromMxm(track, Type.I8, piece.height, array)
-                s.run(job.chip, TRUNCATE, [origin], piece.height, 1, parts)
-                s.wave += 1
-
-    def _parts(self, job: Job, piece: _Piece, byte: int) -> tuple[Part, ...]:
-        """Where a byte of some rows goes."""
-        rows = np.arange(piece.into, piece.into + piece.height)
-        found = []
-        for run in runs_of(rows, self.sweeper.s.storage.block_rows(job.step.out)):
-            copy, *also = job.out[run.chunk]
-            since = job.since[run.chunk]
-            place = Place(copy, run.local, run.stride, byte, 1, since, (*also,))
-            found.append(Part(run.at, run.count, place))
-        return tuple(found)
+        rows = np.arange(window.into, window.into + window.height)
+        columns, depth = s.storage.lanes_of(out, job.tile), s.storage.lanes_of(source, window.tile)
+        for byte in range(out.type.bytes):
+            side, plane = sweeper.next_plane()
+            runs = dynamic_runs(s, source, window.first, columns, window.tile, job.chip, side)
+            array = Array(side, plane, tuple(run.byte(byte) for run in runs))
+            busy, parts = Busy(1), places(job, rows, s.storage.block_rows(out), byte)
+            busy.parts(parts, sweeper.flight + APART)
+            picked = np.arange(window.lane, window.lane + window.height)
+            ones = Operand(self._identity(side, plane), picked)
+            track = sweeper.reader.track(ones, 0, job.chip, busy, None, side)
+            origin = FromMxm(track, Type.I8, depth, array)
+            s.run(job.chip, TRUNCATE, [origin], window.height, 1, parts)
+            s.wave += 1
 
     def _identity(self, side: str, plane: int) -> Value:
         """Ones along the diagonal, for one plane."""

@@ -113,3 +113,23 @@ def test_any_index(data: st.DataObject) -> None:
     seed = data.draw(st.integers(0, 2**32 - 1))
     index = np.random.default_rng(seed).integers(-1, total, (rows, columns))
     check(index, shapes, data.draw(st.sampled_from(["int8", "float16", "int32"])), fill=2)
+
+
+ROWS = np.arange(72 * 400).reshape(72, 400)
+HEADS = ROWS.reshape(72, 8, 50).transpose(1, 0, 2).reshape(576, 50)
+REGULAR = {
+    "cut": (HEADS, [ROWS.shape]),
+    "merged": (np.argsort(HEADS.ravel()).reshape(ROWS.shape), [HEADS.shape]),
+    "turned": (ROWS.T[40:], [ROWS.shape]),
+    "beside": (np.concatenate([ROWS[:, 100:], ROWS.size + ROWS[:, :90]], 1), [ROWS.shape] * 2),
+    "rows": (ROWS[::-1], [ROWS.shape]),
+    "filled": (np.pad(ROWS[8:], ((3, 0), (0, 5)), constant_values=-1), [ROWS.shape]),
+}
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float16"])
+@pytest.mark.parametrize("name", REGULAR)
+def test_what_advances_regularly_for_many_rows(name: str, dtype: str) -> None:
+    """On a machine that takes all rows at once; a part of a tile comes from several blocks."""
+    index, shapes = REGULAR[name]
+    check(index, shapes, dtype, machine="lpu-v1", fill=3)
