@@ -261,7 +261,7 @@ def _hold(s: Scheduler, filled: float) -> int:
 _MOST_KEPT = 4
 """The part of a slice that results may be kept from."""
 
-_SPARE = 3
+_SPARE = 6
 """There is room to spare from this part of the chips on."""
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from clockstep_compiler.expr import Acc, Expr, Op
 from clockstep_compiler.floorplan import Floorplan
-from clockstep_compiler.liveness import live_words
+from clockstep_compiler.liveness import live_words, peak_words
 from clockstep_compiler.memory import ChipMemory
 from clockstep_compiler.shares import shares
 from clockstep_compiler.steps import Compute, Lowered, Product, Term, Weights
@@ -225,7 +225,8 @@ def total_words(plan: Floorplan, lowered: Lowered) -> int:
 
 
 _PLENTY = 4
-"""Weights that fill no more than this part of the chips have room in both hemispheres."""
+"""Weights that fill no more than this part of what matrices leave of the chips have room in both
+hemispheres."""
 
 
 def partition(
@@ -247,7 +248,8 @@ def partition(
     placed: list[Group] = []
     words = [0 if unit.step in spread else unit.words for unit in units]
     total = storage.chips * plan.machine.words_per_chip
-    plenty = _PLENTY * sum(unit.words for unit in units) <= total and not spread
+    free = total - peak_words(lowered, plan.machine.vector)
+    plenty = _PLENTY * sum(unit.words for unit in units) <= free and not spread
     room = plan.machine.words_per_chip - reserve * len(storage.memories[0].free)
     homes = shares(words, _needs(plan, lowered, units), storage.chips, room)
     for unit, home in zip(units, homes, strict=True):
