@@ -171,6 +171,7 @@ def read_at_once(plan: Floorplan, lowered: Lowered) -> dict[int, int]:
     K tiles that are summed in one wave may be the same rows moved a little, as those under the
     taps of a convolution or under a window are; tiles of the result may be computed side by side,
     and so may sets of weights, each of which reads a row or so of what there is for every set.
+    What a product reads may be read once more by what follows it.
     """
     found: dict[int, int] = {}
     lanes = plan.machine.vector
@@ -178,9 +179,9 @@ def read_at_once(plan: Floorplan, lowered: Lowered) -> dict[int, int]:
         if not isinstance(step, Compute):
             continue
         product = find_product(step.expr)
+        _, sources = flatten(step.expr)
+        beside = Counter(s.value.number for s in sources if isinstance(s, Leaf))
         if product is None:
-            _, sources = flatten(step.expr)
-            beside = Counter(s.value.number for s in sources if isinstance(s, Leaf))
             for number, count in beside.items():
                 found[number] = max(found.get(number, 1), min(count, _MOST_BESIDE))
             continue
@@ -194,6 +195,7 @@ def read_at_once(plan: Floorplan, lowered: Lowered) -> dict[int, int]:
                 ways = min(tiles, arrays // len(group))
                 taps = Counter((term.a.number, k) for term, k in group)
                 for (number, _), count in taps.items():
+                    count += beside[number]
                     found[number] = max(found.get(number, 1), min(arrays, count * ways))
     return found
 

@@ -308,3 +308,41 @@ def test_softmax_of_integers(columns: int, scale: float) -> None:
     want = expected(model, {"x": x})["y"]
     assert np.abs(have - want).max() <= 1
     assert (have != want).mean() < 1e-3
+
+
+def test_softmax_between_others() -> None:
+    """Scores of attention that stay in fp16: masked, large, and such that are no numbers."""
+    nodes = [
+        helper.make_node("MatMul", ["q", "k"], ["s"]),
+        helper.make_node("Add", ["s", "m"], ["t"]),
+        helper.make_node("Softmax", ["t"], ["p"]),
+        helper.make_node("MatMul", ["p", "v"], ["y"]),
+    ]
+    kinds = {"q": ("float32", (2, 16, 8)), "k": ("float32", (2, 8, 32)), "m": ("float32", (16, 32))}
+    constants = {"v": np.eye(32, dtype=np.float32)}
+    model = build(nodes, kinds, {"y": ("float32", (2, 16, 32))}, constants)
+    rng = np.random.default_rng(8)
+    mask = np.zeros((16, 32), np.float32)
+    mask[1, 5:], mask[2], mask[3, 1:], mask[4] = -np.inf, -6e4, -np.inf, 2000
+    inputs = {"q": rng.normal(size=(2, 16, 8)), "k": rng.normal(size=(2, 8, 32)) * 4, "m": mask}
+    check(model, {name: x.astype(np.float16).astype("f4") for name, x in inputs.items()}, 2**-9)
+
+
+@pytest.mark.parametrize("instead", [None, 0.0, 0.25])
+def test_softmax_of_masks(instead: float | None) -> None:
+    """A row of the least numbers is a row like any other, of -inf it is not a number: its own, or
+    what is chosen instead."""
+    nodes = [
+        helper.make_node("Mul", ["x", "c"], ["t"]),
+        helper.make_node("Softmax", ["t"], ["p" if instead is None else "o"]),
+        helper.make_node("Mul", ["p", "d"], ["y"]),
+    ]
+    if instead is not None:
+        nodes.insert(2, helper.make_node("IsNaN", ["o"], ["n"]))
+        nodes.insert(3, helper.make_node("Where", ["n", "z", "o"], ["p"]))
+    constants = {"c": np.array(5.2e33, np.float32), "d": np.array(0.5, np.float32)}
+    constants |= {"z": np.array(instead or 0, np.float32)}
+    model = build(nodes, {"x": ("float32", (20, 24))}, {"y": ("float32", (20, 24))}, constants)
+    x = np.zeros((20, 24), np.float32)
+    x[1], x[2], x[3, 4:], x[4, 7:] = -65504, -np.inf, -65504, -np.inf
+    check(model, {"x": x}, 2**-9)

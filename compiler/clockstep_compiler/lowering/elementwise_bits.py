@@ -72,6 +72,8 @@ def select(truth: Expr, a: Expr, b: Expr) -> Expr:
     """The bits of `a` where `truth` is 1, of `b` where it is 0, in the type of `a`."""
     assert a.out == b.out, f"{a.out} or {b.out}"
     one, other = _i32_constant(a), _i32_constant(b)
+    if isinstance(other, Const) and not np.any(other.array):
+        return Op("and", Type.I32, (i32("neg", truth), one), a.out)
     if isinstance(one, Const) and isinstance(other, Const):
         difference: Expr = Const(one.array ^ other.array, Type.I32)
     elif isinstance(one, Const):

@@ -127,6 +127,10 @@ def _halves(value: Expr) -> tuple[Expr, Expr]:
 @lowers("Where")
 def _where(state: Lowering, node: Node) -> None:
     out = node.outputs[0]
+    if ("guard", node.inputs[0]) in state.memo:
+        a, b = operands(state, node.inputs[:0:-1], state.shape(out))
+        state.define(out, select(f32("eq", a, a), a, b))
+        return
     condition, a, b = operands(state, node.inputs, state.shape(out))
     if isinstance(condition, Const) and condition.array.size == 1:
         state.define(out, a if condition.array.any() else b)
@@ -144,8 +148,23 @@ def _is_nan(state: Lowering, node: Node) -> None:
     if tensor is not None and tensor.quant is not None and np.isfinite(tensor.quant.scale).all():
         state.define(node.outputs[0], Const(np.zeros((), np.int64), Type.I32))
         return
+    if _is_guard(state, node):
+        state.memo["guard", node.outputs[0]] = True
+        state.uses[node.inputs[0]] = 1
+        state.define(node.outputs[0], Const(np.zeros((), np.int64), Type.I32))
+        return
     a = in_range(state, node.inputs[0], state.shape(node.outputs[0]))
     state.define(node.outputs[0], invert(f32("eq", a, a)))
+
+
+def _is_guard(state: Lowering, node: Node) -> bool:
+    """Whether all that reads the node or its operand is one choice: Where(IsNaN(x), c, x)."""
+    name, out = node.inputs[0], node.outputs[0]
+    if state.uses[name] != 2 or state.uses[out] != 1 or name not in state.tensors:
+        return False
+    wheres = (n for n in state.graph.nodes if n.op == "Where" and n.inputs[0] == out)
+    found = next(wheres, None)
+    return found is not None and found.inputs[2] == name != found.inputs[1]
 
 
 @lowers("IsInf")

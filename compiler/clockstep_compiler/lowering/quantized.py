@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clockstep_compiler.affine import quantized_sum
-from clockstep_compiler.expr import Const, Expr, Leaf, add, binary, cast, mul
+from clockstep_compiler.expr import Const, Expr, Leaf, Op, add, binary, cast, mul
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise import combine
 from clockstep_compiler.lowering.elementwise_bits import i32
@@ -29,6 +29,8 @@ from clockstep_isa.layout import integer_range, numpy_type
 from clockstep_isa.table import Type
 
 __all__ = ["constant_of", "requantize"]
+
+_FUNCTIONS = ("exp2", "rsqrt", "tanh")
 
 
 def constant_of(state: Lowering, node: Node, position: int, what: str) -> NDArray[np.generic]:
@@ -65,6 +67,8 @@ def _shifted(quotient: Expr, zero: Expr, dtype: str) -> Expr:
         simple = quantized_sum(quotient, shift.array, kind)
         if simple is not None:
             return simple
+    if isinstance(shift, Const) and clamps and kind == Type.I8 and _is_rough(quotient):
+        return cast(add(quotient, shift.array.astype(np.float64)), kind)
     nothing = isinstance(shift, Const) and not np.any(shift.array)
     if nothing and clamps:
         return cast(quotient, kind)
@@ -73,6 +77,21 @@ def _shifted(quotient: Expr, zero: Expr, dtype: str) -> Expr:
     if not clamps:
         result = i32("min", i32("max", result, low + offset), high + offset)
     return cast(result, kind)
+
+
+def _is_rough(expr: Expr) -> bool:
+    """Whether an expression has a function in it: then no tie is more than chance, and a shift may
+    come before the rounding."""
+    seen: set[int] = set()
+    waiting = [expr]
+    while waiting:
+        e = waiting.pop()
+        if isinstance(e, Op) and id(e) not in seen:
+            if e.name in _FUNCTIONS:
+                return True
+            seen.add(id(e))
+            waiting += e.args
+    return False
 
 
 def _define_rounded(state: Lowering, node: Node, quotient: Expr, zero: Expr) -> None:

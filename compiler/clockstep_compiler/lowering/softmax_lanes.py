@@ -1,8 +1,8 @@
-"""Softmax over the last axis of quantized elements, for results in fp16 or quantized.
+"""Softmax over the last axis of bytes, for results that are stored in fp16 or quantized.
 
-Powers are stored in fp16, the greatest of a row as 2**15: each is rounded by 2**-12 at most down to
-2**-29 of the greatest. They are summed along the lanes. Of integers whose powers have room in fp16
-whatever they are, nothing needs to be known; else their greatest is found.
+Powers are stored in fp16; each is rounded by 2**-12 at most as long as it is a normal number. Of
+bytes whose powers are such whatever they are, nothing needs to be known, and the powers are summed
+along the lanes; else their greatest is found, and made 2**15.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 from clockstep_compiler.expr import Expr, Leaf, add, binary, cast, mul, unary
 from clockstep_compiler.lowering.lane_sums import lane_sum, spread
 from clockstep_compiler.lowering.lower import Lowering, matrix_shape
-from clockstep_compiler.lowering.reduce_rows import fold_rows, hold, relaid, transposed
+from clockstep_compiler.lowering.reduce_rows import Stored, along, hold
 from clockstep_compiler.steps import Value
 from clockstep_isa.table import Type
 
@@ -35,14 +35,23 @@ def reciprocal(a: Expr) -> Expr:
 
 
 def coarse_softmax(state: Lowering, name: str, out: str) -> Expr | None:
-    """exp(x - max) / sum, within 2**-11 of itself or 2**-40 of 1; None where it must be better."""
+    """exp(x - max) / sum, within 2**-11 of itself or 2**-30 of 1; None where it must be better."""
     rows, columns = matrix_shape(state.shape(name))
     if columns == 1 or state.options.precision == "int8" or not state.is_coarse(out):
         return None
     quant = state.tensors[name].quant if name in state.tensors else None
     if quant is None or quant.scale.size > 1 or state.dtype(quant.source) not in ("int8", "uint8"):
         return None
-    exponents = _exponents(state, state.store(quant.source), float(quant.scale.reshape(())))
+    value, unit = state.store(quant.source), float(quant.scale.reshape(())) / math.log(2)
+    if 255 * unit > _RANGE:
+        return _of_any(state, Stored(value, (rows, columns)), unit)
+    return _of_few(state, value, unit)
+
+
+def _of_few(state: Lowering, value: Value, unit: float) -> Expr:
+    """Of bytes all of whose powers are in `_RANGE`."""
+    rows, columns = value.rows, value.columns
+    exponents = add(mul(cast(Leaf(value, None), Type.F32), unit), _TOP - 127 * unit)
     powers = hold(state, cast(unary("exp2", exponents), Type.F16), (rows, columns))
     parts = [(powers.value, 1.0)]
     if columns <= _COLUMNS:
@@ -52,19 +61,16 @@ def coarse_softmax(state: Lowering, name: str, out: str) -> Expr | None:
     return binary("mul", cast(Leaf(powers.value, None), Type.F32), factor)
 
 
-def _exponents(state: Lowering, value: Value, scale: float) -> Expr:
-    """The binary logarithms of powers, those of all bytes in `_RANGE`, or the greatest of a row at
-    `_TOP`."""
-    x, unit = cast(Leaf(value, None), Type.F32), scale / math.log(2)
-    if 255 * unit <= _RANGE:
-        return add(mul(x, unit), _TOP - 127 * unit)
-    return add(mul(binary("sub", x, cast(_greatest(state, value), Type.F32)), unit), _TOP)
+def _of_any(state: Lowering, stored: Stored, unit: float) -> Expr:
+    """Of any bytes: with the last axis over rows, where their greatest are found."""
+    x = along(state, stored, 1)
 
+    def wide(a: Expr) -> Expr:
+        return cast(a, Type.F32)
 
-def _greatest(state: Lowering, value: Value) -> Leaf:
-    """The greatest element of every row, for all its columns."""
-    turned = transposed(state, value)
-    expr = fold_rows(state, turned, "max", (1, turned.rows, 1), lambda a: a)
-    column = relaid(state, hold(state, expr, (1, value.rows)).value, value.rows, 1)
-    shape = value.rows, value.columns
-    return state.broadcast(column, (value.rows, 1), shape)
+    greatest = x.fold(state, x.value, "max")
+    below = binary("sub", wide(Leaf(x.value, None)), wide(x.spread(greatest)))
+    powers = x.hold(state, cast(unary("exp2", add(mul(below, unit), _TOP)), Type.F16))
+    factor = x.fold(state, powers, "add", wide, reciprocal)
+    result = binary("mul", wide(Leaf(powers, None)), x.spread(factor))
+    return wide(Leaf(x.back(state, x.hold(state, cast(result, Type.F16))), None))
