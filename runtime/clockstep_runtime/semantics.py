@@ -96,7 +96,7 @@ def canonical(values: Array) -> Array:
 
 def _has_nan(values: Array) -> bool:
     """Whether a float array holds a NaN: the maximum is one then, and needs no array of its own."""
-    return bool(np.isnan(np.max(values, initial=-np.inf)))
+    return bool(values.size and np.isnan(np.maximum.reduce(values, axis=None)))
 
 
 def _bits(a: Array) -> Array:
@@ -294,9 +294,10 @@ def _clamped_whole(a: Array, target: np.dtype[Any], round: str) -> Array:  # noq
     info = np.iinfo(target)
     whole = _whole(a.astype(np.float32, copy=False), round)
     if target.itemsize < 4:
-        return np.clip(whole, np.float32(info.min), np.float32(info.max), out=whole)
+        return whole.clip(np.float32(info.min), np.float32(info.max), out=whole)
     # float32 holds the lower end of int32, and one past the upper.
-    if np.max(whole, initial=0) < -float(info.min) and np.min(whole, initial=0) >= info.min:
+    least, most = (f.reduce(whole, axis=None, initial=0) for f in (np.minimum, np.maximum))
+    if most < -float(info.min) and least >= info.min:
         return whole
     return np.clip(whole.astype(np.float64), info.min, info.max)
 

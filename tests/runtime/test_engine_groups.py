@@ -63,7 +63,9 @@ def test_blocks_change_no_bit(
     program = session.program
     runs = [random_inputs(program, seed) for seed in range(3)]
     stacked = {name: np.stack([run[name] for run in runs]) for name in runs[0]}
+    monkeypatch.setattr(group, "_FEW", 0)
     monkeypatch.setattr(group, "_BLOCK", vectors * len(runs) * program.machine.vector)
+    session = Session(program)
     outputs = session.run(stacked)
     for i, run in enumerate(runs):
         single = session.execute(run)

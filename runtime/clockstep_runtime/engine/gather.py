@@ -82,7 +82,6 @@ class Rows:
     `batch` is how many runs they differ between; `some` gives the vectors of a slice.
     """
 
-    count: int
     batch: int
     some: Callable[[slice], Array]
 
@@ -109,6 +108,11 @@ class Gatherer:
     def __len__(self) -> int:
         return len(self._count)
 
+    def count(self, number: int) -> int:
+        """The vectors of the operand."""
+        count: int = self._count[number]
+        return count
+
     def value(self, number: int, values: Sequence[Array | None]) -> Array:
         """The operand as a value, with all its vectors."""
         view = self._views[number]
@@ -121,12 +125,11 @@ class Gatherer:
 
     def rows(self, number: int, values: Sequence[Array | None]) -> Rows:
         """The operand to be had a few vectors at a time, put together only then if it has to be."""
-        count = self._count[number]
         source = self._joined.get(number)
         if source is None or self._constant[number] or source.uniform:
             whole = self.value(number, values)
-            return Rows(count, whole.shape[1], whole.__getitem__)
-        return Rows(count, source.batch(values), partial(source.rows, values))
+            return Rows(whole.shape[1], whole.__getitem__)
+        return Rows(source.batch(values), partial(source.rows, values))
 
     def _assembled(self, number: int, values: Sequence[Array | None]) -> Array:
         count = self._count[number]

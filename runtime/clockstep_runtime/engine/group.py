@@ -19,6 +19,9 @@ Array = NDArray[Any]
 _BLOCK = 1 << 18
 """Elements of a value that are computed at a time: a few such arrays fit in a cache."""
 
+_FEW = 1 << 14
+"""Elements of a value up to which blocks gain nothing, whatever the batch."""
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -43,24 +46,34 @@ class Group:
         self._lanes = lanes
         self._numbers = numbers
         self._members = members
+        self._few = gather.count(numbers[0]) * lanes <= _FEW
 
     def __call__(self, values: list[Any]) -> Array:
+        gather, numbers = self._gather, self._numbers
         computes = [member.bind(values) for member in self._members]
-        operands = [self._gather.rows(number, values) for number in self._numbers]
-        count = operands[0].count
+        if self._few:
+            return self._computed(computes, [gather.value(number, values) for number in numbers])
+        return self._blockwise(computes, [gather.rows(number, values) for number in numbers])
+
+    def _blockwise(self, computes: list[Compute], operands: list[Rows]) -> Array:
+        count = self._gather.count(self._numbers[0])
         step = max(1, _BLOCK // (max(operand.batch for operand in operands) * self._lanes))
-        if step >= count:
-            return self._computed(computes, operands, slice(0, count))
         blocks = (slice(start, start + step) for start in range(0, count, step))
-        first = self._computed(computes, operands, next(blocks))
+        parts = (
+            self._computed(computes, [operand.some(block) for operand in operands])
+            for block in blocks
+        )
+        first = next(parts)
+        if step >= count:
+            return first
         whole = np.empty((count, *first.shape[1:]), first.dtype)
         whole[:step] = first
-        for block in blocks:
-            whole[block] = self._computed(computes, operands, block)
+        for start, part in zip(range(step, count, step), parts, strict=True):
+            whole[start : start + step] = part
         return whole
 
-    def _computed(self, computes: list[Compute], operands: list[Rows], block: slice) -> Array:
-        held: list[Any] = [operand.some(block) for operand in operands]
+    def _computed(self, computes: list[Compute], operands: list[Array]) -> Array:
+        held: list[Any] = operands
         for compute, member in zip(computes, self._members, strict=True):
             held.append(compute(*[held[source] for source in member.sources]))
             for gone in member.dead:
