@@ -61,6 +61,11 @@ class Calendars:
             starts = self._starts.setdefault(resource, [])
             ends = self._ends.setdefault(resource, [])
             owners = self._owners.setdefault(resource, [])
+            if not ends or start > ends[-1]:  # as most are
+                starts.append(start)
+                ends.append(end)
+                owners.append(owner)
+                continue
             i = bisect_left(starts, start)
             joins_left = i > 0 and ends[i - 1] == start
             joins_right = i < len(starts) and starts[i] == end

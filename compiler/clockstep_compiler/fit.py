@@ -107,6 +107,8 @@ def _settle_loads(calendars: Calendars, bundle: Bundle, taken: list[Reservation]
     If it may not, a time from which on it might.
     """
     bundle.loaded.clear()
+    if not bundle.loads:
+        return time
     wanted = {r for load in bundle.loads for r, _, _ in load.bundle.reservations}
     own = Calendars()
     own.reserve((r for r in taken if r[0] in wanted), time, 0)
