@@ -18,7 +18,7 @@ from clockstep_compiler.expr import Acc, Source, flatten
 from clockstep_compiler.kernel import FromMem, FromMxm, Origin
 from clockstep_compiler.partition import Group, busy_groups, find_product
 from clockstep_compiler.scheduler import Part, Scheduler
-from clockstep_compiler.steps import Compute, Product
+from clockstep_compiler.steps import Compute, Product, Term
 from clockstep_compiler.storage import NoRoom, NoWave
 from clockstep_compiler.sums import fits, sum_program, with_sum
 from clockstep_compiler.sweep_parts import APART, Busy, Job, Operand, Strip, places
@@ -96,11 +96,19 @@ class Sweeper:
             self._start(job, job.program, [], rows, 1, parts, busy, True)
             return
         sets = np.zeros(len(rows), np.int64) if product.w_set is None else product.w_set[rows]
-        for w_set in np.unique(sets).tolist():
+        for w_set in self._in_turn(job, product, sets):
             chosen = rows[sets == w_set]
             for start in range(0, len(chosen), _MOST_ROWS):
                 part = chosen[start : start + _MOST_ROWS]
                 self._multiply(job, product, busy_groups(groups, w_set), part, w_set)
+
+    def _in_turn(self, job: Job, product: Product, sets: Ints) -> list[int]:
+        """The sets of weights; of those that are computed neighbours are of different blocks."""
+        found: list[int] = np.unique(sets).tolist()
+        if not _is_computed(product.terms):
+            return found
+        beside = max(1, self.s.storage.block_rows(job.step.out) * len(found) // len(sets))
+        return [w_set for first in range(beside) for w_set in found[first::beside]]
 
     def _multiply(
         self, job: Job, product: Product, groups: Sequence[Group], rows: Ints, w_set: int
@@ -217,10 +225,12 @@ class Sweeper:
 
     def _least_rows(self, group: Group, product: Product) -> int:
         """Rows that are worth loading the weights of a group once more: of those that are computed
-        a column takes a cycle."""
-        computed = any(member.term.weights.value is not None for member in group.members)
-        columns = min(product.columns, self.s.plan.machine.vector)
-        return max(_LEAST_ROWS, columns) if computed else _LEAST_ROWS
+        a column takes a cycle, and where there are several sets planes have other work."""
+        if not _is_computed([member.term for member in group.members]):
+            return _LEAST_ROWS
+        if product.terms[0].weights.sets > 1:
+            return product.rows
+        return max(_LEAST_ROWS, min(product.columns, self.s.plan.machine.vector))
 
     def _members(
         self,
@@ -272,6 +282,11 @@ class Sweeper:
         planes = self.s.plan.planes
         self.next_array += 1
         return planes[(self.next_array - 1) % len(planes)]
+
+
+def _is_computed(terms: Sequence[Term]) -> bool:
+    """Whether any weights are computed."""
+    return any(term.weights.value is not None for term in terms)
 
 
 def _cut(rows: Ints, ways: int) -> list[Ints]:
