@@ -107,7 +107,8 @@ class Joiner:
             busy, room = Busy(1), None
             if k < len(groups) - 1:
                 avoid = job.taken | (joined.slices if joined else frozenset())
-                room, since = s.room(job.chip, Type.I8, count, avoid, step.out.name)
+                near = sweeper.room.near(job)
+                room, since = s.room(job.chip, Type.I8, count, avoid, step.out.name, near)
                 parts: tuple[Part, ...] = (Part(0, count, Place(room, 0, 1, since=since)),)
             else:
                 parts = places(job, join.into, s.storage.block_rows(step.out), byte)

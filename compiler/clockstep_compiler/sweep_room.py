@@ -44,7 +44,7 @@ class Room:
         """Room for all blocks in one hemisphere, as many copies as will be read at a time."""
         s, value = self.s, job.step.out
         wanted, rows = self.wanted.get(value.number, 1), s.storage.block_rows(value)
-        near = self._penalties(self._near(job))
+        near = self._penalties(self.near(job))
         for copies in sorted({wanted, 1}, reverse=True):
             offers = []
             before = s.storage.copies.get(((value.number, chunks[0] - 1, job.tile), job.chip), ())
@@ -56,7 +56,7 @@ class Room:
                     offers.append((apart, choice[0], choice[1], turn, side))
             for *_, side in sorted(offers):
                 try:
-                    self._take(job, chunks, side, self._near(job), copies)
+                    self._take(job, chunks, side, self.near(job), copies)
                 except NoRoom:
                     self.give(job)
                     continue
@@ -100,7 +100,7 @@ class Room:
                 self.s.storage.give(job.chip, copy, job.step.out.name, "scratch")
         job.out.clear()
 
-    def _near(self, job: Job) -> frozenset[int]:
+    def near(self, job: Job) -> frozenset[int]:
         """Slices of all that the step reads."""
         s, found = self.s, frozenset[int]()
         for value in sources_of(job.step):
@@ -121,7 +121,7 @@ class Room:
 
     def strip(self, job: Job, kind: Type, rows: int, blocks: int, avoid: frozenset[int]) -> Strip:
         """Room for partial sums, in one hemisphere, in blocks that are written side by side."""
-        shun = self._near(job)
+        shun = self.near(job)
         size = -(-rows // blocks)
         size = min(size, self.s.plan.machine.words_per_slice // 8)
         counts = [min(size, rows - first) for first in range(0, rows, size)]
@@ -170,7 +170,7 @@ def read_at_once(plan: Floorplan, lowered: Lowered) -> dict[int, int]:
 
     K tiles that are summed in one wave may be the same rows moved a little, as those under the
     taps of a convolution or under a window are; tiles of the result may be computed side by side,
-    and so may sets of weights, each of which reads a row or so of what there is for every set.
+    and so may sets of weights, which read the same rows or a row each of what there is for all.
     What a product reads may be read once more by what follows it.
     """
     found: dict[int, int] = {}
@@ -187,8 +187,9 @@ def read_at_once(plan: Floorplan, lowered: Lowered) -> dict[int, int]:
             continue
         arrays = len(plan.planes if product.type == Type.I8 else plan.pairs)
         size, tiles = group_size(plan, product.type), -(-product.columns // lanes)
-        for value in _by_set(step, product):
-            found[value.number] = max(found.get(value.number, 1), arrays)
+        for value in _shared(step, product):
+            least = arrays // min(size, len(inner_tiles(product, 0, lanes)))
+            found[value.number] = max(found.get(value.number, 1), least)
         for tile in range(tiles):
             inner = inner_tiles(product, tile, lanes)
             for group in in_groups(inner, size):
@@ -200,9 +201,9 @@ def read_at_once(plan: Floorplan, lowered: Lowered) -> dict[int, int]:
     return found
 
 
-def _by_set(step: Compute, product: Product) -> Iterator[Value]:
-    """Matrices of a row for every set of weights, where there are several."""
-    sets = product.terms[0].weights.sets
-    _, sources = flatten(step.expr)
-    leaves = [s.value for s in sources if isinstance(s, Leaf)]
-    yield from (value for value in leaves if 1 < value.rows <= sets < step.out.rows)
+def _shared(step: Compute, product: Product) -> Iterator[Value]:
+    """Matrices of which several sets of weights read the same rows, or one after the other."""
+    if product.terms[0].weights.sets > 1:
+        _, sources = flatten(step.expr)
+        leaves = [s.value for s in sources if isinstance(s, Leaf)]
+        yield from (value for value in leaves if 1 < value.rows < step.out.rows)
