@@ -20,16 +20,17 @@ repeat and interval, then `ARGS` fields."""
 
 
 class Choice(NamedTuple):
-    """Streams base..base+width-1 on stretches first..last, for which others would do as well.
+    """Streams base..base+width-1 on some stretches, for which others would do as well.
 
-    They are taken for `length` phases from `phase` on. `own` are streams, as bits, that the bundle
-    takes there by itself.
+    `first` and `last` are those of the `Way`. They are taken for `length` phases from `phase` on.
+    `own` are streams, as bits, that the bundle takes there by itself.
     """
 
     chip: int
     direction: int
     first: int
     last: int
+    stretches: tuple[int, ...]
     width: int
     base: int
     phase: int
@@ -103,7 +104,7 @@ class Bundle:
                 choice.phase,
                 choice.length,
             )
-            for stretch in range(choice.first, choice.last + 1)
+            for stretch in choice.stretches
             for stream in range(base, base + choice.width)
         ]
 

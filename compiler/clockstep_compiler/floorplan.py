@@ -1,7 +1,8 @@
 """Resources and ways of a chip as the scheduler sees them: numbers for queues, streams and planes.
 
-A stretch is a part of the chip that a stream crosses: 0 is the west hemisphere, `r` lies between
-ranks r - 1 and r of the VXM, the last is the east hemisphere. A slot is reserved on the stretches
+A stretch is a part of the chip that a stream crosses: 0 is the west hemisphere as far as its inner
+slices, `r` lies between ranks r - 1 and r of the VXM, then come the inner slices of the east
+hemisphere, what is beyond those of the west, and of the east. A slot is reserved on the stretches
 it crosses from its producer to its last consumer.
 """
 
@@ -22,19 +23,28 @@ _KINDS = {Unit.MEM: "bank", Unit.SEND: "link", Unit.RECEIVE: "link"}
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a vector gets from `x` to another place: direction, hops, stretches it crosses."""
+    """How a vector gets from `x` to another place: direction, hops, stretches it crosses.
+
+    The first and last of these as if hemispheres were not divided, and all of them.
+    """
 
     direction: int
     hops: int
     first: int
     last: int
+    stretches: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Floorplan:
-    """Everything the scheduler asks about one machine."""
+    """Everything the scheduler asks about one machine.
+
+    Where most of the time goes into `loading` weights, they take all streams at times, and what
+    stays near the VXM does not meet them.
+    """
 
     machine: Machine
+    loading: bool = False
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -77,7 +87,8 @@ class Floorplan:
         """Weight streams of a plane: as many as leave the others room for operands and results."""
         m = self.machine
         planes = m.mxm.planes_per_hemisphere
-        fair = (m.streams.per_direction - 8) // planes // 2 * 2
+        others = 0 if self.loading else 8
+        fair = (m.streams.per_direction - others) // planes // 2 * 2
         least = max(2, min(fair, m.streams.per_direction // planes // 2 * 2))
         most = min(m.mxm.install_streams, least, m.mem.slices_per_hemisphere)
         return most // 2 * 2
@@ -109,8 +120,36 @@ class Floorplan:
         hops = abs(target.x - origin.x)
         if origin.hemisphere == target.hemisphere:
             edge = 0 if origin.hemisphere == "W" else self.machine.vxm.ranks
-            return Way(direction, hops, edge, edge)
-        return Way(direction, hops, 0, self.machine.vxm.ranks)
+            ends = {self.is_outer(origin), self.is_outer(target)}
+            stretches = tuple(self._halves(edge)[outer] for outer in sorted(ends))
+            return Way(direction, hops, edge, edge, stretches)
+        outer = [q.hemisphere for q in (origin, target) if self.is_outer(q)]
+        edge = self.machine.vxm.ranks
+        return Way(direction, hops, 0, edge, self.crossed(0, edge, "".join(outer)))
+
+    def is_outer(self, queue: Queue) -> bool:
+        """Whether a unit of a hemisphere lies beyond all inner slices."""
+        return queue.id not in self._near
+
+    @cached_property
+    def _near(self) -> frozenset[int]:
+        """Inner slices and those beside them; none if hemispheres are not divided."""
+        if not self.loading:
+            return frozenset()
+        inner = {self.queues[q].x for q in self.inner}
+        return frozenset(q.id for q in self.queues if q.unit == Unit.MEM and q.x in inner)
+
+    def _halves(self, edge: int) -> tuple[int, int]:
+        """The inner and the outer stretch of the hemisphere at an edge of the VXM."""
+        ranks = self.machine.vxm.ranks
+        return edge, ranks + 1 if edge == 0 else ranks + 2
+
+    def crossed(self, first: int, last: int, outer: str = "WE") -> tuple[int, ...]:
+        """Stretches first to last, and what is beyond them in the hemispheres `outer`."""
+        ranks = self.machine.vxm.ranks
+        west = (ranks + 1,) if first == 0 and "W" in outer else ()
+        east = (ranks + 2,) if last == ranks and "E" in outer else ()
+        return (*range(first, last + 1), *west, *east)
 
     @cached_property
     def latency(self) -> dict[str, int]:
@@ -120,16 +159,20 @@ class Floorplan:
     # -- resources ----------------------------------------------------------------------------
 
     @cached_property
+    def _stretches(self) -> int:
+        return self.machine.vxm.ranks + 3
+
+    @cached_property
     def _span(self) -> int:
         m = self.machine
-        streams = 2 * (m.vxm.ranks + 1) * m.streams.per_direction
+        streams = 2 * self._stretches * m.streams.per_direction
         return len(self.queues) + streams + 4 * m.mxm.planes_per_hemisphere
 
     @cached_property
     def _streams(self) -> tuple[int, int, int]:
         """Stretches, streams each way, and the resource that is the first of these on a chip."""
         m = self.machine
-        return m.vxm.ranks + 1, m.streams.per_direction, len(self.queues)
+        return self._stretches, m.streams.per_direction, len(self.queues)
 
     def queue_resource(self, chip: int, queue: int) -> int:
         return chip * self._span + queue
@@ -154,11 +197,11 @@ class Floorplan:
             return _KINDS.get(queue.unit, "unit"), f"c{chip}.{queue.name}"
         local -= len(self.queues)
         rows, stream = divmod(local, m.streams.per_direction)
-        direction = rows // (m.vxm.ranks + 1)
+        direction = rows // self._stretches
         if direction <= WEST:
             return "stream", f"c{chip}.{'EW'[direction]}{stream}"
         planes = 2 * m.mxm.planes_per_hemisphere
-        part, index = divmod(local - 2 * (m.vxm.ranks + 1) * m.streams.per_direction, planes)
+        part, index = divmod(local - 2 * self._stretches * m.streams.per_direction, planes)
         side, plane = divmod(index, m.mxm.planes_per_hemisphere)
         return "unit", f"c{chip}.mxm.{'WE'[side]}{plane}.{('buffer', 'array')[part]}"
 
@@ -169,6 +212,6 @@ class Floorplan:
         first = phase(way.direction, cycle, x)
         return [
             (self.stream_resource(chip, way.direction, stretch, base + s), first, length)
-            for stretch in range(way.first, way.last + 1)
+            for stretch in way.stretches
             for s in range(streams)
         ]

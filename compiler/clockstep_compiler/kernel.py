@@ -267,6 +267,7 @@ def _assemble(b: _Builder, wave: Wave, target: Target) -> Bundle:
         Choice(
             chip,
             *result[:3],
+            b.plan.crossed(*result[1:3], _beyond(b.plan, target)),
             result.streams,
             result.base,
             result.phase,
@@ -277,11 +278,17 @@ def _assemble(b: _Builder, wave: Wave, target: Target) -> Bundle:
     for hold in wave.holds[1:]:
         b.bundle.reservations += [
             (b.plan.stream_resource(chip, hold.direction, s, hold.base + i), hold.phase, b.length)
-            for s in range(hold.first, hold.last + 1)
+            for s in b.plan.crossed(hold.first, hold.last)
             for i in range(hold.streams)
         ]
     _write(b, wave.out, target)
     return b.bundle
+
+
+def _beyond(plan: Floorplan, target: Target) -> str:
+    """The hemisphere of a result if it is written beyond the inner slices."""
+    queues = [plan.queues[queue] for spot in target.spots for queue, _, _ in spot.planes]
+    return target.side if any(map(plan.is_outer, queues)) else ""
 
 
 def _write(b: _Builder, out: Arrival, target: Target) -> None:
@@ -352,6 +359,7 @@ def _enter(b: _Builder, wave: Wave, origin: Origin, arrival: Arrival, feeds: Ite
             way.direction,
             way.first,
             way.last,
+            way.stretches,
             len(planes),
             base,
             phase(way.direction, sample, station.x),

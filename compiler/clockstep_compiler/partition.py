@@ -33,10 +33,17 @@ __all__ = [
     "find_product",
     "in_groups",
     "inner_tiles",
+    "mostly_loads",
     "partition",
     "stripe_slices",
 ]
 
+
+FEW_ROWS = 4
+"""Rows for which loading an array takes several times as long as multiplying."""
+
+FULL_ROWS = 64
+"""Rows up to which a group that does not fill the arrays goes beside another tile's."""
 
 Stripes = tuple[tuple[tuple[int, int], ...], ...]
 
@@ -126,6 +133,12 @@ def find_product(expr: Expr) -> Product | None:
     return None
 
 
+def mostly_loads(lowered: Lowered) -> bool:
+    """Whether all products are of so few rows that loading weights takes most of their time."""
+    products = (find_product(s.expr) for s in lowered.steps if isinstance(s, Compute))
+    return max((p.rows for p in products if p is not None), default=FEW_ROWS + 1) <= FEW_ROWS
+
+
 def inner_tiles(product: Product, tile: int, lanes: int) -> list[tuple[Term, int]]:
     """The K tiles of a tile of columns, one at least.
 
@@ -143,11 +156,19 @@ def inner_tiles(product: Product, tile: int, lanes: int) -> list[tuple[Term, int
     return kept or every[:1]
 
 
-def in_groups(inner: list[tuple[Term, int]], size: int) -> list[list[tuple[Term, int]]]:
-    """K tiles in groups of `size`, the first of what is left over: the others need its sums."""
-    rest = len(inner) % size
-    starts = [0] * bool(rest) + list(range(rest, len(inner), size))
-    return [inner[start : start + size if start or not rest else rest] for start in starts]
+def in_groups(
+    inner: list[tuple[Term, int]], size: int, busy: int | None = None
+) -> list[list[tuple[Term, int]]]:
+    """K tiles in groups of `size`, the first of what is left over: the others need its sums.
+
+    Or, if it makes no more groups, the first goes beside `busy` K tiles of another tile.
+    """
+    count = -(-len(inner) // size)
+    first = len(inner) - (count - 1) * size
+    if busy is not None and busy + len(inner) <= count * size:
+        first = size - busy
+    starts = [0, *range(first, len(inner), size)]
+    return [inner[a:b] for a, b in zip(starts, [*starts[1:], len(inner)], strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,21 +189,36 @@ class _Unit:
 def _units(plan: Floorplan, lowered: Lowered) -> list[_Unit]:
     units: list[_Unit] = []
     known: dict[object, int] = {}
-    lanes = plan.machine.vector
     for index, step in enumerate(lowered.steps):
         product = find_product(step.expr) if isinstance(step, Compute) else None
         if product is None:
             continue
-        size = group_size(plan, product.type)
-        for tile in range(-(-product.columns // lanes)):
-            inner = inner_tiles(product, tile, lanes)
-            for members in in_groups(inner, size):
-                key = _identity(product, tile, members)
-                same = None if key is None else known.get(key)
-                words = 0 if same is not None else _words(plan, product, tile, members)
-                known.setdefault(key, len(units))
-                units.append(_Unit(index, tile, product, members, words, same))
+        for tile, members in _grouped(plan, product):
+            key = _identity(product, tile, members)
+            same = None if key is None else known.get(key)
+            words = 0 if same is not None else _words(plan, product, tile, members)
+            known.setdefault(key, len(units))
+            units.append(_Unit(index, tile, product, members, words, same))
     return units
+
+
+def _grouped(plan: Floorplan, product: Product) -> list[tuple[int, list[tuple[Term, int]]]]:
+    """Tiles and groups of K tiles of a product.
+
+    Arrays go in turn: where a tile of few rows leaves some, the next begins with as many K tiles.
+    """
+    lanes, size = plan.machine.vector, group_size(plan, product.type)
+    arrays = len(plan.planes if product.type == Type.I8 else plan.pairs)
+    tiles = -(-product.columns // lanes)
+    filling = size == arrays and tiles > 1 and product.rows <= FULL_ROWS
+    found: list[tuple[int, list[tuple[Term, int]]]] = []
+    dealt = 0
+    for tile in range(tiles):
+        busy = dealt % size if filling else None
+        for members in in_groups(inner_tiles(product, tile, lanes), size, busy):
+            found.append((tile, members))
+            dealt += len(members)
+    return found
 
 
 def _identity(product: Product, tile: int, members: list[tuple[Term, int]]) -> object:
@@ -285,7 +321,8 @@ def _sharing(units: list[_Unit]) -> frozenset[int]:
 def _shared(unit: _Unit, group: Group) -> Group:
     """The unit's members where those of the same weights are."""
     pairs = zip(unit.members, group.members, strict=True)
-    return Group(group.chip, tuple(replace(member, term=term) for (term, _), member in pairs))
+    members = tuple(replace(member, term=term) for (term, _), member in pairs)
+    return Group(group.chip, members)
 
 
 def _dealt(

@@ -7,7 +7,7 @@ emit. Each stage takes and returns frozen data; the reasons for the order are in
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clockstep_compiler.channel_rules import PULLED, RULES
 from clockstep_compiler.channels import channels_last
@@ -21,7 +21,7 @@ from clockstep_compiler.graph import Graph
 from clockstep_compiler.late_moves import late_moves
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
-from clockstep_compiler.partition import WEIGHTS, total_words
+from clockstep_compiler.partition import WEIGHTS, mostly_loads, total_words
 from clockstep_compiler.problems import lowered_model
 from clockstep_compiler.split import split
 from clockstep_compiler.steps import Lowered
@@ -81,8 +81,7 @@ def compile_graph(graph: Graph, machine: Machine, options: Options) -> Program:
 
 
 def _scheduled(graph: Graph, lowered: Lowered, machine: Machine, options: Options) -> Program:
-    plan = Floorplan(machine)
-    lowered = split(plan, fold(plan, lowered))
+    plan, lowered = _fitted(machine, lowered)
     lowered, done = _placed(plan, lowered, options)
     info = facts(plan, graph, lowered, done, options)
     program = emit(graph, lowered, done, options.weights, info)
@@ -93,9 +92,8 @@ def _scheduled(graph: Graph, lowered: Lowered, machine: Machine, options: Option
 def check_model(model: Model, machine: Machine, options: Options) -> Check:
     """Everything that keeps a model from compiling, without stopping at the first."""
     _check_options(machine, options)
-    plan = Floorplan(machine)
     try:
-        lowered = split(plan, fold(plan, lowered_model(model, options)[1]))
+        plan, lowered = _fitted(machine, lowered_model(model, options)[1])
     except UnsupportedModel as error:
         return Check(False, tuple(_problem(d) for d in error.diagnostics), None)
     try:
@@ -104,6 +102,13 @@ def check_model(model: Model, machine: Machine, options: Options) -> Check:
         d = error.diagnostic
         return Check(False, (Problem("", "", 0, d.message, d.help),), None)
     return Check(True, (), done.scheduler.chips)
+
+
+def _fitted(machine: Machine, lowered: Lowered) -> tuple[Floorplan, Lowered]:
+    """What the waves of a machine can run, and the machine as it suits that best."""
+    plan = Floorplan(machine)
+    lowered = split(plan, fold(plan, lowered))
+    return replace(plan, loading=mostly_loads(lowered)), lowered
 
 
 def _placed(plan: Floorplan, lowered: Lowered, options: Options) -> tuple[Lowered, Schedule]:

@@ -8,7 +8,7 @@ in the calendars.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -339,8 +339,11 @@ class Scheduler:
         for way in (EAST, WEST):
             for stretch in range(ranks + 1):
                 at = phase(way, soon, plan.geometry.rank_x[min(stretch, ranks - 1)])
-                first = plan.stream_resource(chip, way, stretch, 0)
-                streams.append((way, stretch, taken(first, streams_each_way, at)))
+                bits = 0
+                for part in plan.crossed(stretch, stretch):
+                    first = plan.stream_resource(chip, way, part, 0)
+                    bits |= taken(first, streams_each_way, at)
+                streams.append((way, stretch, bits))
         return Busy(frozenset(alus), tuple(streams))
 
     def _bound(
@@ -413,12 +416,12 @@ class Scheduler:
         rows: int,
         avoid: frozenset[int],
         what: str,
-        shun: frozenset[int] = frozenset(),
+        shun: frozenset[int] | Mapping[int, int] = frozenset(),
         sides: str = "WE",
     ) -> tuple[Copy, int]:
         """A new copy of a block, in the hemisphere where it can be written first.
 
-        Never in the slices `avoid`; in those of `shun` only if there are no others.
+        Never in the slices `avoid`; in those of `shun` only if there are no others, or by penalty.
         """
         for _ in range(2):
             offers = []

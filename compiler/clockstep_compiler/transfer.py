@@ -115,7 +115,7 @@ def _quiet_stream(plan: Floorplan, calendars: Calendars, chip: int, way: Way) ->
     def busy(stream: int) -> tuple[int, int]:
         ends = (
             calendars.busy_until(plan.stream_resource(chip, way.direction, s, stream))
-            for s in range(way.first, way.last + 1)
+            for s in way.stretches
         )
         return max(ends), -stream
 
