@@ -260,6 +260,9 @@ def total_words(plan: Floorplan, lowered: Lowered) -> int:
     return sum(unit.words for unit in _units(plan, lowered))
 
 
+_SMALL = 256
+"""Shared weights of no more than this part of a chip are on every chip that wants them."""
+
 _PLENTY = 4
 """Weights that fill no more than this part of what matrices leave of the chips have room in both
 hemispheres."""
@@ -288,11 +291,18 @@ def partition(
     plenty = _PLENTY * sum(unit.words for unit in units) <= free and not spread
     room = plan.machine.words_per_chip - reserve * len(storage.memories[0].free)
     homes = shares(words, _needs(plan, lowered, units), storage.chips, room)
+    copies: dict[tuple[int, int], Group] = {}
     for unit, home in zip(units, homes, strict=True):
         everywhere = unit.step in spread
         for chip in range(storage.chips) if everywhere else (home,):
             if unit.same is not None:
-                group = _shared(unit, placed[unit.same])
+                first = placed[unit.same]
+                if first.chip != chip and _is_small(plan, unit):
+                    if (unit.same, chip) not in copies:
+                        copy = _dealt(plan, storage, unit, chip, turn, reserve, plenty)
+                        copies[unit.same, chip] = copy
+                    first = copies[unit.same, chip]
+                group = _shared(unit, first)
             else:
                 group = _dealt(plan, storage, unit, chip, turn, reserve, plenty)
             result.weight_words[group.chip] += unit.words
@@ -316,6 +326,12 @@ def _sharing(units: list[_Unit]) -> frozenset[int]:
     """Steps that have weights in common with another."""
     pairs = [(unit.step, units[unit.same].step) for unit in units if unit.same is not None]
     return frozenset(step for pair in pairs for step in pair)
+
+
+def _is_small(plan: Floorplan, unit: _Unit) -> bool:
+    """Whether a copy of a unit's weights on another chip is no matter, so nothing need be sent."""
+    words = _words(plan, unit.product, unit.tile, unit.members)
+    return _SMALL * words <= plan.machine.words_per_chip
 
 
 def _shared(unit: _Unit, group: Group) -> Group:
