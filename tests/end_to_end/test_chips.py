@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
+from benchmarks.builder import Net
 from clockstep_compiler import Options, check_model, compile_model
 from clockstep_isa import DoesNotFit, Machine, Program, load_machine
+from clockstep_isa.table import BY_NAME
 from tests.support.endtoend import assert_close, assert_equal, expected, fp16_inputs, run_checked
 from tests.support.machines import MACHINES, with_words
 from tests.support.models import ACTIVATIONS, mlp, random_inputs
@@ -130,3 +132,26 @@ def test_check_says_how_many_chips() -> None:
     machine, model = with_words("tiny", 32), model_of((60, 90, 90, 20))
     program = compile_model(model.SerializeToString(), machine, Options())
     assert check_model(model.SerializeToString(), machine, Options()).chips_needed == program.chips
+
+
+def test_norms_stay_on_the_chip_of_their_layers() -> None:
+    """Every LayerNormalization multiplies by the same ones, which are on both chips.
+
+    So no more is sent than at the border, where a layer may be on both: not twice a layer.
+    """
+    layers, rows, columns = 8, 8, 64
+    rng = np.random.default_rng(3)
+    net = Net("norms")
+    x = net.input("x", (rows, columns))
+    for _ in range(layers):
+        x = net.op("MatMul", x, net.normal((columns, columns), 0.1))
+        x = net.op("LayerNormalization", x, net.constant(np.ones(columns)), axis=-1)
+    net.output(x, "y", (rows, columns))
+    model, machine = net.model(), load_machine("tiny")
+    inputs = {"x": rng.standard_normal((rows, columns)).astype(np.float32)}
+    run = run_checked(model, machine, inputs, Options(chips=2))
+    code = run.program.code
+    sent = int(code.repeat[code.opcode == BY_NAME["send"].opcode].sum())
+    matrix = rows * 4 * columns // machine.vector  # vectors of float32
+    assert 0 < sent <= layers // 2 * matrix
+    assert_close(run.outputs, expected(model, inputs))
