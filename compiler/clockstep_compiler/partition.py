@@ -206,11 +206,13 @@ def _grouped(plan: Floorplan, product: Product) -> list[tuple[int, list[tuple[Te
     """Tiles and groups of K tiles of a product.
 
     Arrays go in turn: where a tile of few rows leaves some, the next begins with as many K tiles.
+    Not so floats, whose sums depend on their order: columns alike give results alike.
     """
     lanes, size = plan.machine.vector, group_size(plan, product.type)
     arrays = len(plan.planes if product.type == Type.I8 else plan.pairs)
     tiles = -(-product.columns // lanes)
-    filling = size == arrays and tiles > 1 and product.rows <= FULL_ROWS
+    few = product.rows <= FULL_ROWS and product.type == Type.I8
+    filling = few and size == arrays and tiles > 1
     found: list[tuple[int, list[tuple[Term, int]]]] = []
     dealt = 0
     for tile in range(tiles):

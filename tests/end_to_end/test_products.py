@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from onnx import ModelProto, helper
 
+from benchmarks.builder import Net
+from clockstep_compiler import Options
 from clockstep_isa import Machine, load_machine
 from tests.support.endtoend import assert_close, expected, fp16_inputs, run_checked
 from tests.support.machines import MACHINES
@@ -256,3 +258,20 @@ def test_arrays_of_heads_are_loaded_while_others_are_multiplied() -> None:
     left, right = values["a"].astype(np.int64) - 117, values["b"].astype(np.int64) - 131
     np.testing.assert_array_equal(run.outputs["y"], left @ right)
     assert run.program.cycles < 2400
+
+
+@pytest.mark.parametrize("precision", ["fp16", "exact"])
+@pytest.mark.parametrize("rows", [1, 40])
+@pytest.mark.parametrize("name", ["tiny", "lpu-v1"])
+def test_columns_alike_give_results_alike(name: str, rows: int, precision: str) -> None:
+    """Floats of every tile are added up in the same order: a Softmax tells their last bits."""
+    machine = load_machine(name)
+    deep, wide = 5 * machine.vector - 3, 3 * machine.vector + 5
+    net, rng = Net("alike"), np.random.default_rng(4)
+    column = rng.standard_normal((deep, 1)).astype(np.float32)
+    y = net.op("Gemm", net.input("x", (rows, deep)), net.constant(np.repeat(column, wide, 1)))
+    net.output(y, "y", (rows, wide))
+    inputs = {"x": rng.standard_normal((rows, deep)).astype(np.float32)}
+    run = run_checked(net.model(), machine, inputs, Options(precision=precision))
+    outputs = run.outputs["y"]
+    assert (outputs == outputs[:, :1]).all()
