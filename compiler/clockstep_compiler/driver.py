@@ -122,7 +122,7 @@ def schedule(
     joiner = Joiner(turner, mover)
     sweeping = plan.machine.mem.slices_per_hemisphere >= MANY_SLICES and sweep
     _load_large_inputs(s, lowered, parts)
-    _keep(s, lowered)
+    _keep(s, lowered, spread)
     last_reader = last_readers(lowered)
     kept = {value.number for _, value in lowered.outputs}
     s.names = {value.number: value.name for value in lowered.values}
@@ -264,8 +264,11 @@ _MOST_KEPT = 4
 _SPARE = 6
 """There is room to spare from this part of the chips on."""
 
+_SPARE_SPREAD = 3
+"""The same where steps are spread: each block has its chip, room on others is of no use to it."""
 
-def _keep(s: Scheduler, lowered: Lowered) -> None:
+
+def _keep(s: Scheduler, lowered: Lowered, spread: frozenset[int]) -> None:
     """Keep half of the room to spare for constants yet to come, and for instructions.
 
     Only where results would come to fill it: they go round all words that they are given, in time,
@@ -275,7 +278,7 @@ def _keep(s: Scheduler, lowered: Lowered) -> None:
     words = s.chips * machine.words_per_chip
     made = sum(words_of(step.out, machine.vector) for step in lowered.steps)
     spare = words - total_words(s.plan, lowered) - peak_words(lowered, machine.vector)
-    if made <= words or _SPARE * spare < words:
+    if made <= words or (_SPARE_SPREAD if spread else _SPARE) * spare < words:
         return
     share = spare // (2 * s.chips * sum(map(len, s.plan.slices.values())))
     for memory in s.storage.memories:
