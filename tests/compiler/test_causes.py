@@ -182,5 +182,6 @@ def test_programs(chips: int) -> None:
     assert_sound(program)
     found = causes_of(program)
     kinds = {cause for _, cause in found}
-    assert {"compute", "latency", "bank"} <= kinds
+    assert {"compute", "latency"} <= kinds
+    assert kinds & {"bank", "unit", "stream"}
     assert ("link" in kinds) == (chips > 1)
