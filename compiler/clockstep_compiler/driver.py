@@ -14,7 +14,7 @@ from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.joins import Joiner
 from clockstep_compiler.liveness import last_readers, peak_words, read_until, words_of
 from clockstep_compiler.movement import Mover
-from clockstep_compiler.partition import Partition, find_product, partition, total_words
+from clockstep_compiler.partition import Group, Partition, find_product, partition, total_words
 from clockstep_compiler.scheduler import Scheduler
 from clockstep_compiler.steps import (
     Broadcast,
@@ -177,15 +177,8 @@ def _sweep(
         pieces = _shares(chunks, s.chips) if index in parts.spread else [range(chunks)]
     found: set[tuple[int, int]] = set()
     for piece in pieces:
-        share = piece[0] * s.chips // chunks
         for tile in range(tiles):
-            groups = parts.groups_of(index, tile, share)
-            if groups:
-                chip = groups[-1].chip
-            elif index in parts.spread:
-                chip = share
-            else:
-                chip = _home(s, step, piece[0], tile, piece[0] * tiles + tile)
+            chip, groups = _place(s, step, index, piece[0], tile, parts)
             if sweeper.make(step, piece, tile, chip, groups):
                 found.update((chunk, tile) for chunk in piece)
     return frozenset(found)
@@ -305,6 +298,19 @@ def _load_large_inputs(s: Scheduler, lowered: Lowered, parts: Partition) -> None
                     s.storage.load(value, block, chip, frozenset())
 
 
+def _place(
+    s: Scheduler, step: Step, index: int, chunk: int, tile: int, parts: Partition
+) -> tuple[int, list[Group]]:
+    """The chip on which a block is made, and the groups of its product there."""
+    share = chunk * s.chips // s.storage.chunks(step.out)
+    groups = parts.groups_of(index, tile, share)
+    if groups:
+        return groups[-1].chip, groups
+    if index in parts.spread:
+        return share, groups
+    return _home(s, step, chunk, tile, chunk * s.storage.tiles(step.out) + tile), groups
+
+
 def _make_blocks(
     s: Scheduler,
     maker: BlockMaker,
@@ -316,18 +322,10 @@ def _make_blocks(
     swept: frozenset[tuple[int, int]],
 ) -> None:
     """All blocks of a chunk of rows of a step, but for those that have been swept."""
-    chunks, tiles = s.storage.chunks(step.out), s.storage.tiles(step.out)
-    share = chunk * s.chips // chunks
-    for tile in range(tiles):
+    for tile in range(s.storage.tiles(step.out)):
         if (chunk, tile) in swept:
             continue
-        groups = parts.groups_of(index, tile, share)
-        if groups:
-            chip = groups[-1].chip
-        elif index in parts.spread:
-            chip = share
-        else:
-            chip = _home(s, step, chunk, tile, chunk * tiles + tile)
+        chip, groups = _place(s, step, index, chunk, tile, parts)
         if isinstance(step, Compute):
             maker.make(step, chunk, tile, chip, groups)
         elif isinstance(step, Outer):
