@@ -177,10 +177,9 @@ def _sweep(
         pieces = _shares(chunks, s.chips) if index in parts.spread else [range(chunks)]
     found: set[tuple[int, int]] = set()
     for piece in pieces:
-        for tile in range(tiles):
-            chip, groups = _place(s, step, index, piece[0], tile, parts)
-            if sweeper.make(step, piece, tile, chip, groups):
-                found.update((chunk, tile) for chunk in piece)
+        places = [(tile, *_place(s, step, index, piece[0], tile, parts)) for tile in range(tiles)]
+        made = sweeper.make(step, piece, places)
+        found.update((chunk, tile) for chunk in piece for tile in made)
     return frozenset(found)
 
 

@@ -8,7 +8,7 @@ LSTM are, share its weights, and so chip and planes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +24,7 @@ from clockstep_compiler.sums import group_size
 from clockstep_isa.table import Type
 
 __all__ = [
+    "MANY_ROWS",
     "WEIGHTS",
     "Group",
     "Member",
@@ -44,6 +45,10 @@ FEW_ROWS = 4
 
 FULL_ROWS = 64
 """Rows up to which a group that does not fill the arrays goes beside another tile's."""
+
+MANY_ROWS = 1024
+"""Rows from which on all arrays share those of a group that does not fill them, rather than take
+another tile's beside it: loading is a small part of it, and no tile waits for another."""
 
 Stripes = tuple[tuple[tuple[int, int], ...], ...]
 
@@ -80,10 +85,15 @@ class Member:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Group:
-    """Members whose products are summed in one wave, on one chip."""
+    """Members whose products are summed in one wave, on one chip.
+
+    `beside` are all arrays at work at a time if other tiles of the step take those that are next in
+    turn; 0 if that is not known.
+    """
 
     chip: int
     members: tuple[Member, ...]
+    beside: int = 0
 
 
 def busy_groups(groups: Sequence[Group], w_set: int) -> list[Group]:
@@ -176,6 +186,7 @@ class _Unit:
     """A tile of columns and a group of K tiles of the product of a step.
 
     `words` of constant weights are its own, none if `same`, an earlier unit by number, has them.
+    `beside` is that of its `Group`.
     """
 
     step: int
@@ -184,6 +195,7 @@ class _Unit:
     members: list[tuple[Term, int]]
     words: int
     same: int | None
+    beside: int
 
 
 def _units(plan: Floorplan, lowered: Lowered) -> list[_Unit]:
@@ -193,17 +205,19 @@ def _units(plan: Floorplan, lowered: Lowered) -> list[_Unit]:
         product = find_product(step.expr) if isinstance(step, Compute) else None
         if product is None:
             continue
-        for tile, members in _grouped(plan, product):
+        for tile, members, beside in _grouped(plan, product):
             key = _identity(product, tile, members)
             same = None if key is None else known.get(key)
             words = 0 if same is not None else _words(plan, product, tile, members)
             known.setdefault(key, len(units))
-            units.append(_Unit(index, tile, product, members, words, same))
+            units.append(_Unit(index, tile, product, members, words, same, beside))
     return units
 
 
-def _grouped(plan: Floorplan, product: Product) -> list[tuple[int, list[tuple[Term, int]]]]:
-    """Tiles and groups of K tiles of a product.
+def _grouped(
+    plan: Floorplan, product: Product
+) -> Iterator[tuple[int, list[tuple[Term, int]], int]]:
+    """Tiles and groups of K tiles of a product, and what is `beside` each.
 
     Arrays go in turn: where a tile of few rows leaves some, the next begins with as many K tiles.
     Not so floats, whose sums depend on their order: columns alike give results alike.
@@ -214,13 +228,16 @@ def _grouped(plan: Floorplan, product: Product) -> list[tuple[int, list[tuple[Te
     few = product.rows <= FULL_ROWS and product.type == Type.I8
     filling = few and size == arrays and tiles > 1
     found: list[tuple[int, list[tuple[Term, int]]]] = []
-    dealt = 0
+    starts = [0]
     for tile in range(tiles):
-        busy = dealt % size if filling else None
+        busy = starts[-1] % size if filling else None
         for members in in_groups(inner_tiles(product, tile, lanes), size, busy):
             found.append((tile, members))
-            dealt += len(members)
-    return found
+            starts.append(starts[-1] + len(members))
+    for (tile, members), start, end in zip(found, starts, starts[1:], strict=False):
+        turn = start // arrays
+        whole = turn == (end - 1) // arrays
+        yield tile, members, min(arrays, starts[-1] - turn * arrays) if whole and filling else 0
 
 
 def _identity(product: Product, tile: int, members: list[tuple[Term, int]]) -> object:
@@ -340,7 +357,7 @@ def _shared(unit: _Unit, group: Group) -> Group:
     """The unit's members where those of the same weights are."""
     pairs = zip(unit.members, group.members, strict=True)
     members = tuple(replace(member, term=term) for (term, _), member in pairs)
-    return Group(group.chip, members)
+    return Group(group.chip, members, unit.beside)
 
 
 def _dealt(
@@ -375,7 +392,7 @@ def _dealt(
             )
             member = replace(member, stripes=stripes, twins=twins)
         placed.append(member)
-    return Group(chip, tuple(placed))
+    return Group(chip, tuple(placed), unit.beside)
 
 
 def _place_weights(

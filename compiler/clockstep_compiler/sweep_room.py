@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from clockstep_compiler.expr import Leaf, flatten
@@ -17,6 +17,10 @@ from clockstep_compiler.sweep_parts import Job, Strip
 from clockstep_isa.table import Type
 
 __all__ = ["Room", "read_at_once"]
+
+
+_SHORT_ROWS = 64
+"""Up to so many rows, weights are loaded at the same time, and wait for slices of partial sums."""
 
 
 @dataclass(slots=True)
@@ -35,10 +39,14 @@ class Room:
         except NoRoom:
             self.give(job)
             return False
+        self.enter(job)
+        return True
+
+    def enter(self, job: Job) -> None:
+        """Say where the blocks are that have been made."""
         for chunk, copies in job.out.items():
             for copy in copies:
                 self.s.storage.add((job.step.out.number, chunk, job.tile), job.chip, copy)
-        return True
 
     def make(self, job: Job, chunks: range) -> bool:
         """Room for all blocks in one hemisphere, as many copies as will be read at a time."""
@@ -111,9 +119,13 @@ class Room:
         return found
 
     def _penalties(self, *shunned: frozenset[int]) -> dict[int, int]:
-        """How much slices should be avoided: those of weights a little, then each set more."""
+        """How much slices should be avoided: those of weights a little, then each set more.
+
+        Where loading weights takes the time, those come first: it waits for all slices at once.
+        """
         plan = self.s.plan
-        found = {q: int(q not in plan.inner) for side in "WE" for q in plan.slices[side]}
+        outer = 3 if plan.loading else 1
+        found = {q: outer * (q not in plan.inner) for side in "WE" for q in plan.slices[side]}
         for power, slices in enumerate(shunned):
             for q in slices:
                 found[q] += 2 << power
@@ -121,7 +133,8 @@ class Room:
 
     def strip(self, job: Job, kind: Type, rows: int, blocks: int, avoid: frozenset[int]) -> Strip:
         """Room for partial sums, in one hemisphere, in blocks that are written side by side."""
-        shun = self.near(job)
+        near = self.near(job)
+        shun = self._penalties(near) if rows <= _SHORT_ROWS else near
         size = -(-rows // blocks)
         size = min(size, self.s.plan.machine.words_per_slice // 8)
         counts = [min(size, rows - first) for first in range(0, rows, size)]
@@ -138,7 +151,7 @@ class Room:
         kind: Type,
         counts: list[int],
         avoid: frozenset[int],
-        shun: frozenset[int],
+        shun: frozenset[int] | Mapping[int, int],
         sides: str,
     ) -> Strip:
         """Room for blocks of so many rows in the hemisphere of `sides` that suits the first."""

@@ -7,6 +7,7 @@ that way (too few slices, operands in both hemispheres) is left to `blocks.py`, 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from clockstep_compiler.blocks import BlockMaker
 from clockstep_compiler.expr import Acc, Source, flatten
 from clockstep_compiler.kernel import FromMem, FromMxm, Origin
-from clockstep_compiler.partition import Group, busy_groups, find_product
+from clockstep_compiler.partition import MANY_ROWS, Group, busy_groups, find_product
 from clockstep_compiler.scheduler import Part, Scheduler
 from clockstep_compiler.steps import Compute, Product, Term
 from clockstep_compiler.storage import NoRoom, NoWave
@@ -38,12 +39,18 @@ _LEAST_ROWS = 32
 """Rows that take about as long as loading an array, so worth a plane of their own."""
 
 
-_MANY_ROWS = 32 * _LEAST_ROWS
-"""Rows from which on all planes share those of a group that does not fill them, rather than take
-another tile's beside it: loading is a small part of it, and no tile waits for another."""
-
 _Range = tuple[int, int, list[tuple[str, int]]]
 """Rows low to high - 1, and a plane for each member of a group."""
+
+
+@dataclass(slots=True)
+class _Making:
+    """A tile at work: its kernels, which pause where those of another tile may come between."""
+
+    job: Job
+    note: str
+    kernels: Iterator[None]
+    over: bool = False
 
 
 @dataclass(slots=True)
@@ -66,12 +73,41 @@ class Sweeper:
         return way - self.s.plan.geometry.positions // 4
 
     def make(
-        self, step: Compute, chunks: range, tile: int, chip: int, groups: Sequence[Group]
-    ) -> bool:
-        """Every kernel of some blocks of one tile of `step.out`; False if it cannot be done."""
+        self, step: Compute, chunks: range, places: Sequence[tuple[int, int, Sequence[Group]]]
+    ) -> set[int]:
+        """Every kernel of some blocks of tiles of `step.out`; those for which it can be done.
+
+        `places` are tiles with their chips and groups. The last kernel of a tile comes after the
+        first of the next tile, if it takes less time than the sums that it waits for.
+        """
+        made: set[int] = set()
+        waiting: _Making | None = None
+        for tile, chip, groups in places:
+            making = self._begin(step, chunks, tile, chip, groups)
+            if making is None:
+                continue
+            self._go_on(making, made)
+            if waiting is not None:
+                self._go_on(waiting, made)
+            if not making.over:
+                self._go_on(making, made)
+            waiting = None if making.over else making
+        if waiting is not None:
+            self._go_on(waiting, made)
+        return made
+
+    def _begin(
+        self,
+        step: Compute,
+        chunks: range,
+        tile: int,
+        chip: int,
+        groups: Sequence[Group],
+    ) -> _Making | None:
+        """Room for some blocks of one tile, and what is to be done; None if it cannot be."""
         s = self.s
         if any(group.chip != chip for group in groups):
-            return False
+            return None
         product = find_product(step.expr)
         size = s.storage.block_rows(step.out)
         rows = np.arange(chunks.start * size, min(chunks.stop * size, step.out.rows))
@@ -80,8 +116,25 @@ class Sweeper:
         job = Job(step, chip, tile, program, sources, operands)
         column = tile * s.plan.machine.vector
         end = column + s.storage.lanes_of(step.out, tile)
-        s.begin(step.nodes, f"{step.out.name}[{rows[0]}:{rows[-1] + 1}, {column}:{end}]")
-        return self.room.fill(job, chunks, lambda: self._run(job, product, groups, rows))
+        note = f"{step.out.name}[{rows[0]}:{rows[-1] + 1}, {column}:{end}]"
+        s.begin(step.nodes, note)
+        if not self.room.make(job, chunks):
+            return None
+        return _Making(job, note, self._run(job, product, groups, rows))
+
+    def _go_on(self, making: _Making, made: set[int]) -> None:
+        """Schedule kernels up to where others may come between; enter the blocks at the end."""
+        job = making.job
+        self.s.begin(job.step.nodes, making.note)
+        try:
+            next(making.kernels)
+            return
+        except StopIteration:
+            made.add(job.tile)
+            self.room.enter(job)
+        except NoRoom:
+            self.room.give(job)
+        making.over = True
 
     def _operand(self, step: Compute, source: Source) -> Operand | None:
         found = self.maker.operand(step, source, 0, step.out.rows)
@@ -89,7 +142,9 @@ class Sweeper:
 
     # -- kernels ------------------------------------------------------------------------------
 
-    def _run(self, job: Job, product: Product | None, groups: Sequence[Group], rows: Ints) -> None:
+    def _run(
+        self, job: Job, product: Product | None, groups: Sequence[Group], rows: Ints
+    ) -> Iterator[None]:
         if product is None:
             busy, parts = Busy(1), self._parts(job, rows)
             busy.parts(parts, APART)
@@ -100,7 +155,11 @@ class Sweeper:
             chosen = rows[sets == w_set]
             for start in range(0, len(chosen), _MOST_ROWS):
                 part = chosen[start : start + _MOST_ROWS]
-                self._multiply(job, product, busy_groups(groups, w_set), part, w_set)
+                stops = self._multiply(job, product, busy_groups(groups, w_set), part, w_set)
+                if len(part) == len(rows):
+                    yield from stops
+                else:
+                    deque(stops, 0)
 
     def _in_turn(self, job: Job, product: Product, sets: Ints) -> list[int]:
         """The sets of weights; of those that are computed neighbours are of different blocks."""
@@ -112,11 +171,11 @@ class Sweeper:
 
     def _multiply(
         self, job: Job, product: Product, groups: Sequence[Group], rows: Ints, w_set: int
-    ) -> None:
+    ) -> Iterator[None]:
         """All groups for some rows: partial sums through SRAM, the last with what follows it.
 
         Short sweeps would wait for the partial sums of the one before; so there are several
-        chains of them, which the last adds up.
+        chains of them, which the last adds up. Others may come after the first and before the last.
         """
         kind = Type.I32 if product.type == Type.I8 else Type.F32
         pace = 1 if product.type == Type.I8 else self.s.plan.machine.mxm.fp16_interval
@@ -125,13 +184,20 @@ class Sweeper:
         while chains > 1 and not self._adds_up(job, product, groups[-1], chains):
             chains -= 1
         strips: list[Strip] = []
-        for group in groups[:-1]:
+        stops = len(groups) > 1 and len(rows) * pace < _LEAST_ROWS
+        for number, group in enumerate(groups[:-1]):
+            if stops and number == 1:
+                yield
             avoid = job.taken.union(*(strip.slices for strip in strips))
             before = [strips.pop(0)] if len(strips) == chains else []
             ranges = list(self._ranges(group, product, len(rows), 2 if before else 4))
             strip = self.room.strip(job, kind, len(rows), self._blocks(rows, ranges), avoid)
             self._group(job, product, group, rows, w_set, before, strip, ranges)
             strips.append(strip)
+        if stops and len(groups) == 2:
+            yield
+        if stops:
+            yield
         ranges = list(self._ranges(groups[-1], product, len(rows), 2 if strips else 4))
         self._group(job, product, groups[-1], rows, w_set, strips, None, ranges)
 
@@ -210,9 +276,10 @@ class Sweeper:
         arrays = plan.planes if product.type == Type.I8 else plan.pairs
         if all(member.anywhere for member in group.members):
             tiles = -(-product.columns // plan.machine.vector)
-            beside = 1 if rows >= _MANY_ROWS else min(tiles, len(arrays) // size)
+            beside = group.beside or size * min(tiles, len(arrays) // size)
+            beside = beside if rows < MANY_ROWS else size
             least = self._least_rows(group, product)
-            ways = max(1, min(len(arrays) // (size * beside), rows // least, most))
+            ways = max(1, min(len(arrays) // beside, rows // least, most))
         else:
             yield 0, rows, [(member.side, member.plane) for member in group.members]
             return
