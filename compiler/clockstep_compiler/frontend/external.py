@@ -16,11 +16,25 @@ _CODE = "external-data"
 
 
 class ExternalFiles:
-    """The files a model may point to. `folder` is None for a model that is not in a file."""
+    """The files a model may point to. `folder` is None for a model that is not in a file.
 
-    def __init__(self, folder: Path | None) -> None:
+    `needed` False: what these hold does not matter, so they need not be there.
+    """
+
+    def __init__(self, folder: Path | None, needed: bool = True) -> None:
         self._folder = folder
+        self._needed = needed
         self._mapped: dict[Path, NDArray[np.uint8]] = {}
+
+    def absent(self, tensor: TensorProto) -> bool:
+        """Whether an external tensor is in a file that is not there and need not be."""
+        if self._needed:
+            return False
+        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
+        return (
+            self._folder is None
+            or not self._resolve(location, f"tensor {tensor.name!r}", False).is_file()
+        )
 
     def bytes_of(self, tensor: TensorProto, expected: int) -> NDArray[np.uint8]:
         """The `expected` bytes of an external tensor, as a view of the mapped file.
@@ -46,7 +60,7 @@ class ExternalFiles:
         return data[offset : offset + length]
 
     def _map(self, location: str, where: str) -> NDArray[np.uint8]:
-        path = self._resolve(location, where)
+        path = self._resolve(location, where, True)
         if path not in self._mapped:
             try:
                 empty = path.stat().st_size == 0
@@ -57,7 +71,8 @@ class ExternalFiles:
             self._mapped[path] = data
         return self._mapped[path]
 
-    def _resolve(self, location: str, where: str) -> Path:
+    def _resolve(self, location: str, where: str, there: bool) -> Path:
+        """The path of a file inside the model's folder, which must be `there` if so said."""
         if self._folder is None:
             raise MalformedFile(
                 _CODE,
@@ -76,7 +91,7 @@ class ExternalFiles:
             raise MalformedFile(
                 _CODE, f"{location!r} points outside the model's folder", where=where
             )
-        if not path.is_file():
+        if there and not path.is_file():
             raise MalformedFile(
                 _CODE,
                 f"the file {location!r} is missing",

@@ -71,7 +71,7 @@ def survey(model: Model, options: Options) -> Survey:
 
     Raises `UnsupportedModel` if dimensions are unbound, with what is wrong for any size of them.
     """
-    loaded = load(model, frozenset((*options.shapes, *options.bind)))
+    loaded = load(model, frozenset((*options.shapes, *options.bind)), options.weights)
     proto = loaded.model
     adopt(proto)
     arrange(proto)

@@ -37,8 +37,10 @@ class Loaded:
     files: ExternalFiles
 
 
-def load(source: Model, overridden: frozenset[str]) -> Loaded:
+def load(source: Model, overridden: frozenset[str], weights_needed: bool = True) -> Loaded:
     """Parse `source`. An initializer that is also an input is a constant unless `overridden`.
+
+    External data that is not there is refused if `weights_needed`.
 
     Raises `UsageError` if there is no such file, `MalformedFile` if it is no ONNX model,
     `UnsupportedModel` if it is newer than the installed onnx.
@@ -46,7 +48,7 @@ def load(source: Model, overridden: frozenset[str]) -> Loaded:
     original, folder = parse(source)
     _check_text(original)
     _check_versions(original)
-    files = ExternalFiles(folder)
+    files = ExternalFiles(folder, weights_needed)
     model = _without_tensors(original)
     weights: dict[str, Array] = {}
     names = [tensor.name for tensor in original.graph.initializer]

@@ -31,6 +31,10 @@ TENSOR_BYTES_LIMIT = 1 << 40
 _SUB_BYTE_BITS = {"int4": 4, "uint4": 4, "float4_e2m1fn": 4, "int2": 2, "uint2": 2}
 
 
+_ABSENT = b"\x3b"
+"""What every byte of an absent tensor is."""
+
+
 def dtype_name(elem_type: int) -> str | None:
     """The numpy or ml_dtypes name of an ONNX element type; None for strings and unknown ones."""
     known = elem_type in TensorProto.DataType.values()
@@ -58,8 +62,8 @@ def is_external(tensor: TensorProto) -> bool:
 def to_array(tensor: TensorProto, files: ExternalFiles) -> Array:
     """The array of a tensor, a view of the mapped file where the data is external.
 
-    Raises `MalformedFile` if the data does not have the size the shape needs, `UnsupportedModel`
-    for strings and element types we do not know.
+    What is absent is `_unknown`. Raises `MalformedFile` if the data does not have the size the
+    shape needs, `UnsupportedModel` for strings and element types we do not know.
     """
     where = f"tensor {tensor.name!r}"
     dtype = dtype_name(tensor.data_type)
@@ -73,6 +77,8 @@ def to_array(tensor: TensorProto, files: ExternalFiles) -> Array:
         raise MalformedFile("tensor-shape", f"negative size in shape {shape}", where=where)
     needed = bytes_needed(shape, dtype)
     if is_external(tensor):
+        if files.absent(tensor):
+            return _unknown(shape, dtype)
         return _view(files.bytes_of(tensor, needed), tensor, shape, dtype)
     if tensor.HasField("raw_data"):
         data = tensor.raw_data
@@ -81,6 +87,14 @@ def to_array(tensor: TensorProto, files: ExternalFiles) -> Array:
             raise MalformedFile("tensor-data", problem, where=where)
         return _view(np.frombuffer(data, np.uint8), tensor, shape, dtype)
     return _typed_fields(tensor, shape, where)
+
+
+def _unknown(shape: tuple[int, ...], dtype: str) -> Array:
+    """One value that takes no memory, none of its bytes zero: products would leave these out."""
+    kind = numpy_dtype(dtype)
+    if dtype in _SUB_BYTE_BITS:
+        return np.broadcast_to(np.ones((), kind), shape)
+    return np.broadcast_to(np.frombuffer(_ABSENT * kind.itemsize, kind)[0], shape)
 
 
 def _view(

@@ -1,0 +1,50 @@
+"""Language models as `samples/llama/write.py` writes them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clockstep_compiler import Options, compile_model
+from clockstep_isa import MalformedFile, load_machine
+from samples.llama.write import SIZES, WEIGHTS, llama
+from tests.support.endtoend import expected
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("name", ["tiny", "tiny-moe"])
+def test_spellings_agree(weights: str, name: str) -> None:
+    """A layer of attention as onnxruntime has it is the one in ONNX's own operators."""
+    found = []
+    for attention in ("contrib", "onnx"):
+        model = llama(SIZES[name], context=8, tokens=3, weights=weights, attention=attention)
+        rng = np.random.default_rng(0)
+        kind = np.float16 if weights == "float16" else np.float32
+        inputs = {
+            value.name: rng.standard_normal((1, 1, 8, 16)).astype(kind)
+            for value in model.graph.input[2:]
+        }
+        inputs |= {"input_ids": np.array([[3, 1, 4]]), "position": np.array([2])}
+        found.append(expected(model, inputs))
+    one, two = found
+    assert list(one) == list(two)
+    close = 3e-2 if weights == "float16" else 1e-4
+    for have, want in zip(one.values(), two.values(), strict=True):
+        rows = slice(None) if have.ndim == 3 else slice(5)  # those beyond are not valid
+        assert np.ptp(have) > 0
+        difference = have[..., rows, :] - want[..., rows, :]
+        assert np.abs(difference).max() <= close * np.abs(want).max()
+
+
+def test_absent_weights_take_the_same_cycles() -> None:
+    """Without `weights` those that are not there are not missed, and nothing is faster for it."""
+    machine = load_machine("tiny")
+    models = [
+        llama(SIZES["tiny"], context=8, weights="int8", drawn=drawn) for drawn in (True, False)
+    ]
+    options = Options(effort="fast", weights=False)
+    drawn, absent = (compile_model(m.SerializeToString(), machine, options) for m in models)
+    assert drawn.cycles == absent.cycles
+    assert absent.timing_only
+    with pytest.raises(MalformedFile):
+        compile_model(models[1].SerializeToString(), machine, Options(effort="fast"))
