@@ -12,7 +12,7 @@ import numpy as np
 
 from clockstep_compiler.expr import Acc, Const, Expr, Leaf, Op, cast, mul
 from clockstep_compiler.graph import Node
-from clockstep_compiler.lowering.address_table import Table, integers_of, table_of
+from clockstep_compiler.lowering.address_table import FEW, Table, integers_of, table_of
 from clockstep_compiler.lowering.elementwise_bits import i32
 from clockstep_compiler.lowering.elementwise_operands import bounds, record_bounds
 from clockstep_compiler.lowering.lower import Lowering, is_float, lowers
@@ -22,9 +22,6 @@ from clockstep_compiler.steps import Product, Term, Value, Weights
 from clockstep_isa.table import Type
 
 __all__: list[str] = []
-
-_FEW = 8
-"""Rows of a table up to which each is masked and joined."""
 
 _WORDS = {1: Type.I8, 2: Type.I16, 4: Type.I32}
 """The integers of so many bytes."""
@@ -47,7 +44,7 @@ def _take(state: Lowering, node: Node) -> None:
     if table is not None:
         quant = state.tensors[name].quant
         assert quant is not None
-        integers = cast(_picked(state, node, table), Type.I32)
+        integers = _less_zero(state, node, table, cast(_picked(state, node, table), Type.I32))
         state.define(out, mul(cast(integers, Type.F32), quant.scale.reshape(())))
         return
     table = table_of(state, node, name, state.stored_type(out))
@@ -67,6 +64,17 @@ def _define(state: Lowering, node: Node, table: Table, expr: Expr) -> None:
         state.define(out, state.widen(expr, dtype) if table.signed else expr)
 
 
+def _less_zero(state: Lowering, node: Node, table: Table, integers: Expr) -> Expr:
+    """Integers that are taken less the zero point of their table; where nothing is, zeros."""
+    if not table.zero:
+        return integers
+    column = _column(state, state.store(node.inputs[1]))
+    shape = state.shape(node.outputs[0])
+    index = state.broadcast(column, (column.rows, 1), (column.rows, shape[-1]))
+    here = i32("xor", i32("lt", index, table.height), i32("lt", index, 0))
+    return i32("sub", integers, i32("mul", here, table.zero))
+
+
 def _picked(state: Lowering, node: Node, table: Table) -> Expr:
     """What is taken, as the table is stored."""
     index = state.store(node.inputs[1])
@@ -78,7 +86,7 @@ def _picked(state: Lowering, node: Node, table: Table) -> Expr:
         return _joined(state, table, [_elements(state, table, hot, k) for k in range(table.count)])
     per_table = shape[1] if len(shape) > 2 else shape[0]
     owned = rows == table.batch * per_table
-    if table.height <= _FEW or len(shape) > 3:
+    if table.height <= FEW or len(shape) > 3:
         own = (table.batch, per_table, 1, 1) if owned else (per_table, 1, 1)
         shape = (table.batch, per_table, table.inner, table.width)
         return _masked(state, table, state.broadcast(column, own, shape), shape)

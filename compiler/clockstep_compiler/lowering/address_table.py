@@ -10,13 +10,21 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Leaf
 from clockstep_compiler.graph import Node
-from clockstep_compiler.lowering.lower import Lowering, matrix_shape, stored_elements
+from clockstep_compiler.lowering.lower import (
+    Lowering,
+    matrix_shape,
+    offset_of,
+    stored_elements,
+)
 from clockstep_compiler.lowering.reduce_rows import hold
 from clockstep_compiler.steps import Value
 from clockstep_isa.layout import numpy_type
 from clockstep_isa.table import Type
 
-__all__ = ["Table", "integers_of", "table_of"]
+__all__ = ["FEW", "Table", "integers_of", "table_of"]
+
+FEW = 8
+"""Rows of a table up to which each is masked and joined, not picked by a product."""
 
 _UNSIGNED = {"uint8": 1, "uint16": 2, "uint32": 4}
 """Types whose stored elements are not the values, or wider: taken as i32, of so many bytes."""
@@ -26,7 +34,8 @@ _UNSIGNED = {"uint8": 1, "uint16": 2, "uint32": 4}
 class Table:
     """Tables of `sizes` [batch, height, inner, width]; `count` bytes of an element matter.
 
-    With `last` they are one matrix [batch, height]. It is the constant `data`, or stored.
+    With `last` they are one matrix [batch, height]. It is the constant `data`, or stored. What is
+    taken of integers with a zero point that is not 0 has that in it yet.
     """
 
     sizes: tuple[int, int, int, int]
@@ -36,6 +45,7 @@ class Table:
     signed: bool
     data: NDArray[Any] | None
     value: Value | None
+    zero: int = 0
 
     @property
     def batch(self) -> int:
@@ -89,7 +99,10 @@ def table_of(state: Lowering, node: Node, name: str, kind: Type) -> Table:
 
 
 def integers_of(state: Lowering, node: Node, name: str) -> Table | None:
-    """The integers of a dequantized constant less their zero point, if one scale does for all."""
+    """The integers of a dequantized constant less their zero point, if one scale does for all.
+
+    Where these need two bytes, products take them with their zero point, which needs one.
+    """
     tensor = state.tensors.get(name)
     quant = tensor.quant if tensor is not None else None
     if quant is None or quant.scale.size != 1:
@@ -97,15 +110,24 @@ def integers_of(state: Lowering, node: Node, name: str) -> Table | None:
     constant = state.constant(quant.source)
     if constant is None:
         return None
-    values = constant.astype(np.int64) - quant.zero
-    for kind in (Type.I8, Type.I16):
-        stored = values.astype(numpy_type(kind))
-        if np.array_equal(stored, values):
-            last = bool(node.attributes.get("last", 0))
-            return Table(
-                _sizes(values.shape, last), last, kind, kind.bytes, True, _matrix(stored), None
-            )
-    return None
+    last = bool(node.attributes.get("last", 0))
+    sizes = _sizes(constant.shape, last)
+    integers = constant.astype(np.int64)
+    values, zero = integers - quant.zero, 0
+    offset = offset_of(state.dtype(quant.source))
+    by_product = sizes[0] == sizes[2] == 1 and sizes[1] > FEW and not last
+    if by_product and quant.zero.size == 1 and not _is_byte(values) and _is_byte(integers + offset):
+        values, zero = integers + offset, int(quant.zero.reshape(())) + offset
+    if not _is_byte(values) and not _is_byte(values >> 8):
+        return None
+    kind = Type.I8 if _is_byte(values) else Type.I16
+    stored = values.astype(numpy_type(kind))
+    return Table(sizes, last, kind, kind.bytes, True, _matrix(stored), None, zero)
+
+
+def _is_byte(array: NDArray[np.int64]) -> bool:
+    """Whether all of an array are signed integers of a byte."""
+    return bool(np.array_equal(array.astype(np.int8), array))
 
 
 def _matrix(array: NDArray[Any]) -> NDArray[Any]:
