@@ -90,7 +90,7 @@ def run(
     data: dict[str, Any] = {
         "cycles": execution.cycles,
         "predicted_cycles": loaded.cycles,
-        "seconds": execution.cycles / loaded.machine.clock.hz,
+        "seconds": loaded.machine.seconds(execution.cycles, loaded.chips),
         "outputs": {name: _describe(value) for name, value in execution.outputs.items()},
         "engine": engine,
         "timing_only": timed,

@@ -15,6 +15,7 @@ from clockstep_isa import (
     preset_names,
     schema,
 )
+from clockstep_isa.topology import hop_cycles, systems, topology
 
 __all__ = ["list_", "show", "validate"]
 
@@ -32,7 +33,7 @@ def list_(json: flags.Json = False) -> None:
 
 
 def show(name: MachineArgument, set_: flags.SetFigure = None, json: flags.Json = False) -> None:
-    """Every figure of a machine: its value, unit, provenance and meaning."""
+    """Every figure of a machine: its value, unit, provenance and meaning; and its systems."""
     machine = load_machine(name, set_ or ())
     described = schema()
     rows = [
@@ -47,7 +48,10 @@ def show(name: MachineArgument, set_: flags.SetFigure = None, json: flags.Json =
     ]
     head = f"{machine.name}: {machine.doc}\n\n"
     text = head + table_text(rows, ("key", "value", "unit", "from", "meaning"))
-    finish({**machine_to_dict(machine), "derived": _derived(machine)}, text, as_json=json)
+    wired = [_system(machine, chips) for chips in systems(machine)]
+    text += "\n\n" + table_text(wired, tuple(wired[0]))
+    data = {**machine_to_dict(machine), "derived": _derived(machine), "systems": wired}
+    finish(data, text, as_json=json)
 
 
 def validate(name: MachineArgument, set_: flags.SetFigure = None, json: flags.Json = False) -> None:
@@ -68,4 +72,21 @@ def _derived(machine: Machine) -> dict[str, int]:
         "sram_bytes": machine.sram_bytes,
         "clock_hz": machine.clock.hz,
         "max_chips": machine.max_chips,
+    }
+
+
+def _system(machine: Machine, chips: int) -> dict[str, int]:
+    """What `show` says of a system of `chips`; the farthest chips are `cycles` apart.
+
+    `all_to_all` is what every chip can send, in bytes a second, if all send to all.
+    """
+    found = topology(machine, chips)
+    return {
+        "chips": chips,
+        "nodes": found.nodes,
+        "racks": found.racks,
+        "links": found.links,
+        "diameter": found.diameter,
+        "cycles": found.diameter * hop_cycles(machine),
+        "all_to_all_bytes_per_s": round(found.bisection),
     }

@@ -235,10 +235,16 @@ def _instructions_fit(plan: Floorplan, done: Schedule) -> None:
 def _candidates(plan: Floorplan, lowered: Lowered) -> Iterator[int]:
     """Chip counts worth trying: from what would fit without a gap, one by one, then in strides."""
     chips = least_chips(plan, lowered)
-    first = chips
-    while chips <= plan.machine.max_chips:
+    first, most = chips, _most_chips(plan, lowered)
+    while chips <= most:
         yield chips
         chips += 1 if chips < first + 8 else max(1, chips // 8)
+
+
+def _most_chips(plan: Floorplan, lowered: Lowered) -> int:
+    """The most chips worth trying: racks of them only where the weights cannot do without."""
+    few = plan.machine.direct_chips
+    return few if least_chips(plan, lowered) <= few else plan.machine.max_chips
 
 
 def _fewest(plan: Floorplan, lowered: Lowered, options: Options) -> tuple[Lowered, Schedule]:
@@ -248,7 +254,7 @@ def _fewest(plan: Floorplan, lowered: Lowered, options: Options) -> tuple[Lowere
             return _attempt(plan, lowered, chips, options.effort)
         except NoRoom as error:
             failure = failure or error.bare()
-    raise _does_not_fit(plan, lowered, plan.machine.max_chips, failure, None)
+    raise _does_not_fit(plan, lowered, _most_chips(plan, lowered), failure, None)
 
 
 def _exactly(plan: Floorplan, lowered: Lowered, options: Options) -> tuple[Lowered, Schedule]:

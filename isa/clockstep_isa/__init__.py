@@ -15,7 +15,7 @@ from clockstep_isa.diagnostics import (
     UsageError,
     Violation,
 )
-from clockstep_isa.geometry import EAST, WEST, Geometry, Queue, Unit, geometry, phase, wiring
+from clockstep_isa.geometry import EAST, WEST, Geometry, Queue, Unit, geometry, phase, wires, wiring
 from clockstep_isa.layout import PIECE, Binding, Layout, numpy_type, tensor_dtype
 from clockstep_isa.listing import (
     instruction_texts,
@@ -65,7 +65,7 @@ __all__ = [  # noqa: RUF022
     # machine, machine_file, geometry
     "PROVENANCE", "Figure", "Machine", "Schema", "schema",
     "load_machine", "machine_from_dict", "machine_to_dict", "preset_names",
-    "EAST", "WEST", "Geometry", "Queue", "Unit", "geometry", "phase", "wiring",
+    "EAST", "WEST", "Geometry", "Queue", "Unit", "geometry", "phase", "wires", "wiring",
     # table, values
     "BY_NAME", "BY_OPCODE", "TABLE", "TYPES", "Field", "Instruction", "Kind", "Type",
     "busy", "figure", "immediate", "value_range",

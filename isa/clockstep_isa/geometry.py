@@ -12,6 +12,9 @@ import enum
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clockstep_isa.machine import Machine
 
 __all__ = [
@@ -22,6 +25,7 @@ __all__ = [
     "Unit",
     "geometry",
     "phase",
+    "wires",
     "wiring",
 ]
 
@@ -130,29 +134,56 @@ def wiring(machine: Machine, chips: int) -> dict[tuple[int, int], tuple[int, int
 
     Chips stand in nodes of `system.chips_per_node`, wired all-to-all inside a node and from node
     to node as far as the links go, nearest neighbours first; chips beyond `chips` are left out.
+    More nodes than `system.direct_nodes` stand in racks: `system.rack_links` of a chip's global
+    links lead from rack to rack, the others from node to node inside a rack.
+
+    All chips of a node have their links in the same order: link `p` of chip `i` leads to chip
+    `i + offset` of the node, whatever `i` is. So it is with nodes in a rack, and with racks.
     """
+    rows = wires(machine, chips).tolist()
+    return {(chip, link): (peer, port) for chip, link, peer, port in rows}
+
+
+@lru_cache(maxsize=64)
+def wires(machine: Machine, chips: int) -> NDArray[np.int64]:
+    """`wiring` as an array [n, 4] of (chip, link, peer, port), sorted; it must not be written."""
     system = machine.system
     size = min(chips, system.chips_per_node)
-    nodes = -(-chips // system.chips_per_node)
-    pairs: dict[tuple[int, int], tuple[int, int]] = {}
+    nodes, racks = -(-chips // system.chips_per_node), machine.racks(chips)
+    leaving = min(system.rack_links, system.global_links) if racks > 1 else 0
+    inside = system.global_links - leaving
+    near = nodes if racks == 1 else system.nodes_per_rack
+    rack = near * system.chips_per_node
+    levels = (
+        _level(size, 1, 0, min(system.local_links, size - 1), nodes),
+        _level(near, system.chips_per_node, system.local_links, inside, racks),
+        _level(racks, rack, system.local_links + inside, leaving, 1),
+    )
+    pairs = np.concatenate(levels)
+    pairs = pairs[(pairs[:, 0] < chips) & (pairs[:, 2] < chips)]
+    found = np.concatenate([pairs, pairs[:, [2, 3, 0, 1]]])
+    found = found[np.lexsort((found[:, 1], found[:, 0]))]
+    found.flags.writeable = False
+    return found
 
-    def join(a: tuple[int, int], b: tuple[int, int]) -> None:
-        if a[0] < chips and b[0] < chips:
-            pairs[a], pairs[b] = b, a
 
-    for node in range(nodes):
-        base = node * system.chips_per_node
-        for i, port_i, j, port_j in _circulant(size, min(system.local_links, size - 1)):
-            join((base + i, port_i), (base + j, port_j))
+def _level(places: int, width: int, first: int, links: int, copies: int) -> NDArray[np.int64]:
+    """Wires (chip, link, peer, port), each once, that join `places` of `width` chips each.
 
-    def end(node: int, port: int) -> tuple[int, int]:
-        row, chip = divmod(port, system.chips_per_node)
-        return node * system.chips_per_node + chip, system.local_links + row
-
-    ports = system.chips_per_node * system.global_links
-    for i, port_i, j, port_j in _circulant(nodes, ports):
-        join(end(i, port_i), end(j, port_j))
-    return dict(sorted(pairs.items()))
+    Links first .. first + links - 1 of every chip are there for it. `copies` such groups follow
+    one another.
+    """
+    edges = np.array(_circulant(places, width * links), np.int64).reshape(-1, 4)
+    found = np.empty_like(edges)
+    for side in (0, 2):
+        row, chip = np.divmod(edges[:, side + 1], width)
+        found[:, side] = edges[:, side] * width + chip
+        found[:, side + 1] = first + row
+    groups = np.repeat(np.arange(copies) * places * width, len(found))
+    every = np.tile(found, (copies, 1))
+    every[:, 0] += groups
+    every[:, 2] += groups
+    return every
 
 
 def _circulant(n: int, ports: int) -> list[tuple[int, int, int, int]]:

@@ -91,9 +91,19 @@ class Sxm:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class C2c:
     links: int = _figure("links", 0, 64, "chip-to-chip links of a chip, each both ways")
-    cycles_per_vector: int = _figure("cycles", 1, 4095, "time that one vector holds a link")
+    lanes: int = _figure("lanes", 1, 64, "serial lanes of a link, each way")
+    lane_kbps: int = _figure("kb/s", 1, 10**9, "rate of one lane")
+    wire_bits: int = _figure(
+        "bits", 1, 2**20, "one vector on the wire, framing and coding included"
+    )
+    cycles_per_vector: int = _figure(
+        "cycles", 0, 4095, "time that one vector holds a link; 0: from wire_bits and the lanes"
+    )
     latency: int = _figure("cycles", 1, 65535, "mean time from `send` to arrival at the peer")
-    margin: int = _figure("cycles", 0, 65535, "added to the latency so that jitter never matters")
+    margin: int = _figure("cycles", 0, 65535, "added to the latency for jitter and drift")
+    drift_margin: int = _figure("cycles", 0, 65535, "of the margin, what clocks may drift apart")
+    drift_ppm: int = _figure("ppm", 0, 10**5, "error of a chip's clock, fast or slow; 0: one clock")
+    realign: int = _figure("cycles", 0, 65535, "pause of all chips that re-aligns their clocks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +121,9 @@ class System:
     chips_per_node: int = _figure("chips", 1, 256, "chips wired all-to-all, or as near as links go")
     local_links: int = _figure("links", 0, 64, "links of a chip used inside its node")
     global_links: int = _figure("links", 0, 64, "links of a chip that leave its node")
+    direct_nodes: int = _figure("nodes", 1, 4096, "nodes wired to one another; more are in racks")
+    nodes_per_rack: int = _figure("nodes", 1, 4096, "nodes of a rack")
+    rack_links: int = _figure("links", 0, 64, "global links of a chip that leave its rack")
     max_nodes: int = _figure("nodes", 1, 4096, "nodes of the largest system")
 
 
@@ -176,6 +189,37 @@ class Machine:
     @property
     def max_chips(self) -> int:
         return self.system.chips_per_node * self.system.max_nodes
+
+    @property
+    def direct_chips(self) -> int:
+        """Chips of the largest system without racks."""
+        return self.system.chips_per_node * min(self.system.direct_nodes, self.system.max_nodes)
+
+    def racks(self, chips: int) -> int:
+        """Racks of a system of `chips`; 1 if all its nodes are wired to one another."""
+        system = self.system
+        nodes = -(-chips // system.chips_per_node)
+        if nodes <= max(system.direct_nodes, system.nodes_per_rack):
+            return 1
+        return -(-nodes // system.nodes_per_rack)
+
+    @property
+    def realign_interval(self) -> int:
+        """Cycles after which two clocks may be `c2c.drift_margin` apart; 0 if they never are.
+
+        The worst pair is one fast and one slow clock.
+        """
+        apart = 2 * self.c2c.drift_ppm
+        return max(1, self.c2c.drift_margin * 10**6 // apart) if apart else 0
+
+    def pauses(self, cycles: int, chips: int) -> int:
+        """Re-alignments of a program of `cycles` on so many chips; one chip needs none."""
+        every = self.realign_interval
+        return (cycles - 1) // every if chips > 1 and every and cycles else 0
+
+    def seconds(self, cycles: int, chips: int) -> float:
+        """How long `cycles` take on so many chips, re-alignment of their clocks included."""
+        return (cycles + self.pauses(cycles, chips) * self.c2c.realign) / self.clock.hz
 
     def is_large(self, alu: int) -> bool:
         """Whether ALU `row * ranks + rank` does exp2, rsqrt, tanh, max, min and casts."""

@@ -167,6 +167,7 @@ def _build(name: str, doc: str, figures: dict[str, Figure], where: str) -> Machi
         message = f"name = {shown(name)} is not a short line"
         raise MalformedFile("machine-name", message, where=where)
     ordered = {}
+    figures = _with_link_rate(figures)
     for key, row in schema().items():
         if key not in figures:
             raise MalformedFile(
@@ -198,6 +199,21 @@ def _build(name: str, doc: str, figures: dict[str, Figure], where: str) -> Machi
     return machine
 
 
+_RATE = ("c2c.wire_bits", "c2c.lanes", "c2c.lane_kbps", "clock.hz")
+"""What the time of a vector on a link follows from."""
+
+
+def _with_link_rate(figures: dict[str, Figure]) -> dict[str, Figure]:
+    """The figures with the time of a vector on a link, where that is left to the lane rate."""
+    given = figures.get("c2c.cycles_per_vector")
+    known = [figures[key].value for key in _RATE if key in figures]
+    if given is None or given.value or len(known) < len(_RATE) or min(known) < 1:
+        return figures
+    bits, lanes, kbps, hz = known
+    cycles = -(-bits * hz // (lanes * kbps * 1000))
+    return {**figures, "c2c.cycles_per_vector": Figure(cycles, given.provenance, given.source)}
+
+
 def _check_consistency(machine: Machine, where: str) -> None:
     """Refuse combinations of figures that no chip could have, or no computer could imitate."""
     hops = machine.mem.slices_per_hemisphere // machine.mem.slices_per_hop
@@ -221,6 +237,10 @@ def _check_consistency(machine: Machine, where: str) -> None:
         (arrays > 2**24, "the arrays of a chip have more than 2**24 cells"),
         (machine.max_chips > 2**14, "the largest system has more than 2**14 chips"),
         (machine.max_chips * links > 2**18, "the largest system has more than 2**18 links"),
+        (
+            machine.c2c.drift_margin > machine.c2c.margin,
+            "c2c.drift_margin is more than c2c.margin",
+        ),
         (
             links > machine.c2c.links,
             f"system.local_links + system.global_links = {links} is more than c2c.links",

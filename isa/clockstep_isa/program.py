@@ -139,7 +139,7 @@ class Program:
 
     @property
     def seconds(self) -> float:
-        return self.cycles / self.machine.clock.hz
+        return self.machine.seconds(self.cycles, self.chips)
 
     @property
     def timing_only(self) -> bool:

@@ -8,6 +8,7 @@ import networkx
 import pytest
 
 from clockstep_isa import EAST, WEST, Machine, Unit, geometry, load_machine, phase, wiring
+from clockstep_isa.topology import topology
 
 LPU = load_machine("lpu-v1")
 C2C = (Unit.SEND, Unit.RECEIVE)
@@ -69,7 +70,7 @@ def test_a_moving_value_keeps_its_phase() -> None:
     assert {phase(WEST, 10 + i, 30 - i) for i in range(9)} == {40}
 
 
-@pytest.mark.parametrize("chips", [1, 2, 3, 8, 9, 16, 72, 264])
+@pytest.mark.parametrize("chips", [1, 2, 3, 8, 9, 16, 72, 264, 265, 576])
 def test_wiring_is_symmetric(chips: int) -> None:
     pairs = wiring(LPU, chips)
     for (chip, link), (peer, port) in pairs.items():
@@ -109,7 +110,7 @@ def test_72_chips_have_four_links_a_node_pair() -> None:
     assert set(pairs.values()) == {4}
 
 
-@pytest.mark.parametrize("chips", [9, 20, 72, 264])
+@pytest.mark.parametrize("chips", [9, 20, 72, 264, 265, 300, 576, 583, 650])
 def test_every_chip_can_be_reached(chips: int) -> None:
     assert networkx.is_connected(graph(chips))
 
@@ -120,3 +121,49 @@ def test_nodes_with_few_links_are_connected(links: int) -> None:
     machine = load_machine("tiny", [f"system.local_links={links}"])
     result = networkx.Graph((a, b) for (a, _), (b, _) in wiring(machine, 4).items())
     assert networkx.is_connected(result) is (links > 1)
+
+
+RACKS = ["system.direct_nodes=1", "system.max_nodes=39"]
+"""`tiny` in racks of three nodes, up to thirteen of them."""
+
+
+@pytest.mark.parametrize("chips", [13, 25, 30, 100, 156])
+def test_racks_of_tiny_nodes(chips: int) -> None:
+    machine = load_machine("tiny", RACKS)
+    assert machine.racks(chips) == -(-chips // 12)
+    result = networkx.Graph((a, b) for (a, _), (b, _) in wiring(machine, chips).items())
+    assert len(result) == chips
+    assert networkx.diameter(result) == topology(machine, chips).diameter
+
+
+def test_every_pair_of_racks_has_one_link() -> None:
+    machine = load_machine("tiny", RACKS)
+    ends = ((a // 12, b // 12) for (a, _), (b, _) in wiring(machine, 156).items())
+    pairs = Counter((a, b) for a, b in ends if a < b)
+    assert len(pairs) == 13 * 12 / 2
+    assert set(pairs.values()) == {1}
+
+
+def test_chips_of_a_node_have_their_links_alike() -> None:
+    """Link p of chip i leads to chip i + offset, so all chips of a node can run the same code."""
+    pairs = wiring(LPU, 8)
+    for link in range(LPU.system.local_links):
+        assert len({(pairs[chip, link][0] - chip) % 8 for chip in range(8)}) == 1
+        assert len({pairs[chip, link][1] for chip in range(8)}) == 1
+
+
+def test_published_topologies() -> None:
+    """Diameters, and all-pairs bisections at 28 Gb/s lanes, of machine-facts 2.1 and 2.2."""
+    machine = load_machine("lpu-v1", ["c2c.lane_kbps=28000000"])
+    found = {chips: topology(machine, chips) for chips in (8, 16, 264, 10_440)}
+    assert [t.diameter for t in found.values()] == [1, 2, 3, 7]
+    assert [round(t.bisection / 1e9, 1) for t in found.values()] == [56, 56, 28.9, 14.1]
+    assert found[10_440].links == 10_440 * (7 + 4) // 2
+    assert (found[10_440].nodes, found[10_440].racks) == (1305, 145)
+
+
+def test_chips_that_are_not_connected() -> None:
+    machine = load_machine("tiny", ["system.local_links=1"])
+    assert topology(machine, 2).diameter == 1
+    assert topology(machine, 4).diameter == -1
+    assert topology(machine, 1).diameter == 0

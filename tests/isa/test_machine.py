@@ -149,6 +149,8 @@ def test_not_text(tmp_path: Path) -> None:
         (["lanes.superlanes=128", "lanes.per_superlane=64"], "more than 4096 lanes"),
         (["mem.banks=16", "mem.words_per_bank=100000"], "more than 2\\*\\*20 words"),
         (["system.local_links=4"], "= 7 is more than c2c.links"),
+        (["c2c.drift_margin=3"], "more than c2c.margin"),
+        (["c2c.cycles_per_vector=0", "c2c.lane_kbps=1"], "outside 0 to 4095"),
     ],
 )
 def test_combinations_that_are_refused(settings: list[str], message: str) -> None:
@@ -169,3 +171,25 @@ def test_a_machine_is_frozen() -> None:
     machine = load_machine("tiny")
     with pytest.raises(dataclasses.FrozenInstanceError):
         machine.name = "x"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("kbps", "cycles"), [(25_781_250, 24), (28_000_000, 22), (30_000_000, 21), (60_000_000, 11)]
+)
+def test_a_link_is_as_fast_as_its_lanes(kbps: int, cycles: int) -> None:
+    machine = load_machine("lpu-v1", [f"c2c.lane_kbps={kbps}"])
+    assert machine.c2c.cycles_per_vector == cycles
+    assert load_machine("lpu-v1", ["c2c.cycles_per_vector=9"]).c2c.cycles_per_vector == 9
+    again = machine_from_dict(machine_to_dict(machine), "here")
+    assert again.c2c.cycles_per_vector == cycles
+
+
+def test_clocks_drift_apart() -> None:
+    """Two clocks 200 ppm apart are 8 cycles apart after 40,000; one chip has one clock."""
+    machine = load_machine("lpu-v1")
+    assert machine.realign_interval == 40_000
+    assert [machine.pauses(c, 2) for c in (0, 1, 40_000, 40_001, 90_000)] == [0, 0, 0, 1, 2]
+    assert machine.seconds(90_000, 1) == 90_000 / 900e6
+    assert machine.seconds(90_000, 2) == (90_000 + 2 * machine.c2c.realign) / 900e6
+    steady = load_machine("lpu-v1", ["c2c.drift_ppm=0"])
+    assert steady.seconds(90_000, 2) == 90_000 / 900e6

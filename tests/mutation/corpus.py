@@ -41,6 +41,18 @@ NODES: Mapping[str, int] = {
 }
 """Nodes of two chips, so that few chips are several nodes."""
 
+RACKS: Mapping[str, int] = {
+    "c2c__links": 4,
+    "system__chips_per_node": 2,
+    "system__local_links": 1,
+    "system__global_links": 3,
+    "system__direct_nodes": 1,
+    "system__nodes_per_rack": 1,
+    "system__rack_links": 1,
+    "system__max_nodes": 2,
+}
+"""Racks of one such node: of its three global links one leads to the other rack."""
+
 FEW_REPEATS: Mapping[str, int] = {"lanes__superlanes": 2, "icu__repeat_max": 10}
 """So few repeats that the most of them are run in no time."""
 
@@ -166,6 +178,9 @@ PROGRAMS: Mapping[str, Callable[[], Program]] = {
     "hand-links": lambda: handmade.links(machine("tiny"), 3, [(0, 0, 1, 1), (1, 0, 2, 1)]),
     "hand-nodes": lambda: handmade.links(
         machine("tiny", **NODES), 5, [(2, 0, 3, 0), (3, 1, 0, 1), (0, 0, 1, 0), (1, 1, 4, 1)]
+    ),
+    "hand-racks": lambda: handmade.links(
+        machine("tiny", **RACKS), 4, [(0, 3, 2, 3), (2, 0, 3, 0), (3, 3, 1, 3)]
     ),
 }
 """Name -> what makes the program."""

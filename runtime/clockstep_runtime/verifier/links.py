@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_isa.geometry import wiring
+from clockstep_isa.geometry import wires
 from clockstep_isa.program import Program
 from clockstep_runtime.verifier.columns import Columns
 from clockstep_runtime.verifier.progressions import Progressions, Segments, first_missing, match
@@ -28,8 +28,8 @@ def check_links(program: Program, columns: Columns, findings: Findings) -> Segme
     findings.count("links", int(sends.count.sum() + receives.count.sum()))
     links = max(1, program.machine.c2c.links)
     peer = np.full(program.chips * links, -1, np.int64)
-    for (chip, link), (other, port) in wiring(program.machine, program.chips).items():
-        peer[chip * links + link] = other * links + port
+    wired = wires(program.machine, program.chips)
+    peer[wired[:, 0] * links + wired[:, 1]] = wired[:, 2] * links + wired[:, 3]
     arrival = peer[_port(sends, links)]
     for index in np.flatnonzero(arrival < 0).tolist():
         cycle = int(sends.start[index])
