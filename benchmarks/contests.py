@@ -168,7 +168,9 @@ def whole_models(scale: Scale) -> Iterator[Row]:
     layers, width = len(scale.mlp.widths) - 1, scale.mlp.widths[0]
     name = f"MLP {layers} x {width}, batch {scale.mlp.batch}"
     yield from _against(scale, name, scale.mlp.model())
-    yield from _against(scale, f"{name}, on two chips", scale.mlp.model(), chips=2)
+    yield from _against(
+        scale, f"{name}, on two chips", scale.mlp.model(), chips=2, objective="throughput"
+    )
     rows, columns = scale.chain
     chain = models.chain(rows, columns)
     yield from _against(scale, f"elementwise chain, {rows} x {columns}", chain)

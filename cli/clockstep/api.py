@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from clockstep.limits import causes_of
 from clockstep_compiler import Check, check_model, compile_model
-from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
+from clockstep_compiler.options import EFFORTS, OBJECTIVES, PRECISIONS, Options
 from clockstep_isa import Machine, Program, UsageError, load_machine, load_program
 from clockstep_runtime import Report
 from clockstep_runtime import verify as verify_program
@@ -40,6 +41,7 @@ def compile(  # noqa: A001 - the contract's name
     precision: str = "auto",
     no_weights: bool = False,
     effort: str = "standard",
+    objective: str = "latency",
 ) -> Program:
     """Compile an ONNX model (path, bytes or proto) to a program for `machine`.
 
@@ -50,7 +52,8 @@ def compile(  # noqa: A001 - the contract's name
     target, options = _request(
         machine, set, chips, dim, shape, bind, precision, weights=not no_weights, effort=effort
     )
-    return compile_model(model, target, options)
+    _one_of("objective", objective, OBJECTIVES)
+    return compile_model(model, target, replace(options, objective=objective))
 
 
 def check(

@@ -32,6 +32,7 @@ def compile_(
     precision: flags.Precision = "auto",
     no_weights: flags.NoWeights = False,
     effort: flags.Effort = "standard",
+    objective: flags.Objective = "latency",
     listing: Annotated[
         Path | None, typer.Option("--listing", metavar="FILE", help="Write the listing as well.")
     ] = None,
@@ -51,6 +52,7 @@ def compile_(
             precision=precision,
             no_weights=no_weights,
             effort=effort,
+            objective=objective,
         )
         _prove(program)
         _write(program, output, listing)

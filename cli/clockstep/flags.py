@@ -23,6 +23,7 @@ __all__ = [
     "MachineName",
     "Model",
     "NoWeights",
+    "Objective",
     "Precision",
     "ProgramFile",
     "SetFigure",
@@ -72,6 +73,14 @@ Precision = Annotated[
 ]
 Effort = Annotated[
     str, typer.Option("--effort", metavar="fast|standard|high", help="How hard to search.")
+]
+Objective = Annotated[
+    str,
+    typer.Option(
+        "--objective",
+        metavar="latency|throughput",
+        help="With --chips N: chips share operators, or each has its part of the model.",
+    ),
 ]
 NoWeights = Annotated[
     bool, typer.Option("--no-weights", help="Leave the weights out; timing does not need them.")

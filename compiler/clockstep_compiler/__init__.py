@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from clockstep_compiler.frontend import parameters_of
 from clockstep_compiler.operators import OPERATORS, Operator
-from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
+from clockstep_compiler.options import EFFORTS, OBJECTIVES, PRECISIONS, Options
 from clockstep_compiler.pipeline import Check, Problem, check_model, compile_model
 
 __all__ = [
     "EFFORTS",
+    "OBJECTIVES",
     "OPERATORS",
     "PRECISIONS",
     "Check",

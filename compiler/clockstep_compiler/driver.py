@@ -228,7 +228,9 @@ def _spread(s: Scheduler, lowered: Lowered) -> frozenset[int]:
         return frozenset()
     least = _BLOCKS_A_CHIP * s.chips
     steps = enumerate(lowered.steps)
-    return frozenset(i for i, step in steps if s.storage.chunks(step.out) >= least)
+    return frozenset(
+        i for i, step in steps if s.storage.chunks(step.out) >= least and not step.out.chips
+    )
 
 
 _INSTRUCTIONS = 16
@@ -342,8 +344,11 @@ def _make_blocks(
 def _home(s: Scheduler, step: Step, chunk: int, tile: int, position: int) -> int:
     """The chip of a block without weights: where its first computed source is, else in turn.
 
-    One row that all rows of the result read, such as a scale, may be sent anywhere.
+    A step that is pinned to chips has its blocks there, in turn. One row that all rows of the
+    result read, such as a scale, may be sent anywhere.
     """
+    if step.out.chips:
+        return step.out.chips[position % len(step.out.chips)]
     for value in sources_of(step):
         if value.origin != "step" or value.rows == 1 < step.out.rows:
             continue

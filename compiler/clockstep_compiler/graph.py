@@ -35,7 +35,8 @@ class Node:
     """One operator. `name` is the ONNX name, or its first output's where ONNX has none.
 
     `inputs` has "" where an optional input is absent. Attribute values are ints, floats, strings,
-    tuples of those, or arrays; ONNX's defaults are filled in.
+    tuples of those, or arrays; ONNX's defaults are filled in. `chips` are those that its results
+    are made on, block after block in turn; () leaves that to the compiler.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
+    chips: tuple[int, ...] = ()
 
     @property
     def origin(self) -> tuple[str, str, int]:

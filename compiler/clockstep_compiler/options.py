@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EFFORTS", "PRECISIONS", "Options"]
+__all__ = ["EFFORTS", "OBJECTIVES", "PRECISIONS", "Options"]
 
 PRECISIONS = ("auto", "int8", "fp16", "exact")
 EFFORTS = ("fast", "standard", "high")
+OBJECTIVES = ("latency", "throughput")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,10 @@ class Options:
     `precision` "auto" multiplies what is quantized in int8 and the rest in fp16, "fp16" treats
     dequantized operands as floats too, "int8" refuses products of floats. Products that ONNX
     defines on integers (MatMulInteger, QLinearMatMul) are exact under all of them.
+
+    `objective` is what a given number of chips is for: under "latency" they share operators where
+    that makes one run shorter, and are left empty where it does not; under "throughput" each takes
+    its part of the model, in order.
     """
 
     chips: int | None = None
@@ -32,3 +37,4 @@ class Options:
     precision: str = "auto"
     weights: bool = True
     effort: str = "standard"
+    objective: str = "latency"

@@ -186,7 +186,7 @@ class _Unit:
     """A tile of columns and a group of K tiles of the product of a step.
 
     `words` of constant weights are its own, none if `same`, an earlier unit by number, has them.
-    `beside` is that of its `Group`.
+    `beside` is that of its `Group`, `chips` are those of the step's result.
     """
 
     step: int
@@ -196,6 +196,7 @@ class _Unit:
     words: int
     same: int | None
     beside: int
+    chips: tuple[int, ...]
 
 
 def _units(plan: Floorplan, lowered: Lowered) -> list[_Unit]:
@@ -206,11 +207,12 @@ def _units(plan: Floorplan, lowered: Lowered) -> list[_Unit]:
         if product is None:
             continue
         for tile, members, beside in _grouped(plan, product):
-            key = _identity(product, tile, members)
+            chips = step.out.chips
+            key = _identity(product, tile, members, chips)
             same = None if key is None else known.get(key)
             words = 0 if same is not None else _words(plan, product, tile, members)
             known.setdefault(key, len(units))
-            units.append(_Unit(index, tile, product, members, words, same, beside))
+            units.append(_Unit(index, tile, product, members, words, same, beside, chips))
     return units
 
 
@@ -240,9 +242,14 @@ def _grouped(
         yield tile, members, min(arrays, starts[-1] - turn * arrays) if whole and filling else 0
 
 
-def _identity(product: Product, tile: int, members: list[tuple[Term, int]]) -> object:
-    """Equal for units whose weights are the same part of the same arrays; None if computed."""
-    found: list[object] = [product.type, product.spread, tile]
+def _identity(
+    product: Product, tile: int, members: list[tuple[Term, int]], chips: tuple[int, ...]
+) -> object:
+    """Equal for units whose weights are the same part of the same arrays, wanted on the same chips.
+
+    None if they are computed.
+    """
+    found: list[object] = [product.type, product.spread, tile, chips]
     for term, k_tile in members:
         data = term.weights.data
         if data is None:
@@ -311,7 +318,8 @@ def partition(
     room = plan.machine.words_per_chip - reserve * len(storage.memories[0].free)
     homes = shares(words, _needs(plan, lowered, units), storage.chips, room)
     copies: dict[tuple[int, int], Group] = {}
-    for unit, home in zip(units, homes, strict=True):
+    for unit, share in zip(units, homes, strict=True):
+        home = unit.chips[unit.tile % len(unit.chips)] if unit.chips else share
         everywhere = unit.step in spread
         for chip in range(storage.chips) if everywhere else (home,):
             if unit.same is not None:

@@ -1,7 +1,7 @@
 """The compiler: its stages in order, and the search for the number of chips.
 
-import -> lay out -> lower -> fold -> split -> (partition, schedule on n chips, until it fits) ->
-emit. Each stage takes and returns frozen data; the reasons for the order are in `ORDER`.
+import -> lay out -> (share ->) lower -> fold -> split -> (partition, schedule on n chips, until it
+fits) -> emit. Each stage takes and returns frozen data; the reasons for the order are in `ORDER`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from clockstep_compiler.frontend import Model
 from clockstep_compiler.graph import Graph
 from clockstep_compiler.late_moves import late_moves
 from clockstep_compiler.lowering import lower
-from clockstep_compiler.options import EFFORTS, PRECISIONS, Options
+from clockstep_compiler.options import EFFORTS, OBJECTIVES, PRECISIONS, Options
 from clockstep_compiler.partition import WEIGHTS, mostly_loads, total_words
 from clockstep_compiler.problems import lowered_model
+from clockstep_compiler.shard import shard, sharings
 from clockstep_compiler.split import split
 from clockstep_compiler.steps import Lowered
 from clockstep_compiler.storage import NoRoom, NoWave
@@ -34,6 +35,8 @@ __all__ = ["ORDER", "Check", "Problem", "check_model", "compile_graph", "compile
 
 ORDER = (
     ("import", "lay out", "what may be moved is known once shapes and indices are"),
+    ("lay out", "share", "the ranks share what is left once tensors lie as the array wants them"),
+    ("share", "lower", "what a chip has of a tensor is a tensor, and of a product a product"),
     ("lay out", "lower", "lowering takes every tensor as it lies: its last axis along the lanes"),
     ("lower", "fold", "only the rows that every step reads show what may lie side by side"),
     ("fold", "split", "only a lowered expression shows how many ALUs and slices it takes"),
@@ -80,13 +83,38 @@ def compile_graph(graph: Graph, machine: Machine, options: Options) -> Program:
     return _scheduled(graph, lower(graph, options), machine, options)
 
 
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """One way to compile a model, up to its schedule."""
+
+    graph: Graph
+    plan: Floorplan
+    lowered: Lowered
+    done: Schedule
+
+
 def _scheduled(graph: Graph, lowered: Lowered, machine: Machine, options: Options) -> Program:
-    plan, lowered = _fitted(machine, lowered)
-    lowered, done = _placed(plan, lowered, options)
+    plan, fitted = _fitted(machine, lowered)
+    candidates = [_Candidate(graph, plan, *_placed(plan, fitted, options))]
+    if options.objective == "latency" and (options.chips or 1) > 1:
+        candidates += _shared(graph, machine, options)
+    best = min(candidates, key=lambda candidate: candidate.done.scheduler.makespan)
+    graph, plan, lowered, done = best.graph, best.plan, best.lowered, best.done
     info = facts(plan, graph, lowered, done, options)
     program = emit(graph, lowered, done, options.weights, info)
     assert program.cycles == done.scheduler.makespan, "causes are of another number of cycles"
     return program
+
+
+def _shared(graph: Graph, machine: Machine, options: Options) -> Iterator[_Candidate]:
+    """The graph on one of the chips alone, and shared by as many as make it shortest."""
+    for sharing in sharings(graph, machine, options.chips or 1):
+        part = shard(graph, machine, sharing)
+        plan, lowered = _fitted(machine, lower(part, options))
+        try:
+            yield _Candidate(part, plan, *_placed(plan, lowered, options))
+        except DoesNotFit:
+            continue
 
 
 def check_model(model: Model, machine: Machine, options: Options) -> Check:
@@ -123,11 +151,13 @@ def _problem(d: Diagnostic) -> Problem:
 
 
 def _check_options(machine: Machine, options: Options) -> None:
-    if options.precision not in PRECISIONS or options.effort not in EFFORTS:
-        known = ", ".join(PRECISIONS) + "; " + ", ".join(EFFORTS)
-        raise UsageError(
-            "option", f"precision {options.precision!r}, effort {options.effort!r}", help=known
-        )
+    for name, value, known in (
+        ("precision", options.precision, PRECISIONS),
+        ("effort", options.effort, EFFORTS),
+        ("objective", options.objective, OBJECTIVES),
+    ):
+        if value not in known:
+            raise UsageError("option", f"{name} {value!r}", help=", ".join(known))
     if options.chips is not None and not 1 <= options.chips <= machine.max_chips:
         raise UsageError(
             "chips", f"--chips {options.chips}: the machine has 1 to {machine.max_chips}"

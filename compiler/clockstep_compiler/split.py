@@ -81,9 +81,7 @@ def _part(plan: Floorplan, step: Compute, number: int) -> tuple[Expr, Compute | 
         )
         if not closed:
             continue
-        out = Value(
-            number, f"{step.out.name}.part", step.out.rows, step.out.columns, part.out, "step"
-        )
+        out = replace(step.out, number=number, name=f"{step.out.name}.part", type=part.out)
         head = Compute(out, part, step.nodes, step.shape)
         if fits_a_wave(plan, head):
             return part, head

@@ -39,7 +39,7 @@ class Value:
 
     A constant has its stored elements in `data` [rows, columns]. An input is the graph input
     `source` with its axes in the order `axes`, so of `shape`, or `windows` of that, read as
-    rows x columns.
+    rows x columns. What a step makes on certain chips, its blocks in turn, names these `chips`.
     """
 
     number: int
@@ -53,6 +53,7 @@ class Value:
     axes: tuple[int, ...] = ()
     shape: tuple[int, ...] = ()
     windows: tuple[Window, ...] = ()
+    chips: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -20,7 +20,11 @@ TINY = MACHINES["tiny"]
 
 def bounds(model: ModelProto, chosen: Machine = TINY, chips: int = 1) -> dict[str, int]:
     """The bounds of the first node that has any, which are those of work alone."""
-    program = compile_model(model.SerializeToString(), chosen, Options(chips=chips, effort="fast"))
+    program = compile_model(
+        model.SerializeToString(),
+        chosen,
+        Options(chips=chips, objective="throughput", effort="fast"),
+    )
     assert_sound(program)
     _, nodes = bounds_of(program)
     return nodes[min(nodes)]
@@ -139,7 +143,9 @@ def test_dependent_steps_follow_one_another() -> None:
 
 def test_links() -> None:
     """What leaves the chip of one layer for that of the next must pass its links."""
-    program = compile_model(chain(8).SerializeToString(), TINY, Options(effort="fast", chips=2))
+    program = compile_model(
+        chain(8).SerializeToString(), TINY, Options(effort="fast", chips=2, objective="throughput")
+    )
     whole, _ = bounds_of(program)
     c2c = TINY.c2c
     assert whole["links"] > c2c.latency + c2c.margin
@@ -154,7 +160,11 @@ def test_no_program_beats_a_bound(seed: int) -> None:
     model = random_graph(rng, ("float32", "int32")[seed // 2 % 2], steps=int(rng.integers(1, 14)))
     chips = min(1 + seed % 3, chosen.system.chips_per_node)
     assert_sound(
-        compile_model(model.SerializeToString(), chosen, Options(effort="fast", chips=chips))
+        compile_model(
+            model.SerializeToString(),
+            chosen,
+            Options(effort="fast", chips=chips, objective="throughput"),
+        )
     )
 
 

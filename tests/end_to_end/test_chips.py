@@ -69,7 +69,11 @@ def test_weights_are_counted_once() -> None:
     model = model_of((64, 128, 64))
     counts = []
     for chips in (1, 2, 3):
-        program = compile_model(model.SerializeToString(), MACHINES["tiny"], Options(chips=chips))
+        program = compile_model(
+            model.SerializeToString(),
+            MACHINES["tiny"],
+            Options(chips=chips, objective="throughput"),
+        )
         counts.append(sum(chip_bytes(program, "weights")))
     assert counts == [2 * (64 * 128 + 128 * 64)] * 3
 
@@ -78,7 +82,10 @@ def test_weights_are_counted_once() -> None:
 def test_same_answers_on_any_number_of_chips(name: str) -> None:
     machine, model = MACHINES[name], model_of((40, 70, 70, 70, 20), batch=7)
     inputs = fp16_inputs(random_inputs(model, np.random.default_rng(3)))
-    runs = {n: run_checked(model, machine, inputs, chips=n) for n in (1, 2, 3, 5)}
+    runs = {
+        n: run_checked(model, machine, inputs, chips=n, objective="throughput")
+        for n in (1, 2, 3, 5)
+    }
     for chips, run in runs.items():
         assert run.program.chips == chips
         assert all(used > 0 for used in chip_bytes(run.program, "weights"))
@@ -94,7 +101,12 @@ def test_same_integers_on_any_number_of_chips() -> None:
         inputs = random_inputs(model, rng)
         one = run_checked(model, MACHINES["tiny"], inputs, chips=1).outputs
         for chips in (2, 3, 5):
-            assert_equal(run_checked(model, MACHINES["tiny"], inputs, chips=chips).outputs, one)
+            assert_equal(
+                run_checked(
+                    model, MACHINES["tiny"], inputs, chips=chips, objective="throughput"
+                ).outputs,
+                one,
+            )
 
 
 def test_a_batch_that_one_chip_cannot_hold() -> None:
@@ -117,7 +129,10 @@ def test_chips_of_several_nodes() -> None:
 def test_two_lpus() -> None:
     model = model_of((500, 700, 300), batch=2)
     inputs = fp16_inputs(random_inputs(model, np.random.default_rng(7)))
-    one, two = (run_checked(model, load_machine("lpu-v1"), inputs, chips=n) for n in (1, 2))
+    one, two = (
+        run_checked(model, load_machine("lpu-v1"), inputs, chips=n, objective="throughput")
+        for n in (1, 2)
+    )
     assert_equal(two.outputs, one.outputs)
 
 
@@ -149,7 +164,7 @@ def test_norms_stay_on_the_chip_of_their_layers() -> None:
     net.output(x, "y", (rows, columns))
     model, machine = net.model(), load_machine("tiny")
     inputs = {"x": rng.standard_normal((rows, columns)).astype(np.float32)}
-    run = run_checked(model, machine, inputs, Options(chips=2))
+    run = run_checked(model, machine, inputs, Options(chips=2, objective="throughput"))
     code = run.program.code
     sent = int(code.repeat[code.opcode == BY_NAME["send"].opcode].sum())
     matrix = rows * 4 * columns // machine.vector  # vectors of float32

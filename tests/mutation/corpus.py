@@ -152,12 +152,21 @@ PROGRAMS: Mapping[str, Callable[[], Program]] = {
     "graph": lambda: _compiled(random_graph(_rng(3), "float32", 5), machine("tiny")),
     "graph-integers": lambda: _compiled(random_graph(_rng(5), "int32", 4), machine("ring")),
     # Several chips.
-    "two-chips": lambda: _compiled(_mlp(10, (5, 6, 4), "Relu"), machine("tiny"), chips=2),
-    "two-chips-odd": lambda: _compiled(_mlp(11, (5, 6, 4), "Relu"), machine("odd"), chips=2),
-    "ring-of-four": lambda: _compiled(_mlp(12, (5, 6, 5, 4), ""), machine("ring"), chips=4),
+    "two-chips": lambda: _compiled(
+        _mlp(10, (5, 6, 4), "Relu"), machine("tiny"), chips=2, objective="throughput"
+    ),
+    "two-chips-odd": lambda: _compiled(
+        _mlp(11, (5, 6, 4), "Relu"), machine("odd"), chips=2, objective="throughput"
+    ),
+    "ring-of-four": lambda: _compiled(
+        _mlp(12, (5, 6, 5, 4), ""), machine("ring"), chips=4, objective="throughput"
+    ),
     "few-words": lambda: _compiled(_mlp(13, (20, 30, 10), "Relu"), with_words("tiny", 4)),
     "integer-chips": lambda: _compiled(
-        matmul_integer(_rng(3), (2, 20), (20, 40), zero_points="none"), machine("wide"), chips=3
+        matmul_integer(_rng(3), (2, 20), (20, 40), zero_points="none"),
+        machine("wide"),
+        chips=3,
+        objective="throughput",
     ),
     # Made by hand.
     "hand-adder": lambda: adder(5, 2).program(),

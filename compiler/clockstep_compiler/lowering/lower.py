@@ -162,7 +162,7 @@ class Lowering:
         self.warnings: list[str] = []
         self.uses = Counter(name for node in graph.nodes for name in node.inputs if name)
         self.uses.update(graph.outputs)
-        self.views: dict[tuple[object, ...], Value] = {}
+        self._views: dict[tuple[int, ...], dict[tuple[object, ...], Value]] = {}
         self.memo: dict[tuple[object, ...], Any] = {}  # what a family of operators works out once
         self.bounds = {
             name: (0 if graph.tensors[name].dtype == "uint64" else -most, most)
@@ -180,6 +180,19 @@ class Lowering:
         self._fused = set()
 
     # -- reading ------------------------------------------------------------------------------
+
+    @property
+    def chips(self) -> tuple[int, ...]:
+        """The chips that the node at hand is pinned to."""
+        return self._chips_of((self.node,))
+
+    @property
+    def views(self) -> dict[tuple[object, ...], Value]:
+        """Matrices made of others, such as their transposes, on the chips at hand."""
+        return self._views.setdefault(self.chips, {})
+
+    def _chips_of(self, nodes: tuple[int, ...]) -> tuple[int, ...]:
+        return self.graph.nodes[nodes[-1]].chips if self.graph.nodes else ()
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.graph.tensors[name].shape
@@ -204,7 +217,7 @@ class Lowering:
         if tensor.quant is not None:
             return self.dequantized(tensor.quant, shape)
         inline = self.uses[name] == 1 and tensor.shape == shape
-        if not inline or tensor.values:
+        if not inline or tensor.values or self._chips_of(tensor.nodes) != self.chips:
             return self.widen(self.leaf(name, shape), tensor.dtype)
         self._fused.update(tensor.nodes)
         return self.widen(tensor.expr, tensor.dtype) if tensor.narrow else tensor.expr
@@ -318,13 +331,19 @@ class Lowering:
 
     def compute(self, tensor: Tensor, expr: Expr) -> Value:
         """A step that stores `expr`, in its type, as the matrix of a tensor."""
-        value = self.new_value(tensor.name, *matrix_shape(tensor.shape), expr.out)
+        chips = self._chips_of(tensor.nodes)
+        value = self._made(tensor.name, *matrix_shape(tensor.shape), expr.out, chips)
         self.steps.append(Compute(value, expr, tensor.nodes, tensor.shape))
         return value
 
     def new_value(self, name: str, rows: int, columns: int, kind: Type) -> Value:
-        """A matrix that a step will make."""
-        return self._keep(Value(len(self.values), name, rows, columns, kind, "step"))
+        """A matrix that a step of the node at hand will make."""
+        return self._made(name, rows, columns, kind, self.chips)
+
+    def _made(
+        self, name: str, rows: int, columns: int, kind: Type, chips: tuple[int, ...]
+    ) -> Value:
+        return self._keep(Value(len(self.values), name, rows, columns, kind, "step", chips=chips))
 
     def input_view(
         self, name: str, axes: tuple[int, ...], rows: int, columns: int, kind: Type

@@ -1,0 +1,96 @@
+"""Where the parts of a tensor are when several chips, the ranks, share the work on it.
+
+A tensor is WHOLE (every rank has all of it), PARTIAL (it is the sum of what the ranks have), or
+split along an axis: rank r has the r-th of as many equal parts. What an operator can do with that
+is in `shard_rules.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "ONCE",
+    "PARTIAL",
+    "WHOLE",
+    "Placement",
+    "Strategy",
+    "carried",
+    "local_places",
+    "part_of",
+    "part_shape",
+    "splits",
+]
+
+T = TypeVar("T", bound=np.generic)
+
+Placement = int
+"""An axis, or one of the constants below."""
+
+WHOLE, PARTIAL, ONCE = -1, -2, -3
+"""ONCE is an optional input that the first rank alone is given."""
+
+
+class Strategy(NamedTuple):
+    """One way to share a node: where its inputs have to be, and where its result then is."""
+
+    inputs: tuple[Placement, ...]
+    output: Placement
+
+
+def splits(shape: Sequence[int], ranks: int) -> Iterator[int]:
+    """The axes along which a tensor can be split."""
+    return (a for a, size in enumerate(shape) if size % ranks == 0 and size)
+
+
+def part_shape(shape: tuple[int, ...], placement: Placement, ranks: int) -> tuple[int, ...]:
+    """The shape of what one rank has."""
+    if placement < 0:
+        return shape
+    return (*shape[:placement], shape[placement] // ranks, *shape[placement + 1 :])
+
+
+def part_of(array: NDArray[T], placement: Placement, rank: int, ranks: int) -> NDArray[T]:
+    """What a rank has of an array: a view."""
+    if placement < 0:
+        return array
+    size = array.shape[placement] // ranks
+    return array[(slice(None),) * placement + (slice(rank * size, (rank + 1) * size),)]
+
+
+def _owners(shape: tuple[int, ...], axis: int, ranks: int) -> NDArray[np.int64]:
+    """The rank of every element of a tensor that is split along an axis."""
+    own = np.arange(shape[axis]) * ranks // shape[axis]
+    own = own.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    return np.broadcast_to(own, shape)
+
+
+def carried(index: NDArray[np.int64], shape: tuple[int, ...], ranks: int, axis: int) -> Placement:
+    """How a source of `shape` has to be split, that each rank has what it moves.
+
+    `index` says for each element of the result, split along `axis`, which one of the source it is,
+    negative where it is none of it. WHOLE if no axis will do.
+    """
+    wanted = _owners(index.shape, axis, ranks)
+    inside = index >= 0
+    wanted, chosen = wanted[inside], index[inside]
+    for a in splits(shape, ranks):
+        size = math.prod(shape[a:]) // ranks
+        owner = chosen // size % ranks
+        if np.array_equal(owner, wanted):
+            return a
+    return WHOLE
+
+
+def local_places(shape: tuple[int, ...], placement: Placement, ranks: int) -> NDArray[np.int64]:
+    """For every element of a tensor its place in the part that has it, flat."""
+    if placement < 0:
+        return np.arange(math.prod(shape))
+    own = part_shape(shape, placement, ranks)
+    part = np.arange(math.prod(own)).reshape(own)
+    return np.concatenate([part] * ranks, axis=placement).ravel()

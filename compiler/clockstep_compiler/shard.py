@@ -1,0 +1,135 @@
+"""Tensor parallelism: a graph rewritten so that several chips, the ranks, share its operators.
+
+    y = Relu(x @ A) @ B    becomes, on ranks r = 0, 1    p_r = Relu(x @ A_r) @ B_r,    y = p_0 + p_1
+
+where A_r are columns of A and B_r rows of B. What each operator allows is in `shard_rules.py`; of
+all ways the one that takes the fewest cycles by `shard_costs.py` is taken, tensor by tensor, and
+written by `shard_writer.py`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from clockstep_compiler.graph import Graph, Node
+from clockstep_compiler.placements import PARTIAL, WHOLE, Placement, Strategy
+from clockstep_compiler.shard_costs import Costs
+from clockstep_compiler.shard_rules import View, strategies
+from clockstep_compiler.shard_writer import write
+from clockstep_isa.machine import Machine
+
+__all__ = ["Sharing", "shard", "share", "sharings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How `ranks` chips share a graph: the strategy of every node, and the `cycles` it takes."""
+
+    ranks: int
+    strategies: tuple[Strategy, ...]
+    cycles: int
+
+
+class _Made(NamedTuple):
+    """The cycles until a tensor is made in one placement, and by which strategy."""
+
+    cycles: float
+    strategy: Strategy
+
+
+def shard(graph: Graph, machine: Machine, sharing: Sharing) -> Graph:
+    """The graph for the first `ranks` chips; every node is pinned to those that it runs on."""
+    view = View(graph, sharing.ranks)
+    return write(view, Costs(view, machine), sharing.strategies)
+
+
+def sharings(graph: Graph, machine: Machine, chips: int) -> list[Sharing]:
+    """What is worth trying on so many chips: one alone, and the best number of ranks, if better.
+
+    Ranks are chips of one node, each wired to all others.
+    """
+    if not graph.nodes:
+        return []
+    most = min(chips, machine.system.chips_per_node)
+    alone = share(graph, machine, 1)
+    found = [share(graph, machine, ranks) for ranks in range(most, 1, -1)]
+    best = min(found, key=lambda sharing: sharing.cycles, default=alone)
+    return [alone, best] if best.cycles < alone.cycles else [alone]
+
+
+def share(graph: Graph, machine: Machine, ranks: int) -> Sharing:
+    """The best way for `ranks` chips to share a graph."""
+    costs = Costs(View(graph, ranks), machine)
+    return _Search(graph, costs).found(ranks)
+
+
+class _Search:
+    """Costs from the inputs on, the cycles of a tensor shared by its readers; then, from the
+    outputs back, the one placement in which each tensor is made."""
+
+    def __init__(self, graph: Graph, costs: Costs) -> None:
+        self._graph, self._costs = graph, costs
+        self._uses = Counter(name for node in graph.nodes for name in node.inputs if name)
+        self._made: dict[str, dict[Placement, _Made]] = {}
+
+    def found(self, ranks: int) -> Sharing:
+        for node in self._graph.nodes:
+            made = self._placements(node)
+            self._made.update((name, made) for name in node.outputs if name)
+        wanted: dict[str, dict[Placement, None]] = {n: {WHOLE: None} for n in self._graph.outputs}
+        chosen, cycles = [], 0
+        for node in reversed(self._graph.nodes):
+            strategy, spent = self._chosen(node, wanted)
+            chosen.append(strategy)
+            cycles += spent
+            for name, place in zip(node.inputs, strategy.inputs, strict=True):
+                wanted.setdefault(name, {})[place] = None
+        for name in self._graph.inputs:
+            cycles += self._moving(name, WHOLE, wanted.get(name, {}))
+        return Sharing(ranks, tuple(reversed(chosen)), cycles)
+
+    def _placements(self, node: Node) -> dict[Placement, _Made]:
+        """The least cycles for every placement of a node's results."""
+        best: dict[Placement, _Made] = {}
+        for strategy in strategies(self._costs.view, node):
+            cycles: float = self._costs.work(node, strategy)
+            for name, place in zip(node.inputs, strategy.inputs, strict=True):
+                cycles += self._needed(name, place) if name else 0
+            if strategy.output not in best or cycles < best[strategy.output].cycles:
+                best[strategy.output] = _Made(cycles, strategy)
+        return best
+
+    def _needed(self, name: str, place: Placement) -> float:
+        """The cycles of an operand in one placement that this reader answers for."""
+        made = self._made.get(name)
+        if made is None:
+            return self._costs.convert(name, WHOLE, place)
+        shared = max(1, self._uses[name])
+        return min(
+            found.cycles / shared + self._costs.convert(name, have, place)
+            for have, found in made.items()
+        )
+
+    def _chosen(
+        self, node: Node, wanted: Mapping[str, Mapping[Placement, None]]
+    ) -> tuple[Strategy, int]:
+        """The strategy with which all readers have a result soonest, and its own cycles."""
+
+        def moving(place: Placement) -> int:
+            return sum(self._moving(n, place, wanted.get(n, {})) for n in node.outputs if n)
+
+        made = self._made[next(name for name in node.outputs if name)]
+        place = min(made, key=lambda place: made[place].cycles + moving(place))
+        strategy = made[place].strategy
+        return strategy, self._costs.work(node, strategy) + moving(place)
+
+    def _moving(self, name: str, have: Placement, wanted: Mapping[Placement, None]) -> int:
+        """The cycles of bringing a tensor to all places where it is wanted."""
+        places = [place for place in wanted if place != have]
+        if have == PARTIAL and len(places) > 1:
+            first = self._costs.convert(name, PARTIAL, WHOLE)
+            return first + self._moving(name, WHOLE, wanted)
+        return sum(self._costs.convert(name, have, place) for place in places)

@@ -1,0 +1,118 @@
+"""About how many cycles a chip is at work on its part of a node, and a tensor is on its way.
+
+Only for choosing among ways to share a graph: the schedule says how long one takes. Units are
+cycles throughout.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from clockstep_compiler.channels import RENAMING
+from clockstep_compiler.graph import Node
+from clockstep_compiler.placements import PARTIAL, WHOLE, Placement, Strategy, part_shape
+from clockstep_compiler.shard_rules import View
+from clockstep_isa.machine import Machine
+
+__all__ = ["Costs"]
+
+_HOP = 40
+"""Cycles of reading a vector, crossing the chip, and writing it."""
+
+_STEP = 60
+"""Cycles from the first operand of a step to its first result."""
+
+_PASSES = {"LayerNormalization": 6, "RMSNormalization": 5, "Softmax": 6, "LogSoftmax": 6}
+"""How often all rows pass the ALUs."""
+
+_BYTES = {"int8": 1, "uint8": 1, "bool": 1, "int32": 4, "int64": 4, "uint32": 4}
+"""Of an element as it is stored, if not two."""
+
+_PRODUCTS = ("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul")
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Costs of a graph that is shared by the ranks of `view`."""
+
+    view: View
+    machine: Machine
+
+    def work(self, node: Node, strategy: Strategy) -> int:
+        """What one rank takes for its part of a node."""
+        view, ranks = self.view, self.view.ranks
+        if all(name in view.graph.constants for name in node.inputs if name):
+            return 0
+        if node.op in _PRODUCTS:
+            left, right = (0, 3) if node.op == "QLinearMatMul" else (0, 1)
+            shapes = [
+                part_shape(view.shape(node.inputs[i]), strategy.inputs[i], ranks)
+                for i in (left, right)
+            ]
+            return _STEP + self._product(node, shapes, strategy)
+        found = 0 if node.op in RENAMING else _STEP
+        for name in node.outputs:
+            shape = part_shape(view.shape(name), strategy.output, ranks)
+            found += _PASSES.get(node.op, 1) * self._vectors(shape)
+        return found
+
+    def _product(self, node: Node, shapes: list[tuple[int, ...]], strategy: Strategy) -> int:
+        """All K tiles of all tiles of columns, or as long as the weights take to come."""
+        lanes, mxm, ranks = self.machine.vector, self.machine.mxm, self.view.ranks
+        left, right = shapes
+        if len(left) < 2 or len(right) < 2:
+            return math.prod(left) // lanes + math.prod(right) // lanes
+        shape = part_shape(self.view.shape(node.outputs[0]), strategy.output, ranks)
+        swapped = bool(node.attributes.get("transA", 0))
+        depth, columns = left[-2 if swapped else -1], shape[-1]
+        fp16 = self._bytes(node.inputs[0]) > 1
+        arrays = 2 * mxm.planes_per_hemisphere // (mxm.fp16_planes if fp16 else 1)
+        pace = mxm.fp16_interval if fp16 else 1
+        tiles = -(-depth // lanes) * -(-columns // lanes)
+        streamed = math.prod(shape[:-1]) * tiles * pace // arrays
+        sets = math.prod(right[:-2])
+        words = sets * columns * -(-depth // lanes) * self._bytes(node.inputs[0])
+        return max(streamed, words // (2 * mxm.install_streams))
+
+    def convert(self, name: str, have: Placement, want: Placement) -> int:
+        """What it takes that a tensor is where it is wanted."""
+        view, ranks = self.view, self.view.ranks
+        if have == want or name in view.graph.constants:
+            return 0
+        shape = view.shape(name)
+        whole = self._vectors(shape) * self._bytes(name)
+        part = self._vectors(part_shape(shape, max(have, want), ranks)) * self._bytes(name)
+        if have == WHOLE:
+            return _STEP + part
+        if have == PARTIAL and want == WHOLE:
+            return min(self.exchange(name), self.dealt(name))
+        if want == WHOLE:
+            return self._sent(part) + _STEP + whole
+        return self._sent(part) + _STEP + part
+
+    def exchange(self, name: str) -> int:
+        """A sum on every chip, each of which sends all it has to all others."""
+        vectors = self._vectors(self.view.shape(name))
+        return self._sent(vectors * self._bytes(name)) + _STEP + vectors * self.view.ranks // 4
+
+    def dealt(self, name: str) -> int:
+        """A sum of which every chip makes some blocks, which are then sent to all others."""
+        vectors = self._vectors(self.view.shape(name))
+        shape, lanes = self.view.shape(name), self.machine.vector
+        blocks = min(4, -(-math.prod(shape[:-1]) // 32)) * -(-shape[-1] // lanes) if shape else 1
+        most = -(-blocks // self.view.ranks)
+        one = -(-vectors * most // blocks) * self._bytes(name)
+        return 2 * self._sent(one) + _STEP + one * self.view.ranks // 4
+
+    def _sent(self, vectors: int) -> int:
+        """Vectors over a link of their own."""
+        machine = self.machine
+        return vectors * machine.c2c.cycles_per_vector + machine.link_latency + _HOP
+
+    def _vectors(self, shape: tuple[int, ...]) -> int:
+        """Vectors of as many elements as there are lanes."""
+        return math.prod(shape[:-1]) * -(-shape[-1] // self.machine.vector) if shape else 1
+
+    def _bytes(self, name: str) -> int:
+        return _BYTES.get(self.view.graph.tensors[name].dtype, 2)

@@ -1,0 +1,150 @@
+"""Operators shared by several chips: the same answers, in fewer cycles."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import ModelProto
+
+from benchmarks.builder import Net
+from clockstep_compiler import Options, compile_model
+from clockstep_isa import Machine, Program
+from clockstep_isa.table import BY_NAME
+from tests.support.endtoend import assert_close, assert_equal, expected, fp16_inputs, run_checked
+from tests.support.machines import MACHINES
+from tests.support.models import random_inputs
+from tests.support.quantized import matmul_integer
+
+TINY = MACHINES["tiny"]
+
+
+def residual_mlp(rows: int, width: int, hidden: int, layers: int = 1) -> ModelProto:
+    """x + Relu(x @ A + a) @ B, normalized."""
+    net = Net("residual")
+    x = net.input("x", (rows, width))
+    for _ in range(layers):
+        h = net.op("MatMul", x, net.normal((width, hidden), width**-0.5))
+        h = net.op("Relu", net.op("Add", h, net.normal((hidden,), 0.1)))
+        y = net.op("MatMul", h, net.normal((hidden, width), hidden**-0.5))
+        x = net.op("LayerNormalization", net.op("Add", x, y), net.constant(np.ones(width)), axis=-1)
+    net.output(x, "y", (rows, width))
+    return net.model()
+
+
+def attention(rows: int, heads: int, size: int) -> ModelProto:
+    """Attention of some heads with its projections, and what comes in added to what goes out."""
+    width = heads * size
+    net = Net("attention")
+    x = net.input("x", (rows, width))
+    shape = net.constant(np.array((rows, heads, size)), dtype="int64")
+    back = net.constant(np.array((rows, width)), dtype="int64")
+    q, k, v = (
+        net.op("Reshape", net.op("MatMul", x, net.normal((width, width), width**-0.5)), shape)
+        for _ in range(3)
+    )
+    q, v = (net.op("Transpose", t, perm=(1, 0, 2)) for t in (q, v))
+    scores = net.op("MatMul", q, net.op("Transpose", k, perm=(1, 2, 0)))
+    scaled = net.op("Softmax", net.op("Mul", scores, net.constant(np.array(size**-0.5))), axis=-1)
+    mixed = net.op("Transpose", net.op("MatMul", scaled, v), perm=(1, 0, 2))
+    joined = net.op("Reshape", mixed, back)
+    out = net.op("MatMul", joined, net.normal((width, width), width**-0.5))
+    net.output(net.op("Add", x, out), "y", (rows, width))
+    return net.model()
+
+
+def cycles_on(
+    model: ModelProto, machine: Machine, chips: int, inputs: dict[str, np.ndarray]
+) -> int:
+    """Of a program that gives the right answer."""
+    run = run_checked(model, machine, inputs, chips=chips)
+    assert_close(run.outputs, expected(model, inputs))
+    return run.program.cycles
+
+
+def sends(program: Program) -> int:
+    return int((program.code.opcode == BY_NAME["send"].opcode).sum())
+
+
+def test_an_mlp_takes_less_on_more_chips() -> None:
+    model = residual_mlp(2, 64, 256)
+    inputs = fp16_inputs(random_inputs(model, np.random.default_rng(1)))
+    one, two, four = (cycles_on(model, TINY, chips, inputs) for chips in (1, 2, 4))
+    assert two < 0.8 * one
+    assert four < 0.8 * two
+
+
+def test_attention_takes_less_on_more_chips() -> None:
+    model = attention(16, 4, 16)
+    inputs = fp16_inputs(random_inputs(model, np.random.default_rng(2)))
+    one, two, four = (cycles_on(model, TINY, chips, inputs) for chips in (1, 2, 4))
+    assert four < two < 0.9 * one
+
+
+@pytest.mark.parametrize("chips", [2, 4])
+def test_integers_are_the_same(chips: int) -> None:
+    rng = np.random.default_rng(4)
+    model = matmul_integer(rng, (3, 192), (192, 160), "uint8", "int8", "column")
+    inputs = random_inputs(model, rng)
+    one, shared = (run_checked(model, TINY, inputs, chips=n) for n in (1, chips))
+    assert_equal(shared.outputs, one.outputs)
+    assert shared.program.cycles < one.program.cycles
+
+
+def test_what_is_no_shorter_stays_on_one_chip() -> None:
+    """So small that sending anything takes longer than all of it: the other chips are empty."""
+    model = residual_mlp(1, 8, 8)
+    one, two = (
+        compile_model(model.SerializeToString(), TINY, Options(chips=n, effort="fast"))
+        for n in (1, 2)
+    )
+    assert two.chips == 2
+    assert two.cycles == one.cycles
+    assert sends(two) == 0
+
+
+def test_throughput_keeps_to_the_order_of_the_model() -> None:
+    """Each chip has its part, which takes one run longer."""
+    model = residual_mlp(2, 64, 256, layers=2)
+    latency, throughput = (
+        compile_model(
+            model.SerializeToString(), TINY, Options(chips=2, effort="fast", objective=objective)
+        )
+        for objective in ("latency", "throughput")
+    )
+    assert latency.cycles < throughput.cycles
+    assert sends(latency) > 0
+    assert sends(throughput) > 0
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(
+    rows=st.integers(1, 5),
+    width=st.sampled_from((12, 32, 40, 60)),
+    hidden=st.sampled_from((30, 64, 100, 192)),
+    chips=st.integers(2, 4),
+)
+def test_any_mlp(rows: int, width: int, hidden: int, chips: int) -> None:
+    model = residual_mlp(rows, width, hidden)
+    inputs = fp16_inputs(random_inputs(model, np.random.default_rng(rows)))
+    run = run_checked(model, TINY, inputs, chips=chips, effort="fast")
+    assert_close(run.outputs, expected(model, inputs))
+    alone = compile_model(model.SerializeToString(), TINY, Options(chips=1, effort="fast"))
+    assert run.program.cycles <= alone.cycles
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(
+    rows=st.integers(1, 9),
+    heads=st.integers(1, 6),
+    size=st.sampled_from((4, 8, 12)),
+    chips=st.integers(2, 4),
+)
+def test_any_attention(rows: int, heads: int, size: int, chips: int) -> None:
+    model = attention(rows, heads, size)
+    inputs = fp16_inputs(random_inputs(model, np.random.default_rng(rows)))
+    run = run_checked(model, TINY, inputs, chips=chips, effort="fast")
+    assert_close(run.outputs, expected(model, inputs))
+    alone = compile_model(model.SerializeToString(), TINY, Options(chips=1, effort="fast"))
+    assert run.program.cycles <= alone.cycles
