@@ -8,6 +8,7 @@ of matrices after the other, until nothing gets better.
 
     relu [3136, 64] i8 -> [784, 256]    four pixels of a line in a row
 
+Images of depthwise convolutions may be in patches of several lines instead (`fold_depthwise.py`).
 Only integers are multiplied so: zero times the infinity of a neighbour would not be zero.
 """
 
@@ -21,7 +22,9 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Leaf, flatten
 from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.fold_depthwise import pairs
 from clockstep_compiler.fold_gather import Gather, gathers, ungathered
+from clockstep_compiler.fold_patches import Fold, Patches
 from clockstep_compiler.fold_product import can_fold
 from clockstep_compiler.fold_steps import Folder, aligned
 from clockstep_compiler.fold_windows import windowed
@@ -47,7 +50,8 @@ _NEVER = 1 << 60
 def fold(plan: Floorplan, lowered: Lowered) -> Lowered:
     """The same model with some matrices folded, or `lowered` itself if that would gain nothing."""
     lanes, lowered = plan.machine.vector, windowed(plan, lowered)
-    if not any(2 * v.columns <= lanes and v.rows > 1 for v in lowered.values):
+    few = any(2 * v.columns <= lanes and v.rows > 1 for v in lowered.values)
+    if not few and not pairs(plan, lowered):
         return lowered
     search = _searched(plan, lowered)
     if not search.folds:
@@ -71,10 +75,10 @@ def _searched(plan: Floorplan, lowered: Lowered) -> _Search:
 
 @dataclass(eq=False, slots=True)
 class _Group:
-    """Matrices that are folded alike, and the numbers of the steps that make or read them."""
+    """Matrices whose folds are chosen together, and the steps that make or read them by number."""
 
     values: list[Value]
-    candidates: list[int]
+    candidates: list[dict[int, Fold]]
     steps: list[int]
 
 
@@ -84,7 +88,7 @@ class _Search:
 
     plan: Floorplan
     lowered: Lowered
-    folds: dict[int, int] = field(default_factory=dict)
+    folds: dict[int, Fold] = field(default_factory=dict)
     known: dict[tuple[object, ...], int] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -111,12 +115,17 @@ class _Search:
             return tuple((name, folder.view(value)[0]) for name, value in pairs)
 
         values = (*(folder.view(v)[0] for v in self.lowered.values), *folder.made)
+        whole = tuple(
+            (name, value)
+            for name, value in self.lowered.stored
+            if not isinstance(self.folds.get(value.number), Patches)
+        )
         return replace(
             self.lowered,
             steps=tuple(steps),
             values=values,
             outputs=view(self.lowered.outputs),
-            stored=view(self.lowered.stored),
+            stored=view(whole),
         )
 
     def gains(self, gather: Gather, plain: _Search) -> bool:
@@ -165,7 +174,20 @@ class _Search:
             steps = sorted({i for v in values for i in users.get(v.number, ())})
             candidates = self._candidates(values, steps)
             if candidates:
-                groups.append(_Group(values, candidates, steps))
+                options: list[dict[int, Fold]] = [{v.number: n for v in values} for n in candidates]
+                groups.append(_Group(values, options, steps))
+        return groups + self._pairs(fixed, users)
+
+    def _pairs(self, fixed: set[int], users: dict[int, list[int]]) -> list[_Group]:
+        """Images and their depthwise convolutions."""
+        groups = []
+        for pair in pairs(self.plan, self.lowered):
+            a, b = pair.image.number, pair.result.number
+            if fixed & {a, b}:
+                continue
+            options: list[dict[int, Fold]] = [{a: p, b: q} for p, q in pair.candidates]
+            steps = sorted({*users[a], *users[b]})
+            groups.append(_Group([pair.image, pair.result], options, steps))
         return groups
 
     def _fixed(self) -> set[int]:
@@ -210,18 +232,19 @@ class _Search:
     # -- choosing -----------------------------------------------------------------------------
 
     def _choose(self, group: _Group) -> None:
-        best = (_NEVER, 0)
-        for n in (1, *group.candidates):
-            self._set(group, n)
-            best = min(best, (sum(self._cost(i) for i in group.steps), n))
-        self._set(group, max(1, best[1]))
+        own = [v.number for v in group.values]
+        options = [{}, *group.candidates, {n: self.folds[n] for n in own if n in self.folds}]
+        costs = []
+        for option in options:
+            self._set(own, option)
+            costs.append(sum(self._cost(i) for i in group.steps))
+        least = min(*costs, _NEVER)
+        self._set(own, options[costs.index(least)] if least in costs else {})
 
-    def _set(self, group: _Group, n: int) -> None:
-        for v in group.values:
-            if n > 1:
-                self.folds[v.number] = n
-            else:
-                self.folds.pop(v.number, None)
+    def _set(self, numbers: list[int], option: dict[int, Fold]) -> None:
+        for number in numbers:
+            self.folds.pop(number, None)
+        self.folds |= option
 
     def _cost(self, index: int) -> int:
         step = self.lowered.steps[index]

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from clockstep_compiler.fold_patches import NOBODY, Fold, Patches, count_of, pixels_of, place
 from clockstep_compiler.steps import Product, Term, Value, Weights
 from clockstep_isa.table import Type
 
@@ -26,10 +27,10 @@ __all__ = ["View", "can_fold", "folded_product"]
 
 Ints = NDArray[np.int64]
 
-View = Callable[[Value], tuple[Value, int]]
-"""The folded form of a matrix and by how much it is folded."""
+View = Callable[[Value], tuple[Value, Fold]]
+"""The folded form of a matrix and how it is folded."""
 
-Tile = Callable[[Value, int], Value]
+Tile = Callable[[Value, Fold], Value]
 """A constant row repeated side by side."""
 
 _MOST_CLASSES = 64
@@ -42,7 +43,8 @@ _Source = tuple[int, int | None, int | None]
 class _Slot:
     """Folded rows that one term reads for one class, and which weights stand where.
 
-    `parts` are (row of the result within the fold, row of the operand within its fold, term, set).
+    Of `rows` those are `NOBODY` that may be any. `parts` are (row of the result within the fold,
+    row of the operand within its fold, term, set).
     """
 
     rows: Ints
@@ -58,6 +60,14 @@ class _Slot:
         self.parts.append((j, free[0], term, w_set))
         return True
 
+    def meets(self, rows: Ints) -> bool:
+        """Whether these rows are the same, as far as they matter; they are joined then."""
+        either = (rows == NOBODY) | (self.rows == NOBODY)
+        if not ((self.rows == rows) | either).all():
+            return False
+        self.rows = np.where(self.rows == NOBODY, rows, self.rows)
+        return True
+
 
 def can_fold(product: Product) -> bool:
     """Whether products are of integers with constant weights, a column in each lane."""
@@ -71,21 +81,21 @@ def can_fold(product: Product) -> bool:
     )
 
 
-def folded_product(product: Product, m: int, view: View, tile: Tile) -> Product | None:
-    """The product with `m` of its rows in one, of operands as `view` has them.
+def folded_product(product: Product, fold: Fold, view: View, tile: Tile) -> Product | None:
+    """The product with its rows folded, of operands as `view` has them.
 
     None if its rows want too many different parts of the operands' rows.
     """
-    count = product.rows // m
+    own, m = pixels_of(fold, product.rows), count_of(fold)
+    count = len(own)
     rows, keys = [], []
     for term in product.terms:
-        n = view(term.a)[1]
-        index = np.arange(product.rows) if term.index is None else term.index
-        index = index.reshape(count, m)
-        rows.append(np.where(index < 0, -1, index // n))
-        keys.append(np.where(index < 0, -1, index % n))
+        index = own if term.index is None else np.where(own < 0, own, term.index[own])
+        row, key = place(view(term.a)[1], index)
+        rows.append(row)
+        keys.append(key)
     if product.w_set is not None:
-        keys.append(product.w_set.reshape(count, m))
+        keys.append(np.where(own < 0, -1, product.w_set[own]))
     classes = _classes(np.stack(keys, axis=2).reshape(count, -1))
     if classes is None:
         return None
@@ -94,7 +104,7 @@ def folded_product(product: Product, m: int, view: View, tile: Tile) -> Product 
     slots = [
         _slots(product, kind, [r[label == k] for r in rows], view) for k, kind in enumerate(kinds)
     ]
-    terms = _terms(product, m, view, tile, label, slots)
+    terms = _terms(product, fold, view, tile, label, slots)
     w_set = label if len(kinds) > 1 else None
     return Product(product.type, count, m * product.columns, terms, w_set)
 
@@ -133,14 +143,19 @@ def _slots(
     product: Product, kind: Ints, rows: list[Ints], view: View
 ) -> dict[_Source, list[_Slot]]:
     """What one class reads of each operand; `rows[t]` are [rows of the class, m]."""
+    some = any((r == NOBODY).any() for r in rows)
     found: dict[_Source, list[_Slot]] = {}
     known: dict[tuple[_Source, bytes], list[_Slot]] = {}
     for j in range(len(kind)):
         for t, term in enumerate(product.terms):
             source = (term.a.number, term.byte, None if term.fill is None else term.fill.number)
-            own, n = np.ascontiguousarray(rows[t][:, j]), view(term.a)[1]
+            own, n = np.ascontiguousarray(rows[t][:, j]), count_of(view(term.a)[1])
+            if some and (own == NOBODY).all():
+                continue
             w_set = int(kind[j, -1]) if product.w_set is not None else 0
             same = known.setdefault((source, own.tobytes()), [])
+            if some and not same:
+                same += [slot for slot in found.get(source, ()) if slot.meets(own)][:1]
             if not any(slot.place(j, int(kind[j, t]), n, t, w_set) for slot in same):
                 slot = _Slot(own)
                 slot.place(j, int(kind[j, t]), n, t, w_set)
@@ -151,7 +166,7 @@ def _slots(
 
 def _terms(
     product: Product,
-    m: int,
+    fold: Fold,
     view: View,
     tile: Tile,
     label: Ints,
@@ -163,29 +178,41 @@ def _terms(
     }
     terms = []
     for source, example in members.items():
-        value, n = view(example.a)
-        for place in range(max(len(own.get(source, ())) for own in slots)):
-            found = [own.get(source, [])[place : place + 1] for own in slots]
+        value, inner = view(example.a)
+        for number in range(max(len(own.get(source, ())) for own in slots)):
+            found = [own.get(source, [])[number : number + 1] for own in slots]
             index = np.zeros(len(label), np.int64)
             for k, here in enumerate(found):
                 for slot in here:
                     index[label == k] = slot.rows
+            index[index == NOBODY] = 0 if example.fill is None else -1
             plain = len(index) == value.rows and np.array_equal(index, np.arange(value.rows))
-            fill = None if example.fill is None or index.min() >= 0 else tile(example.fill, n)
-            weights = _weights(product, found, (m, n, example.weights.depth))
+            fill = None if example.fill is None or index.min() >= 0 else tile(example.fill, inner)
+            depth = example.weights.depth
+            weights = _weights(product, found, (fold, inner), depth)
             terms.append(Term(value, weights, None if plain else index, example.byte, fill))
     return tuple(terms)
 
 
-def _weights(product: Product, found: list[list[_Slot]], fold: tuple[int, int, int]) -> Weights:
-    """Weights of one term, a set for each class; zero for those that have no slot in it."""
-    m, n, depth = fold
-    sets, columns = len(found), m * product.columns
-    full = np.zeros((sets, m, product.columns, n, depth), np.int8)
+def _weights(
+    product: Product, found: list[list[_Slot]], folds: tuple[Fold, Fold], depth: int
+) -> Weights:
+    """Weights of one term, a set for each class; zero for those that have no slot in it.
+
+    `folds` are those of the result and of the operand, which has `depth` channels.
+    """
+    fold, inner = folds
+    m, n, sets = count_of(fold), count_of(inner), len(found)
+    rows = (product.columns, m) if isinstance(fold, Patches) else (m, product.columns)
+    lanes = (depth, n) if isinstance(inner, Patches) else (n, depth)
+    full = np.zeros((sets, *rows, *lanes), np.int8)
+    by_pixel = full.swapaxes(1, 2) if isinstance(fold, Patches) else full
+    by_pixel = by_pixel.swapaxes(3, 4) if isinstance(inner, Patches) else by_pixel
     for k, here in enumerate(found):
         for slot in here:
             for j, phase, t, w_set in slot.parts:
                 data = product.terms[t].weights.data
                 assert data is not None, "weights are constant"
-                full[k, j, :, phase] = data[w_set]
+                by_pixel[k, j, :, phase] = data[w_set]
+    columns = m * product.columns
     return Weights(sets, columns, n * depth, data=full.reshape(sets, columns, n * depth))

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Acc, Const, Expr, Leaf, Op, cast
+from clockstep_compiler.fold_patches import Fold, Patches, count_of, side_by_side
 from clockstep_compiler.fold_product import can_fold, folded_product
 from clockstep_compiler.partition import find_product
 from clockstep_compiler.steps import Compute, Product, Term, Value, Weights, sources_of
@@ -37,34 +38,43 @@ def aligned(index: Ints | None, n: int) -> bool:
     return not (rows[:, 0] % n).any() and bool((rows == rows[:, :1] + np.arange(n)).all())
 
 
+def _as_it_lies(index: Ints | None, fold: Fold) -> bool:
+    """Whether rows of an index that are side by side are so in a matrix that is folded alike."""
+    if isinstance(fold, Patches):
+        return index is None or np.array_equal(index, np.arange(len(index)))
+    return aligned(index, fold)
+
+
 @dataclass(slots=True)
 class Folder:
     """Rewrites steps; matrices not in `folds` stay as they are. New ones count from `number`."""
 
-    folds: Mapping[int, int]
+    folds: Mapping[int, Fold]
     number: int
     values: dict[int, Value] = field(default_factory=dict)
     made: list[Value] = field(default_factory=list)
-    tiled: dict[tuple[int, int], Value] = field(default_factory=dict)
+    tiled: dict[tuple[int, Fold], Value] = field(default_factory=dict)
 
-    def view(self, value: Value) -> tuple[Value, int]:
-        """The folded form of a matrix and by how much it is folded."""
+    def view(self, value: Value) -> tuple[Value, Fold]:
+        """The folded form of a matrix and how it is folded."""
         n = self.folds.get(value.number, 1)
         if n == 1:
             return value, 1
         if value.number not in self.values:
-            shape = value.rows // n, value.columns * n
-            data = None if value.data is None else np.ascontiguousarray(value.data.reshape(shape))
-            self.values[value.number] = replace(value, rows=shape[0], columns=shape[1], data=data)
+            columns, data = value.columns * count_of(n), value.data
+            rows = n.rows if isinstance(n, Patches) else value.rows // n
+            assert data is None or isinstance(n, int), f"{value.name} is in patches"
+            data = None if data is None else np.ascontiguousarray(data.reshape(rows, columns))
+            self.values[value.number] = replace(value, rows=rows, columns=columns, data=data)
         return self.values[value.number], n
 
-    def tile(self, row: Value, n: int) -> Value:
-        """A constant row `n` times side by side."""
+    def tile(self, row: Value, n: Fold) -> Value:
+        """A constant row for as many pixels as are side by side."""
         if n == 1:
             return row
         if (row.number, n) not in self.tiled:
             assert row.data is not None
-            data = np.tile(row.data, (1, n))
+            data = side_by_side(n, row.data)
             self.tiled[row.number, n] = self._new(row.name, 1, data.shape[1], row.type, data)
         return self.tiled[row.number, n]
 
@@ -136,7 +146,7 @@ class _Work:
     folder: Folder
     step: Compute
     out: Value
-    m: int
+    m: Fold
     shape: tuple[int, int]
     multiplies: bool
     steps: list[Compute] = field(default_factory=list)
@@ -168,8 +178,8 @@ class _Work:
             return e if same else self._by_rows(e)
         if rows != 1:
             return None
-        channels = np.broadcast_to(e.array.reshape(-1), (self.step.out.columns,))
-        return Const(np.tile(channels, self.m), e.out)
+        channels = np.broadcast_to(e.array.reshape(-1), (1, self.step.out.columns))
+        return Const(side_by_side(self.m, channels)[0], e.out)
 
     def _by_rows(self, e: Const) -> Expr:
         """A constant that differs from row to row, of a result that is not folded."""
@@ -181,13 +191,16 @@ class _Work:
         value, n = self.folder.view(e.value)
         if value.columns == 1 < self.step.out.columns:
             return self._single(e)
-        if n == self.m and aligned(e.index, n):
-            rows = None if e.index is None else np.ascontiguousarray(e.index[::n] // n)
-            return Leaf(value, rows)
+        if n == self.m and _as_it_lies(e.index, n):
+            if e.index is None or isinstance(n, Patches):
+                return Leaf(value, None)
+            return Leaf(value, np.ascontiguousarray(e.index[::n] // n))
         return self._selected(e) if value.type == Type.I8 else None
 
     def _single(self, e: Leaf) -> Expr | None:
         """A column in every lane: of the same row for all that are side by side."""
+        if isinstance(self.m, Patches):
+            return None
         rows = np.arange(e.value.rows) if e.index is None else e.index
         rows = rows.reshape(-1, self.m)
         return Leaf(e.value, rows[:, 0].copy()) if (rows == rows[:, :1]).all() else None

@@ -31,7 +31,7 @@ class _Chain:
         self.rng = rng
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
-        self.shape = (1, channels, height, width)
+        self.shape: tuple[int, ...] = (1, channels, height, width)
         self.last: Image = (self.quantized("x"), channels, height, width)
 
     def name(self) -> str:
@@ -233,6 +233,28 @@ def test_pixels_that_a_border_repeats_make_no_class_of_their_own() -> None:
     products = [find_product(s.expr) for s in folded.steps if isinstance(s, Compute)]
     assert any(products)
     assert all(product is None or product.w_set is None for product in products)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "size", "terms"),
+    [(3, 1, (8, 16), 6), (5, 1, (6, 12), 10), (3, 2, (8, 16), 9), (3, 1, (6, 16), 6)],
+)
+def test_pixels_of_a_depthwise_convolution_lie_channel_by_channel(
+    kernel: int, stride: int, size: tuple[int, int], terms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More channels than half a vector has lanes; fewer products than the kernel has taps."""
+    chain = _Chain(np.random.default_rng(4), 3, *size)
+    chain.shape = (2, *chain.shape[1:])
+    chain.convolve(24, 1, 1)
+    chain.convolve(24, kernel, stride, groups=24)
+    chain.convolve(3, 1, 1)
+    model, target = chain.model(), machine("tiny", mem__words_per_bank=4096)
+    steps = [s for s in _lowered(model, target)[1].steps if isinstance(s, Compute)]
+    products = [find_product(s.expr) for s in steps]
+    assert terms in [len(p.terms) for p in products if p is not None]
+    _same_bits(model, target, monkeypatch)
+    inputs = _inputs(model, np.random.default_rng(6))
+    assert_equal(run_checked(model, target, inputs).outputs, expected(model, inputs))
 
 
 def test_a_folded_model_matches_onnxruntime() -> None:
