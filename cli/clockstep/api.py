@@ -38,6 +38,7 @@ def compile(  # noqa: A001 - the contract's name
     dim: Mapping[str, int] | None = None,
     shape: Mapping[str, Sequence[int]] | None = None,
     bind: Mapping[str, ArrayLike] | None = None,
+    state: Mapping[str, str] | None = None,
     precision: str = "auto",
     no_weights: bool = False,
     effort: str = "standard",
@@ -47,10 +48,21 @@ def compile(  # noqa: A001 - the contract's name
 
     `set` overrides figures of a named machine, as {"mem.banks": 4} or ["mem.banks=4"]; `dim`
     binds symbolic dimensions by name, `shape` those of whole inputs, and `bind` makes inputs
-    constant. Raises `UsageError`, `MalformedFile`, `UnsupportedModel` or `DoesNotFit`.
+    constant. `state` pairs inputs with the outputs that the next run finds in their place; None:
+    past and present by their names. Raises `UsageError`, `MalformedFile`, `UnsupportedModel` or
+    `DoesNotFit`.
     """
     target, options = _request(
-        machine, set, chips, dim, shape, bind, precision, weights=not no_weights, effort=effort
+        machine,
+        set,
+        chips,
+        dim,
+        shape,
+        bind,
+        state,
+        precision,
+        weights=not no_weights,
+        effort=effort,
     )
     _one_of("objective", objective, OBJECTIVES)
     return compile_model(model, target, replace(options, objective=objective))
@@ -65,6 +77,7 @@ def check(
     dim: Mapping[str, int] | None = None,
     shape: Mapping[str, Sequence[int]] | None = None,
     bind: Mapping[str, ArrayLike] | None = None,
+    state: Mapping[str, str] | None = None,
     precision: str = "auto",
     no_weights: bool = False,
     effort: str = "standard",
@@ -74,7 +87,16 @@ def check(
     Same keywords and errors as `compile`, except that what is unsupported is returned.
     """
     target, options = _request(
-        machine, set, chips, dim, shape, bind, precision, weights=not no_weights, effort=effort
+        machine,
+        set,
+        chips,
+        dim,
+        shape,
+        bind,
+        state,
+        precision,
+        weights=not no_weights,
+        effort=effort,
     )
     return check_model(model, target, options)
 
@@ -113,6 +135,7 @@ def _request(
     dim: Mapping[str, int] | None,
     shape: Mapping[str, Sequence[int]] | None,
     bind: Mapping[str, ArrayLike] | None,
+    state: Mapping[str, str] | None,
     precision: str,
     *,
     weights: bool,
@@ -125,6 +148,7 @@ def _request(
         dims=dict(dim or {}),
         shapes={name: tuple(sizes) for name, sizes in (shape or {}).items()},
         bind={name: np.asarray(value) for name, value in (bind or {}).items()},
+        states=None if state is None else dict(state),
         precision=precision,
         weights=weights,
         effort=effort,

@@ -28,6 +28,7 @@ __all__ = [
     "ProgramFile",
     "SetFigure",
     "Shape",
+    "State",
     "Until",
     "Watch",
     "parse_bindings",
@@ -35,6 +36,7 @@ __all__ = [
     "parse_dims",
     "parse_pairs",
     "parse_shapes",
+    "parse_states",
 ]
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX model.")]
@@ -61,6 +63,14 @@ Bind = Annotated[
     list[str] | None,
     typer.Option(
         "--bind", metavar="INPUT=VALUE", help="Make an input constant: numbers, or a FILE.npy."
+    ),
+]
+State = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--state",
+        metavar="INPUT=OUTPUT",
+        help="What the next run finds in the place of an input; none: not even past and present.",
     ),
 ]
 Precision = Annotated[
@@ -138,6 +148,14 @@ def parse_shapes(texts: Iterable[str] | None) -> dict[str, tuple[int, ...]]:
 def parse_bindings(texts: Iterable[str] | None) -> dict[str, NDArray[Any]]:
     """`--bind INPUT=VALUE` texts by input: a number, numbers with commas, or the name of a file."""
     return {name: _value(name, text) for name, text in parse_pairs("--bind", texts).items()}
+
+
+def parse_states(texts: Iterable[str] | None) -> dict[str, str] | None:
+    """`--state INPUT=OUTPUT` texts by input; None if there are none, empty for the text `none`."""
+    given = list(texts or ())
+    if not given:
+        return None
+    return {} if given == ["none"] else parse_pairs("--state", given)
 
 
 def _value(name: str, text: str) -> NDArray[Any]:

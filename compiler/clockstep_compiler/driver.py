@@ -33,6 +33,7 @@ from clockstep_compiler.sweep_reader import Reader
 from clockstep_compiler.sweep_room import Room, read_at_once
 from clockstep_compiler.sweeps import Sweeper
 from clockstep_compiler.turns import Turner
+from clockstep_compiler.write_back import WriteBack
 from clockstep_isa.table import Type
 
 __all__ = ["TALL", "Schedule", "chunk_rows", "least_chips", "schedule"]
@@ -125,6 +126,8 @@ def schedule(
     _keep(s, lowered, spread)
     last_reader = last_readers(lowered)
     kept = {value.number for _, value in lowered.outputs}
+    kept.update(value.number for pair in lowered.returned for value in pair)
+    states = WriteBack.of(s, lowered, last_reader)
     s.names = {value.number: value.name for value in lowered.values}
     for index, step in enumerate(lowered.steps):
         s.wave = index + trial
@@ -149,6 +152,7 @@ def schedule(
                 _release(s, value, np.flatnonzero(last == chunk))
         for value, last in until:
             _release(s, value, np.flatnonzero((last < 0) | (last == chunks)))
+        states.after(index)
     for _, value in lowered.outputs:
         _load_if_unused(s, value)
     s.names.update({v.number: v.name for v in maker.consts.values()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,18 +32,21 @@ def emit(
         for index, node in enumerate(graph.nodes)
     )
     notes = tuple(Note(node, tile) for node, tile in s.notes)
+    inputs = tuple(_input(graph, lowered, s.storage, name) for name in graph.inputs)
+    outputs = tuple(_output(graph, s.storage, name, value) for name, value in lowered.outputs)
     return Program(
         machine=machine,
         chips=s.chips,
         code=code,
         image=_image(s.storage, machine.vector, weights),
-        inputs=tuple(_input(graph, lowered, s.storage, name) for name in graph.inputs),
-        outputs=tuple(_output(graph, s.storage, name, value) for name, value in lowered.outputs),
+        inputs=inputs,
+        outputs=_in_place(graph, inputs, outputs),
         nodes=nodes,
         notes=notes,
         cycles=end_cycle(machine, code),
         probes=_probes(graph, lowered, s.storage),
         info=info,
+        states=graph.states,
     )
 
 
@@ -95,6 +99,17 @@ def _input(graph: Graph, lowered: Lowered, storage: Storage, name: str) -> Bindi
 def _output(graph: Graph, storage: Storage, name: str, value: Value) -> Binding:
     pieces, _ = _home(storage, value)
     return _whole(graph, name, value, pieces)
+
+
+def _in_place(
+    graph: Graph, inputs: tuple[Binding, ...], outputs: tuple[Binding, ...]
+) -> tuple[Binding, ...]:
+    """The outputs, those that are states where their inputs are."""
+    given = {binding.name: binding for binding in inputs}
+    sources = {made: given[name] for name, made in graph.states}
+    return tuple(
+        replace(b, layouts=sources[b.name].layouts) if b.name in sources else b for b in outputs
+    )
 
 
 def _probes(graph: Graph, lowered: Lowered, storage: Storage) -> tuple[Probe, ...]:

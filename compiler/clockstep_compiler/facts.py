@@ -87,6 +87,7 @@ def _options(options: Options) -> dict[str, Any]:
     found = asdict(options)
     found["dims"] = dict(sorted(options.dims.items()))
     found["shapes"] = {k: list(v) for k, v in sorted(options.shapes.items())}
+    found["states"] = None if options.states is None else dict(sorted(options.states.items()))
     found["bind"] = {name: _text(value) for name, value in sorted(options.bind.items())}
     return found
 

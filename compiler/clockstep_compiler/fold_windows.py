@@ -72,6 +72,8 @@ def _convolution(
     product = find_product(reader.expr) if isinstance(reader, Compute) else None
     if leaf is None or product is None or not isinstance(reader, Compute):
         return None
+    if leaf.value.source in lowered.states:
+        return None  # windows hold an element many times over: nothing is written back to them
     whole = all(t.a is gather.move.out and t.byte is None for t in product.terms)
     if not whole or product.w_set is not None or not np.all(gather.border() == border):
         return None

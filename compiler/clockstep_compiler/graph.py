@@ -74,3 +74,5 @@ class Graph:
     sha256: str
     views: Mapping[str, tuple[Tensor, tuple[int, ...]]] = field(default_factory=dict)
     assumed: frozenset[str] = frozenset()
+    states: tuple[tuple[str, str], ...] = ()
+    """(input, output): what the next run finds in the place of the input."""

@@ -19,7 +19,8 @@ OBJECTIVES = ("latency", "throughput")
 class Options:
     """`chips` None means the fewest that hold the model; `dims` binds symbolic dimensions by name,
     `shapes` those of whole inputs, and `bind` makes inputs constant; `weights` False leaves the
-    SRAM image out of the program.
+    SRAM image out of the program. `states` pairs inputs with the outputs that the next run finds
+    in their place; None: pairs found by their names.
 
     `precision` "auto" multiplies what is quantized in int8 and the rest in fp16, "fp16" treats
     dequantized operands as floats too, "int8" refuses products of floats. Products that ONNX
@@ -34,6 +35,7 @@ class Options:
     dims: Mapping[str, int] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     bind: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    states: Mapping[str, str] | None = None
     precision: str = "auto"
     weights: bool = True
     effort: str = "standard"

@@ -25,6 +25,7 @@ from clockstep_compiler.partition import WEIGHTS, mostly_loads, total_words
 from clockstep_compiler.problems import lowered_model
 from clockstep_compiler.shard import shard, sharings
 from clockstep_compiler.split import split
+from clockstep_compiler.states import stated
 from clockstep_compiler.steps import Lowered
 from clockstep_compiler.storage import NoRoom, NoWave
 from clockstep_isa.diagnostics import Diagnostic, DoesNotFit, UnsupportedModel, UsageError
@@ -39,6 +40,8 @@ ORDER = (
     ("share", "lower", "what a chip has of a tensor is a tensor, and of a product a product"),
     ("lay out", "lower", "lowering takes every tensor as it lies: its last axis along the lanes"),
     ("lower", "fold", "only the rows that every step reads show what may lie side by side"),
+    ("fold", "state", "what is written back has the form that folding gave the input"),
+    ("state", "split", "a step that brings a state back is one like any other"),
     ("fold", "split", "only a lowered expression shows how many ALUs and slices it takes"),
     ("split", "partition", "a split step is a step of its own, with groups of its own"),
     ("partition", "schedule", "blocks are made where their weights are"),
@@ -94,7 +97,7 @@ class _Candidate:
 
 
 def _scheduled(graph: Graph, lowered: Lowered, machine: Machine, options: Options) -> Program:
-    plan, fitted = _fitted(machine, lowered)
+    plan, fitted = _fitted(machine, graph, lowered)
     candidates = [_Candidate(graph, plan, *_placed(plan, fitted, options))]
     if options.objective == "latency" and (options.chips or 1) > 1:
         candidates += _shared(graph, machine, options)
@@ -110,7 +113,7 @@ def _shared(graph: Graph, machine: Machine, options: Options) -> Iterator[_Candi
     """The graph on one of the chips alone, and shared by as many as make it shortest."""
     for sharing in sharings(graph, machine, options.chips or 1):
         part = shard(graph, machine, sharing)
-        plan, lowered = _fitted(machine, lower(part, options))
+        plan, lowered = _fitted(machine, part, lower(part, options))
         try:
             yield _Candidate(part, plan, *_placed(plan, lowered, options))
         except DoesNotFit:
@@ -121,7 +124,7 @@ def check_model(model: Model, machine: Machine, options: Options) -> Check:
     """Everything that keeps a model from compiling, without stopping at the first."""
     _check_options(machine, options)
     try:
-        plan, lowered = _fitted(machine, lowered_model(model, options)[1])
+        plan, lowered = _fitted(machine, *lowered_model(model, options))
     except UnsupportedModel as error:
         return Check(False, tuple(_problem(d) for d in error.diagnostics), None)
     try:
@@ -132,10 +135,10 @@ def check_model(model: Model, machine: Machine, options: Options) -> Check:
     return Check(True, (), done.scheduler.chips)
 
 
-def _fitted(machine: Machine, lowered: Lowered) -> tuple[Floorplan, Lowered]:
+def _fitted(machine: Machine, graph: Graph, lowered: Lowered) -> tuple[Floorplan, Lowered]:
     """What the waves of a machine can run, and the machine as it suits that best."""
     plan = Floorplan(machine)
-    lowered = split(plan, fold(plan, lowered))
+    lowered = split(plan, stated(graph, fold(plan, lowered)))
     return replace(plan, loading=mostly_loads(lowered)), lowered
 
 

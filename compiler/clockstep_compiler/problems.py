@@ -16,6 +16,7 @@ from clockstep_compiler.graph import Graph
 from clockstep_compiler.late_moves import late_moves
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import Options
+from clockstep_compiler.states import paired
 from clockstep_compiler.steps import Lowered
 from clockstep_isa.diagnostics import Diagnostic, UnsupportedModel
 
@@ -32,7 +33,8 @@ def lowered_model(model: Model, options: Options) -> tuple[Graph, Lowered]:
     """
     found = survey(model, options)
     problems, nodes = found.problems, found.nodes
-    graph = late_moves(channels_last(found.graph, RULES, PULLED))
+    states = paired(found.graph, options.states)
+    graph = replace(late_moves(channels_last(found.graph, RULES, PULLED)), states=states)
     del found  # and with it weights that now lie in another order
     try:
         lowered = lower(graph, options)

@@ -179,6 +179,8 @@ class Lowered:
 
     `stored` pairs tensors with the matrices that steps make of them, each matrix once. `limits` are
     the least and the greatest value of inputs that are taken from less than their type's range.
+    `states` are the graph inputs whose words outlive a run; `returned` pairs each matrix of one
+    with the matrix that is written over it once nobody reads it again.
     """
 
     steps: tuple[Step, ...]
@@ -188,6 +190,8 @@ class Lowered:
     weight_bytes: int
     warnings: tuple[str, ...]
     limits: Mapping[str, tuple[int, int]]
+    states: frozenset[str] = frozenset()
+    returned: tuple[tuple[Value, Value], ...] = ()
 
 
 def sources_of(step: Step) -> list[Value]:

@@ -32,6 +32,7 @@ from clockstep_isa.metadata import (
     probe_from_json,
     probe_to_json,
     region_problem,
+    states_from_json,
 )
 from clockstep_isa.program import (
     LAST_CYCLE,
@@ -91,6 +92,8 @@ def program_bytes(program: Program) -> bytes:
         "weights": program.image.data is not None,
         "info": dict(program.info),
     }
+    if program.states:
+        metadata["states"] = [list(pair) for pair in program.states]
     data = program.image.data
     columns: _Arrays = {
         "words": sequences,
@@ -131,18 +134,22 @@ def load_program(path: str | Path) -> Program:
     _check_arrays(arrays, machine, where)
     nodes = tuple(node_from_json(row, where) for row in _rows(data, "nodes", dict, where))
     notes = tuple(_note(row, len(nodes), where) for row in _rows(data, "notes", list, where))
+    inputs, outputs = (
+        _bindings(data, key, arrays, machine, chips, where) for key in ("inputs", "outputs")
+    )
     return Program(
         machine=machine,
         chips=chips,
         code=_code(arrays, machine, chips, len(notes), where),
         image=_image(arrays, machine, chips, member(data, "weights", bool, where), where),
-        inputs=_bindings(data, "inputs", arrays, machine, chips, where),
-        outputs=_bindings(data, "outputs", arrays, machine, chips, where),
+        inputs=inputs,
+        outputs=outputs,
         nodes=nodes,
         notes=notes,
         cycles=_bounded(data, "cycles", 0, 2 * LAST_CYCLE, where),
         info=member(data, "info", dict, where),
         probes=_probes(data, arrays, machine, chips, len(nodes), where),
+        states=states_from_json(data.get("states", []), inputs, outputs, where),
     )
 
 

@@ -58,6 +58,8 @@ class Header:
     inputs: list[Binding] = field(default_factory=list)
     outputs: list[Binding] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
+    states: list[Any] = field(default_factory=list)
+    """Pairs of names as they are read; `states_from_json` checks them."""
     weights: bool = True
     regions: list[tuple[int, int, int]] = field(default_factory=list)
     blocks: list[bytearray] = field(default_factory=list)
@@ -192,6 +194,11 @@ def _probe(header: Header, directive: Directive) -> None:
     header.probes.append(probe_from_json(data, pieces, machine, header.chips, nodes, where))
 
 
+def _state(header: Header, directive: Directive) -> None:
+    pairs = load_json(directive.rest, directive.where)
+    header.states += [list(pair) for pair in pairs.items()]
+
+
 def _pieces(machine: Machine, value: Any, where: str) -> NDArray[np.int64]:
     names = geometry(machine).by_name
     at = PIECE.index("queue")
@@ -282,6 +289,7 @@ _READERS: dict[str, Callable[[Header, Directive], None]] = {
     "input": _binding("inputs"),
     "output": _binding("outputs"),
     "probe": _probe,
+    "state": _state,
     "no-weights": _no_weights,
     "word": _word,
     "image": _image,

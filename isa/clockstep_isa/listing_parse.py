@@ -19,6 +19,7 @@ import numpy as np
 from clockstep_isa.diagnostics import MalformedFile, UsageError, shown
 from clockstep_isa.listing_grammar import parse_instruction
 from clockstep_isa.listing_header import Directive, Header, read_header
+from clockstep_isa.metadata import states_from_json
 from clockstep_isa.program import (
     ARGS,
     LAST_CYCLE,
@@ -98,6 +99,7 @@ def _program(header: Header, reader: _Reader, where: str) -> Program:
         cycles=end_cycle(header.machine, code) if header.cycles is None else header.cycles,
         info=header.info,
         probes=tuple(header.probes),
+        states=states_from_json(header.states, header.inputs, header.outputs, where),
     )
 
 

@@ -134,6 +134,8 @@ def _directives(program: Program) -> Iterator[str]:
             yield f".{kind} {dump_json(binding_to_json(binding, pieces))}"
     for probe in program.probes:
         yield f".probe {dump_json(probe_to_json(probe, pieces))}"
+    for source, result in program.states:
+        yield f".state {dump_json({source: result})}"
     yield from _image(machine, program.image)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,6 +34,8 @@ __all__ = [
     "probe_from_json",
     "probe_to_json",
     "region_problem",
+    "state_problem",
+    "states_from_json",
 ]
 
 Pieces = NDArray[np.int64]
@@ -305,6 +307,48 @@ def _piece_problem(layout: Layout, machine: Machine, chips: int) -> str | None:
         if wrong.any():
             return f"piece {int(wrong.argmax())} {message}"
     return None
+
+
+def states_from_json(
+    rows: Any, inputs: Sequence[Binding], outputs: Sequence[Binding], where: str
+) -> tuple[tuple[str, str], ...]:
+    """Pairs of names, each of an input and an output that lies where it does.
+
+    Raises `MalformedFile` if there are no such bindings, if they differ, or if one stands twice.
+    """
+    given, made = ({b.name: b for b in some} for some in (inputs, outputs))
+    found: list[tuple[str, str]] = []
+    for row in rows if isinstance(rows, list) else [None]:
+        if not isinstance(row, list) or len(row) != 2 or not all(type(n) is str for n in row):
+            raise MalformedFile("json", "a state is not an input and an output", where=where)
+        source, result = given.get(row[0]), made.get(row[1])
+        if source is None or result is None:
+            message = f"no input {shown(row[0])}, or no output {shown(row[1])}"
+            raise MalformedFile("state", message, where=where)
+        problem = state_problem(source, result)
+        if problem:
+            raise MalformedFile("state", problem, where=where)
+        found.append((row[0], row[1]))
+    for names in zip(*found, strict=True):
+        if len(set(names)) != len(names):
+            raise MalformedFile("state", "an input or an output is of two states", where=where)
+    return tuple(found)
+
+
+def state_problem(source: Binding, result: Binding) -> str | None:
+    """Why an output cannot be what an input finds in the next run, or None."""
+    names = f"input {shown(source.name)} and output {shown(result.name)}"
+    if (source.dtype, source.shape) != (result.dtype, result.shape):
+        return f"{names} are not of one type and shape"
+    if any(layout.windows for layout in source.layouts):
+        return f"{names} lie in windows"
+    mine, its = ([_place(layout) for layout in b.layouts] for b in (source, result))
+    return None if mine == its else f"{names} do not lie in the same words"
+
+
+def _place(layout: Layout) -> tuple[Any, ...]:
+    form = (layout.stored, layout.offset, layout.axes, layout.rows, layout.columns)
+    return (*form, layout.pieces.tolist())
 
 
 def region_problem(

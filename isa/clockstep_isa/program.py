@@ -136,6 +136,8 @@ class Program:
     info: Mapping[str, Any] = field(default_factory=dict)
     """JSON-ready facts: tool version, options, source hash, weight bytes, warnings."""
     probes: tuple[Probe, ...] = ()
+    states: tuple[tuple[str, str], ...] = ()
+    """(input, output) that lie in the same words: a run finds there what the one before it left."""
 
     @property
     def seconds(self) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,11 @@ from clockstep_isa.diagnostics import UsageError
 from clockstep_isa.layout import Binding, integer_range, numpy_type, tensor_dtype
 from clockstep_isa.program import Program
 
-__all__ = ["Execution", "check_inputs", "random_inputs"]
+__all__ = ["Execution", "StateWords", "check_inputs", "random_inputs"]
 
 Tensor = NDArray[Any]
+StateWords = tuple[NDArray[np.uint8], ...]
+"""The words of a state, uint8 [words, lanes], piece by piece of all its layouts."""
 
 SMALL = (-128, 127)
 """Integers of more than 16 bits are drawn from this range, so that sums do not overflow."""
@@ -23,27 +25,36 @@ SMALL = (-128, 127)
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """What a run gave: the output tensors by name, and the cycles it took."""
+    """What a run gave: the output tensors by name, and the cycles it took.
+
+    Where the run was stepped, `words` has what its states hold now, by their inputs.
+    """
 
     outputs: dict[str, Tensor]
     cycles: int
+    words: dict[str, StateWords] = field(default_factory=dict)
 
 
-def check_inputs(program: Program, inputs: Mapping[str, Tensor]) -> None:
-    """Raise `UsageError` unless there is a value for every input, no other, and the weights."""
+def check_inputs(
+    program: Program, inputs: Mapping[str, Tensor], known: Collection[str] = ()
+) -> None:
+    """Raise `UsageError` unless there is a value for every input, no other, and the weights.
+
+    Inputs whose values are `known` may be left out.
+    """
     if program.timing_only:
         raise UsageError(
             "program-no-weights",
             "the program was compiled without weights, so it can be timed but not run",
             help="compile it again without --no-weights",
         )
-    known = [binding.name for binding in program.inputs]
-    missing = [name for name in known if name not in inputs]
-    extra = sorted(name for name in inputs if name not in known)
+    names = [binding.name for binding in program.inputs]
+    missing = [name for name in names if name not in inputs and name not in known]
+    extra = sorted(name for name in inputs if name not in names)
     if missing:
         raise UsageError("input-missing", f"no value for input {missing[0]!r}")
     if extra:
-        hint = f"inputs: {', '.join(known)}" if known else "the program has no inputs"
+        hint = f"inputs: {', '.join(names)}" if names else "the program has no inputs"
         raise UsageError("input-unknown", f"no input is named {extra[0]!r}", help=hint)
 
 

@@ -98,6 +98,7 @@ def _lowered(graph: Graph, options: Options, limits: Mapping[str, int]) -> Lower
         state.weight_bytes,
         (*_doubles(graph, options), *state.warnings, *_limited(graph, limits)),
         {name: state.bounds[name] for name in limits},
+        frozenset(name for name, _ in graph.states),
     )
 
 

@@ -7,7 +7,7 @@ results due are written into the registers at their units; all registers move on
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from clockstep_isa.diagnostics import Fault
 from clockstep_isa.geometry import Queue, Unit, geometry
 from clockstep_isa.layout import Binding
 from clockstep_isa.program import Program
-from clockstep_runtime.inputs import Execution, check_inputs
+from clockstep_runtime.inputs import Execution, StateWords, check_inputs
 from clockstep_runtime.interpreter.chip import Chip, Network
 from clockstep_runtime.interpreter.decode import Issue, decode
 from clockstep_runtime.interpreter.memory import NEVER, Slice
@@ -29,20 +29,27 @@ __all__ = ["interpret", "observe"]
 Tensor = NDArray[Any]
 
 
-def interpret(program: Program, inputs: Mapping[str, Tensor]) -> Execution:
+def interpret(
+    program: Program,
+    inputs: Mapping[str, Tensor],
+    words: Mapping[str, StateWords] | None = None,
+) -> Execution:
     """Run a program on one set of inputs, given by name with the bindings' shapes and types.
+
+    `words` are what another run left of states, by their inputs, which then need no tensor.
 
     The cycles are found by running until every queue is empty and every latency has passed.
     Raises `UsageError` if the inputs are not those of the program, or it has no weights;
     `Fault`, naming chip, unit and cycle, at the first hard error of the time model. Pieces of
     bindings are taken to lie inside their tensors, which `verify` checks.
     """
-    check_inputs(program, inputs)
+    left = words or {}
+    check_inputs(program, inputs, left)
     run = _Run(program, Observer())
-    run.load(inputs)
+    run.load(inputs, left)
     cycles = run.run()
     outputs = {binding.name: run.fetch(binding, cycles) for binding in program.outputs}
-    return Execution(outputs, cycles)
+    return Execution(outputs, cycles, run.left())
 
 
 def observe(
@@ -54,7 +61,7 @@ def observe(
     """
     check_inputs(program, inputs)
     run = _Run(program, observer)
-    run.load(inputs)
+    run.load(inputs, {})
     run.run(until)
 
 
@@ -95,15 +102,20 @@ class _Run:
         self._issues: dict[int, Issue] = {}
         heapq.heapify(self._pending)
 
-    def load(self, inputs: Mapping[str, Tensor]) -> None:
-        """Put the image and the inputs into SRAM, and see that there is a place for outputs."""
+    def load(self, inputs: Mapping[str, Tensor], words: Mapping[str, StateWords]) -> None:
+        """Put the image, the inputs and the `words` of states into SRAM, and see that there is a
+        place for outputs."""
         image, at = self._program.image, 0
-        for chip, queue, address, words in image.regions.tolist():
+        for chip, queue, address, count in image.regions.tolist():
             assert image.data is not None
-            self._place(chip, queue, address, image.data[at : at + words])
-            at += words
+            self._place(chip, queue, address, image.data[at : at + count])
+            at += count
         for binding in self._program.inputs:
-            binding.encode(inputs[binding.name], self._place)
+            if binding.name not in words:
+                binding.encode(inputs[binding.name], self._place)
+                continue
+            for place, block in zip(_pieces(binding), words[binding.name], strict=True):
+                self._place(*place[:3], block)
         for layout in (layout for b in self._program.outputs for layout in b.layouts):
             for _, _, rows, _, _, chip, queue, address in layout.pieces.tolist():
                 self._memory(chip, queue, address, rows, 0)
@@ -202,6 +214,19 @@ class _Run:
 
         return binding.decode(words)
 
+    def left(self) -> dict[str, StateWords]:
+        """The words of all states, as they are now."""
+        states = dict(self._program.states)
+        return {
+            binding.name: tuple(self._held(*place) for place in _pieces(binding))
+            for binding in self._program.inputs
+            if binding.name in states
+        }
+
+    def _held(self, chip: int, queue: int, address: int, rows: int) -> NDArray[np.uint8]:
+        memory = self._memory(chip, queue, address, rows, 0)
+        return memory.words[address : address + rows].copy()
+
     def _place(self, chip: int, queue: int, address: int, words: NDArray[np.uint8]) -> None:
         self._memory(chip, queue, address, len(words), 0).load(address, words)
 
@@ -218,3 +243,10 @@ class _Run:
             message = f"words {address} to {last} of a tensor are outside the slice"
             raise Fault("address-range", message, chip=chip, unit=unit.name, cycle=cycle)
         return self._chips[chip].slice(unit)
+
+
+def _pieces(binding: Binding) -> Iterator[tuple[int, int, int, int]]:
+    """(chip, queue, address, rows) of the pieces of a binding, in their order."""
+    for layout in binding.layouts:
+        for _, _, rows, _, _, chip, queue, address in layout.pieces.tolist():
+            yield chip, queue, address, rows

@@ -14,6 +14,7 @@ from clockstep_runtime.verifier.progressions import Segments
 from clockstep_runtime.verifier.queues import check_addresses, check_queues
 from clockstep_runtime.verifier.report import Findings, Report
 from clockstep_runtime.verifier.slots import Slots, check_slots
+from clockstep_runtime.verifier.states import check_states
 
 __all__ = ["Resolution", "resolve", "verify"]
 
@@ -62,6 +63,7 @@ def resolve(program: Program) -> tuple[Report, Resolution | None]:
     words = check_memory(program, columns, findings, end)
     products = check_mxm(columns, findings)
     links = check_links(program, columns, findings)
+    check_states(program, findings)
     report = findings.report(len(program.code))
     return report, Resolution(columns, end, slots, words, products, links) if report.ok else None
 
