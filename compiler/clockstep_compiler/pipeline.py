@@ -16,13 +16,14 @@ from clockstep_compiler.emit import emit
 from clockstep_compiler.facts import facts, instruction_bytes_of
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.fold import fold
-from clockstep_compiler.frontend import Model
+from clockstep_compiler.frontend import Model, Survey, survey
 from clockstep_compiler.graph import Graph
 from clockstep_compiler.late_moves import late_moves
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import EFFORTS, OBJECTIVES, PRECISIONS, Options
 from clockstep_compiler.partition import WEIGHTS, mostly_loads, total_words
-from clockstep_compiler.problems import lowered_model
+from clockstep_compiler.pipelined import pipelined
+from clockstep_compiler.problems import lowered_survey
 from clockstep_compiler.shard import shard, sharings
 from clockstep_compiler.split import split
 from clockstep_compiler.states import stated
@@ -77,12 +78,24 @@ def compile_model(model: Model, machine: Machine, options: Options) -> Program:
     do not hold it, `MalformedFile` or `UsageError` for what is wrong with the file or options.
     """
     _check_options(machine, options)
-    return _scheduled(*lowered_model(model, options), machine, options)
+    found = [survey(model, options)]
+    program = _in_stages(found[0], machine, options)
+    if program is not None:
+        return program
+    # Nothing here may hold the survey: its weights may soon lie in another order.
+    return _scheduled(*lowered_survey(found.pop(), options), machine, options)
+
+
+def _in_stages(found: Survey, machine: Machine, options: Options) -> Program | None:
+    def compile_one(graph: Graph, one: Options) -> Program:
+        return compile_graph(graph, machine, one)
+
+    return None if found.problems else pipelined(found.graph, machine, options, compile_one)
 
 
 def compile_graph(graph: Graph, machine: Machine, options: Options) -> Program:
     """`compile_model` from where the frontend ends."""
-    graph = late_moves(channels_last(graph, RULES, PULLED))
+    graph = replace(late_moves(channels_last(graph, RULES, PULLED)), states=graph.states)
     return _scheduled(graph, lower(graph, options), machine, options)
 
 
@@ -124,7 +137,11 @@ def check_model(model: Model, machine: Machine, options: Options) -> Check:
     """Everything that keeps a model from compiling, without stopping at the first."""
     _check_options(machine, options)
     try:
-        plan, lowered = _fitted(machine, *lowered_model(model, options))
+        found = [survey(model, options)]
+        program = _in_stages(found[0], machine, options)
+        if program is not None:
+            return Check(True, (), program.chips)
+        plan, lowered = _fitted(machine, *lowered_survey(found.pop(), options))
     except UnsupportedModel as error:
         return Check(False, tuple(_problem(d) for d in error.diagnostics), None)
     try:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from clockstep_compiler.channel_rules import PULLED, RULES
 from clockstep_compiler.channels import channels_last
-from clockstep_compiler.frontend import Model, survey
+from clockstep_compiler.frontend import Model, Survey, survey
 from clockstep_compiler.graph import Graph
 from clockstep_compiler.late_moves import late_moves
 from clockstep_compiler.lowering import lower
@@ -20,7 +20,7 @@ from clockstep_compiler.states import paired
 from clockstep_compiler.steps import Lowered
 from clockstep_isa.diagnostics import Diagnostic, UnsupportedModel
 
-__all__ = ["lowered_model"]
+__all__ = ["lowered_model", "lowered_survey"]
 
 Nodes = Mapping[str, tuple[str, int]]
 
@@ -31,7 +31,11 @@ def lowered_model(model: Model, options: Options) -> tuple[Graph, Lowered]:
     Raises `UnsupportedModel` with every problem of the model; `UsageError` and `MalformedFile` as
     `import_model` does.
     """
-    found = survey(model, options)
+    return lowered_survey(survey(model, options), options)
+
+
+def lowered_survey(found: Survey, options: Options) -> tuple[Graph, Lowered]:
+    """`lowered_model` of a model that has been read."""
     problems, nodes = found.problems, found.nodes
     states = paired(found.graph, options.states)
     graph = replace(late_moves(channels_last(found.graph, RULES, PULLED)), states=states)

@@ -96,7 +96,7 @@ class Decoder:
         return self._node(op, x, f"{name}_g", axis=-1, epsilon=1e-6)
 
     def _product(self, x: str, name: str, columns: int) -> str:
-        depth = self.hidden if name[-1] != "2" else 2 * self.hidden
+        depth = 2 * self.hidden if name.endswith("_2") else self.hidden
         if self.spelling != "genai":
             return self._node("MatMul", x, self._weights(name, (depth, columns)))
         blocks = depth // 16

@@ -1,0 +1,259 @@
+"""Programs of stages, one after another on chips of their own, as one program.
+
+A stage's program counts chips and cycles from its own first. Here it gets its chips, and starts
+when all that it reads of other stages has been sent (`glue.py`). Stages of one form share the
+program of the first of them: it is instantiated for each, under the names of its own graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.glue import Glue, Unlike, free_words, journeys
+from clockstep_compiler.graph import Graph
+from clockstep_isa.geometry import geometry, wiring
+from clockstep_isa.layout import PIECE, Binding, Layout
+from clockstep_isa.machine import Machine
+from clockstep_isa.program import (
+    ARGS,
+    Code,
+    Image,
+    Node,
+    Note,
+    Probe,
+    Program,
+    end_cycle,
+)
+
+__all__ = ["Instance", "compose", "placed"]
+
+_CHIP = PIECE.index("chip")
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A stage on the chips from `chip` on: its own graph, and the program of its form.
+
+    `program` was made of the graph `model`, which differs from `graph` in names alone.
+    """
+
+    graph: Graph
+    model: Graph
+    program: Program
+    chip: int
+
+
+def placed(machine: Machine, sizes: Sequence[int], chips: int) -> list[int]:
+    """The first chip of programs of some sizes, one after another on a system of `chips`.
+
+    Chips that a program joins by links must be joined alike where it comes to run. Raises `Unlike`
+    if there are not enough such.
+    """
+    wires = wiring(machine, chips)
+    found, chip = [], 0
+    for size in sizes:
+        own = _wires(wiring(machine, size), 0, size)
+        while chip + size <= chips and size > 1 and _wires(wires, chip, size) != own:
+            chip += 1
+        if chip + size > chips:
+            raise Unlike(f"stages of {list(sizes)} chips do not fit {chips}")
+        found.append(chip)
+        chip += size
+    return found
+
+
+def _wires(
+    wires: Mapping[tuple[int, int], tuple[int, int]], first: int, size: int
+) -> list[tuple[int, int, int, int]]:
+    """The links between `size` chips, which are counted from the first of them."""
+    end = first + size
+    inside = sorted((a, b) for a, b in wires.items() if first <= a[0] < end > b[0] >= first)
+    return [(a[0] - first, a[1], b[0] - first, b[1]) for a, b in inside]
+
+
+def compose(
+    graph: Graph, machine: Machine, instances: Sequence[Instance], chips: int, info: dict[str, Any]
+) -> Program:
+    """One program that runs the stages of `graph` in order; `info` is what it says of itself.
+
+    Raises `Unlike` if a tensor does not lie as the stage that reads it wants it, and `NoRoom` if
+    chips on the way are full.
+    """
+    return _Composer(graph, Floorplan(machine), instances, chips).program(info)
+
+
+@dataclass
+class _Composer:
+    """Collects what the stages say, with chips, cycles, nodes and notes moved."""
+
+    graph: Graph
+    plan: Floorplan
+    instances: Sequence[Instance]
+    chips: int
+    code: list[Code] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    probes: list[Probe] = field(default_factory=list)
+    causes: list[list[Any]] = field(default_factory=list)
+    made: dict[str, tuple[Binding, int]] = field(default_factory=dict)
+    """Results of stages, and the node that makes each."""
+    read: dict[str, list[Binding]] = field(default_factory=dict)
+    """Inputs of the model as the stages read them."""
+
+    def program(self, info: dict[str, Any]) -> Program:
+        """The stages, one after another."""
+        machine, cycle = self.plan.machine, 0
+        glue = Glue(self.plan, self.chips, self._free())
+        for instance in self.instances:
+            start = self._bring(glue, instance, cycle)
+            self._add(instance, start)
+            cycle = start + instance.program.cycles
+        code = Code(*_stacked(self.code)).sorted()
+        return Program(
+            machine=machine,
+            chips=self.chips,
+            code=code,
+            image=self._image(),
+            inputs=tuple(_joined(self.read[name]) for name in self.graph.inputs),
+            outputs=tuple(replace(self.made[name][0], name=name) for name in self.graph.outputs),
+            nodes=tuple(self.nodes),
+            notes=tuple(self.notes),
+            cycles=end_cycle(machine, code),
+            info={**info, "causes": self.causes},
+            probes=tuple(self.probes),
+            states=self.graph.states,
+        )
+
+    def _free(self) -> dict[int, NDArray[np.bool_]]:
+        return {
+            i.chip + chip: free_words(i.program, chip)
+            for i in self.instances
+            for chip in range(i.program.chips)
+        }
+
+    def _bring(self, glue: Glue, instance: Instance, cycle: int) -> int:
+        """Send an instance what it reads of others from `cycle` on; when it may start."""
+        start = cycle
+        for name, binding in zip(instance.graph.inputs, instance.program.inputs, strict=True):
+            there = _moved(binding, name, instance.chip)
+            if name not in self.made:
+                self.read.setdefault(name, []).append(there)
+                continue
+            source, node = self.made[name]
+            begin = len(glue.rows)
+            end = glue.send(list(journeys(source, there)), cycle)
+            self._note(glue.rows[begin:], node, f"{name} to chip {instance.chip}", end)
+            cycle = start = max(start, end)
+        return start
+
+    def _note(self, rows: list[tuple[int, ...]], node: int, tile: str, end: int) -> None:
+        """Transfers belong to the node that made what they carry."""
+        if not rows:
+            return
+        table = np.array(rows, np.int64)
+        self.code.append(_code(table, len(self.notes)))
+        self.notes.append(Note(node, tile))
+        begin = self.causes[-1][1]
+        self.nodes[node] = replace(self.nodes[node], end=end)
+        self.causes.append([begin, end, node, "link", ""])
+
+    def _add(self, instance: Instance, start: int) -> None:
+        """An instance's program from cycle `start` on."""
+        program, nodes = instance.program, len(self.nodes)
+        queues = len(geometry(program.machine).queues)
+        code = program.code
+        self.code.append(
+            replace(
+                code,
+                queue=code.queue + np.int32(instance.chip * queues),
+                cycle=code.cycle + start,
+                note=np.where(code.note < 0, -1, code.note + len(self.notes)).astype(np.int32),
+            )
+        )
+        self.notes += [Note(n.node + nodes if n.node >= 0 else -1, n.tile) for n in program.notes]
+        names = _names(instance)
+        for node in program.nodes:
+            self.nodes.append(
+                Node(names.get(node.name, node.name), node.op, node.start + start, node.end + start)
+            )
+        self.causes += [
+            [first + start, end + start, node + nodes, cause, detail]
+            for first, end, node, cause, detail in program.info["causes"]
+        ]
+        for probe in program.probes:
+            name = names.get(probe.binding.name, probe.binding.name)
+            binding = _moved(probe.binding, name, instance.chip)
+            numbers = tuple(node + nodes for node in probe.nodes)
+            self.probes.append(Probe(binding, probe.ready + start, numbers))
+        last = max(range(nodes, len(self.nodes)), key=lambda n: self.nodes[n].end)
+        for name, binding in zip(instance.graph.outputs, program.outputs, strict=True):
+            self.made[name] = (_moved(binding, name, instance.chip), last)
+
+    def _image(self) -> Image:
+        regions, data = [], []
+        for instance in self.instances:
+            image = instance.program.image
+            regions.append(image.regions + np.array([instance.chip, 0, 0, 0]))
+            data += [] if image.data is None else [image.data]
+        whole = np.concatenate(regions)
+        return Image(whole, np.concatenate(data) if data else None)
+
+
+def _names(instance: Instance) -> dict[str, str]:
+    """Names of the graph that a program was made of, and what they are in this stage."""
+    if instance.model is instance.graph:
+        return {}
+    found: dict[str, str] = {}
+    model, own = instance.model, instance.graph
+    found.update(zip(model.inputs, own.inputs, strict=True))
+    for theirs, ours in zip(model.nodes, own.nodes, strict=True):
+        found[theirs.name] = ours.name
+        found.update(zip(theirs.outputs, ours.outputs, strict=True))
+    return found
+
+
+def _moved(binding: Binding, name: str, chip: int) -> Binding:
+    """A binding under another name, on chips from `chip` on."""
+    shift = np.zeros(len(PIECE), np.int64)
+    shift[_CHIP] = chip
+    layouts = tuple(replace(layout, pieces=layout.pieces + shift) for layout in binding.layouts)
+    return replace(binding, name=name, layouts=layouts)
+
+
+def _joined(bindings: list[Binding]) -> Binding:
+    """An input that several stages read: it lies where each of them wants it."""
+    layouts: list[Layout] = []
+    for layout in (layout for binding in bindings for layout in binding.layouts):
+        forms = [replace(other, pieces=layout.pieces) == layout for other in layouts]
+        if True not in forms:
+            layouts.append(layout)
+            continue
+        at = forms.index(True)
+        pieces = np.concatenate([layouts[at].pieces, layout.pieces])
+        layouts[at] = replace(layouts[at], pieces=pieces)
+    limits = [binding.limits for binding in bindings if binding.limits is not None]
+    low, high = max((a for a, _ in limits), default=0), min((b for _, b in limits), default=0)
+    return replace(bindings[0], layouts=tuple(layouts), limits=(low, high) if limits else None)
+
+
+def _code(rows: NDArray[np.int64], note: int) -> Code:
+    return Code(
+        queue=rows[:, 0].astype(np.int32),
+        cycle=rows[:, 1],
+        opcode=rows[:, 2].astype(np.uint8),
+        repeat=rows[:, 3].astype(np.int32),
+        interval=rows[:, 4].astype(np.int32),
+        args=rows[:, 5 : 5 + ARGS],
+        note=np.full(len(rows), note, np.int32),
+    )
+
+
+def _stacked(parts: Sequence[Code]) -> list[Any]:
+    columns = ("queue", "cycle", "opcode", "repeat", "interval", "args", "note")
+    return [np.concatenate([getattr(part, name) for part in parts]) for name in columns]

@@ -1,0 +1,117 @@
+"""Models too large for one node of chips: stages, each compiled once, on chips of their own.
+
+Which stages there are says `stages.py`, how their programs become one `compose.py`. A model whose
+layers are not alike, or whose stages do not suit each other, is compiled as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from clockstep_compiler.compose import Instance, compose, placed
+from clockstep_compiler.glue import Unlike
+from clockstep_compiler.graph import Graph
+from clockstep_compiler.options import Options
+from clockstep_compiler.stages import Stage, stages
+from clockstep_compiler.states import paired
+from clockstep_compiler.storage import NoRoom
+from clockstep_isa.diagnostics import DoesNotFit, UnsupportedModel
+from clockstep_isa.machine import Machine
+from clockstep_isa.program import Program
+
+__all__ = ["pipelined"]
+
+Compile = Callable[[Graph, Options], Program]
+
+
+def pipelined(
+    graph: Graph, machine: Machine, options: Options, compile_one: Compile
+) -> Program | None:
+    """The model in stages, if it takes more chips than a node has; None if it cannot be had so.
+
+    `compile_one` compiles the graph of a stage for the fewest chips.
+    """
+    wanted = options.chips or _least_chips(graph, machine)
+    if wanted <= machine.system.chips_per_node:
+        return None
+    graph = replace(graph, states=paired(graph, options.states))
+    parts = stages(graph, options, options.chips or machine.max_chips)
+    if len(parts) < 2:
+        return None
+    one = replace(options, chips=None)
+    made: dict[str, tuple[Graph, Program]] = {}
+    try:
+        for part in parts:
+            if part.form not in made:
+                made[part.form] = (part.graph, compile_one(part.graph, one))
+        return _composed(graph, machine, options, [(p, *made[p.form]) for p in parts])
+    except (DoesNotFit, UnsupportedModel, NoRoom, Unlike):
+        return None
+
+
+def _least_chips(graph: Graph, machine: Machine) -> int:
+    """Chips that the constants alone fill, floats in fp16."""
+    total = sum(array.size * min(2, array.itemsize) for array in graph.constants.values())
+    return -(-total // machine.sram_bytes)
+
+
+def _composed(
+    graph: Graph,
+    machine: Machine,
+    options: Options,
+    parts: Sequence[tuple[Stage, Graph, Program]],
+) -> Program:
+    sizes = [program.chips for _, _, program in parts]
+    chips = options.chips or max(sum(sizes), machine.system.chips_per_node)
+    first = None
+    while first is None:
+        try:
+            first = placed(machine, sizes, chips)
+        except Unlike:
+            if options.chips is not None or chips >= machine.max_chips:
+                raise
+            chips += 1
+    instances = [
+        Instance(stage.graph, model, program, chip)
+        for (stage, model, program), chip in zip(parts, first, strict=True)
+    ]
+    return compose(graph, machine, instances, chips, _info(instances, options, machine, chips))
+
+
+def _info(
+    instances: Sequence[Instance], options: Options, machine: Machine, chips: int
+) -> dict[str, Any]:
+    """What the stages say of themselves, as one; all but what depends on when they run."""
+    each = [instance.program.info for instance in instances]
+    first = each[0]
+    empty = dict.fromkeys(("weights", "constants", "activations", "instructions", "total"), 0)
+    chip_bytes = [dict(empty) for _ in range(chips)]
+    for instance, info in zip(instances, each, strict=True):
+        chip_bytes[instance.chip : instance.chip + instance.program.chips] = info["chip_bytes"]
+    names = first["bounds"]["names"]
+    whole = [max(row) for row in zip(*(info["bounds"]["program"] for info in each), strict=True)]
+    greatest = max(range(len(names) - 1), key=lambda i: whole[i])
+    return {
+        **{key: first[key] for key in ("tool_version", "model", "source_sha256")},
+        "options": {**first["options"], "chips": options.chips},
+        "weight_bytes": sum(info["weight_bytes"] for info in each),
+        "sram_bytes_used": sum(info["sram_bytes_used"] for info in each),
+        "sram_bytes_total": chips * machine.sram_bytes,
+        "lower_bound_cycles": whole[greatest],
+        "bound_by": names[greatest],
+        "layout_cycles": whole[-1],
+        "bounds": {"names": names, "program": whole, "nodes": _node_bounds(instances)},
+        "chip_bytes": chip_bytes,
+        "warnings": list(dict.fromkeys(text for info in each for text in info["warnings"])),
+    }
+
+
+def _node_bounds(instances: Sequence[Instance]) -> list[list[int]]:
+    rows: list[list[int]] = []
+    nodes = 0
+    for instance in instances:
+        rows += [[row[0] + nodes, *row[1:]] for row in instance.program.info["bounds"]["nodes"]]
+        nodes += len(instance.program.nodes)
+    return rows

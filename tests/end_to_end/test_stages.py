@@ -1,0 +1,121 @@
+"""Models of equal layers on more chips than a node has: stages, each kind compiled once."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+
+from benchmarks.builder import Net
+from clockstep_compiler import Options, compile_model
+from clockstep_compiler.frontend import import_model
+from clockstep_compiler.graph import Graph
+from clockstep_compiler.pipeline import compile_graph
+from clockstep_compiler.pipelined import pipelined
+from clockstep_compiler.stages import stages
+from clockstep_isa import Machine, Program, load_machine
+from clockstep_isa.table import BY_NAME
+from clockstep_runtime import verify
+from tests.support.decoder import Decoder
+from tests.support.endtoend import assert_close, expected, run_checked
+
+LAYERS = 6
+
+
+def decoder_inputs(decoder: Decoder) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    caches = {n: rng.standard_normal(s) for n, s in decoder.caches.items()}
+    whole = {n: c.astype(np.float16).astype(np.float32) for n, c in caches.items()}
+    return {"tokens": np.array([[5]]), "length": np.array([4]), **whole}
+
+
+def residual(rows: int, columns: int, factors: tuple[float, ...] = (2,) * LAYERS) -> ModelProto:
+    """A layer a factor; they share a mask which is computed once, and is sent to all of them."""
+    net = Net("residual")
+    x = net.input("x", (rows, columns))
+    mask = net.op("MatMul", net.input("m", (rows, 20)), net.normal((20, columns), 0.2))
+    for factor in factors:
+        y = net.op("MatMul", x, net.normal((columns, columns), 0.1))
+        y = net.op("Mul", y, net.constant(np.array(factor)))
+        x = net.op("Add", x, net.op("Tanh", net.op("Mul", y, mask)))
+    net.output(net.op("MatMul", x, net.normal((columns, 10), 0.2)), "y", (rows, 10))
+    return net.model()
+
+
+def counted(model: ModelProto, machine: Machine, options: Options) -> tuple[Program, list[Graph]]:
+    """A program in stages, and the graphs that were compiled for it."""
+    found: list[Graph] = []
+
+    def compile_one(graph: Graph, one: Options) -> Program:
+        found.append(graph)
+        return compile_graph(graph, machine, one)
+
+    program = pipelined(import_model(model, options), machine, options, compile_one)
+    assert program is not None
+    return program, found
+
+
+def test_a_layer_a_chip() -> None:
+    """Chips of two nodes, so that some of what is sent passes through others."""
+    decoder = Decoder("opset", layers=LAYERS)
+    model, inputs = decoder.model(1), decoder_inputs(decoder)
+    run = run_checked(model, load_machine("tiny"), inputs, chips=LAYERS)
+    assert run.program.chips == LAYERS > run.program.machine.system.chips_per_node
+    assert all(chip["weights"] for chip in run.program.info["chip_bytes"])
+    assert_close(run.outputs, expected(model, inputs))
+
+
+@pytest.mark.parametrize("chips", [5, 8, 10])
+def test_fewer_and_more_chips_than_layers(chips: int) -> None:
+    model = residual(5, 40)
+    rng = np.random.default_rng(3)
+    inputs = {
+        name: rng.standard_normal((5, columns)).astype(np.float32)
+        for name, columns in (("x", 40), ("m", 20))
+    }
+    run = run_checked(model, load_machine("tiny"), inputs, chips=chips)
+    assert run.program.chips == chips
+    assert_close(run.outputs, expected(model, inputs))
+
+
+def test_each_kind_is_compiled_once() -> None:
+    """Embedding, layer and head, however many layers; all of them stand in the program."""
+    decoder = Decoder("opset", layers=LAYERS)
+    options = Options(chips=LAYERS + 2, weights=False, effort="fast")
+    program, graphs = counted(decoder.model(1), load_machine("tiny"), options)
+    assert len(graphs) == 3
+    assert verify(program).ok
+    assert {b.name for b in program.inputs} == {"tokens", "length", *decoder.caches}
+    gates = [n for n in program.nodes if n.op == "Sigmoid"]
+    assert len({n.name for n in gates}) == LAYERS
+    assert all(a.end < b.start for a, b in pairwise(gates))
+
+
+def test_layers_that_differ_are_of_different_forms() -> None:
+    """By a number; by their weights only if these are part of the program."""
+    counts = []
+    for factors in ((2, 2, 2, 2, 2, 2), (2, 2, 2, 3, 2, 2)):
+        graph = import_model(residual(5, 40, factors), Options())
+        counts.append(len({s.form for s in stages(graph, Options(weights=False), 99)}))
+    assert counts[1] == counts[0] + 1 < LAYERS
+    assert len({s.form for s in stages(graph, Options(), 99)}) >= LAYERS
+
+
+def test_models_of_a_node_are_compiled_as_a_whole() -> None:
+    """Nothing is sent before the whole of a layer is done only where there is no other way."""
+    model = residual(5, 40).SerializeToString()
+    machine = load_machine("tiny")
+    program = compile_model(model, machine, Options(chips=1, effort="fast"))
+    assert not (program.code.opcode == BY_NAME["send"].opcode).any()
+    graph = import_model(model, Options())
+    chips = machine.system.chips_per_node
+    asked: list[Graph] = []
+
+    def refuse(graph: Graph, one: Options) -> Program:
+        asked.append(graph)
+        raise AssertionError(one)
+
+    assert pipelined(graph, machine, Options(chips=chips), refuse) is None
+    assert not asked
