@@ -21,6 +21,7 @@ from clockstep_compiler.shares import shares
 from clockstep_compiler.steps import Compute, Lowered, Product, Term, Weights
 from clockstep_compiler.storage import NoRoom, Storage
 from clockstep_compiler.sums import group_size
+from clockstep_compiler.uniform import different, in_order, spread
 from clockstep_isa.table import Type
 
 __all__ = [
@@ -426,7 +427,8 @@ def _place_weights(
             continue
         part = weights.data[w_set, n0 : n0 + lanes, k0 : k0 + lanes]
         part = np.repeat(part, lanes, axis=0) if product.spread else part
-        raw = np.ascontiguousarray(part).view(np.uint8).reshape(*part.shape, width)
+        few = in_order(different(part))
+        raw = spread(few.view(np.uint8).reshape(*few.shape, width), (*part.shape, width))
         stripes = min(streams, len(part) * width)
         per_dispatch = stripes // width
         memory = storage.memories[chip]

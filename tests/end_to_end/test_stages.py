@@ -17,7 +17,7 @@ from clockstep_compiler.pipelined import pipelined
 from clockstep_compiler.stages import stages
 from clockstep_isa import Machine, Program, load_machine
 from clockstep_isa.table import BY_NAME
-from clockstep_runtime import verify
+from clockstep_runtime import Session, verify
 from tests.support.decoder import Decoder
 from tests.support.endtoend import assert_close, expected, run_checked
 
@@ -119,3 +119,21 @@ def test_models_of_a_node_are_compiled_as_a_whole() -> None:
 
     assert pipelined(graph, machine, Options(chips=chips), refuse) is None
     assert not asked
+
+
+def test_states_of_stages() -> None:
+    """A cache stays on the chip of its layer, and what one run leaves there is in the next."""
+    decoder = Decoder("opset", layers=LAYERS)
+    model = decoder.model(1)
+    states = {name: f"new_{name}" for name in decoder.caches}
+    machine, chips = load_machine("tiny"), LAYERS
+    options = Options(chips=chips, states=states, effort="fast")
+    session = Session(compile_model(model.SerializeToString(), machine, options))
+    assert dict(session.program.states) == states
+    caches = {name: np.zeros(shape, np.float32) for name, shape in decoder.caches.items()}
+    for position, token in enumerate((3, 1)):
+        step = {"tokens": np.array([[token]]), "length": np.array([position + 1])}
+        want = expected(model, {**step, **caches})
+        have = session.run({**step, **({} if position else caches)})
+        assert_close({"logits": have["logits"]}, {"logits": want["logits"]})
+        caches = {name: want[f"new_{name}"] for name in caches}

@@ -21,6 +21,7 @@ from clockstep_compiler.frontend.structure import edges
 from clockstep_compiler.frontend.tensors import Array, to_array
 from clockstep_compiler.frontend.walk import Walk
 from clockstep_compiler.graph import Graph, Node, Tensor
+from clockstep_compiler.uniform import different
 
 __all__ = ["assemble"]
 
@@ -145,7 +146,7 @@ def _hash(
     rows.append(list(constants))
     digest.update(json.dumps(rows, ensure_ascii=True, separators=(",", ":")).encode("ascii"))
     for array in constants.values():
-        for part in _parts(array):
+        for part in _parts(different(array) if array.size > _PIECE else array):
             digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 

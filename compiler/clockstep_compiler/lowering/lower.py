@@ -20,6 +20,7 @@ from clockstep_compiler.graph import Graph, Node
 from clockstep_compiler.lowering.wide import stepped_tensors, wide_tensors
 from clockstep_compiler.options import Options
 from clockstep_compiler.steps import Broadcast, Compute, Step, Value
+from clockstep_compiler.uniform import different, in_order, spread
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.layout import numpy_type
 from clockstep_isa.table import Type
@@ -102,15 +103,16 @@ def stored_elements(array: NDArray[np.generic], dtype: str, kind: Type) -> NDArr
     target = numpy_type(kind)
     if is_float(dtype):
         with np.errstate(over="ignore"):
-            return array.astype(target)
-    exact = array.astype(np.int64)
-    if dtype in ("int64", "uint64") and not np.array_equal(exact.astype(np.int32), array):
+            return spread(different(array).astype(target), array.shape)
+    few = different(array)
+    exact = few.astype(np.int64)
+    if dtype in ("int64", "uint64") and not np.array_equal(exact.astype(np.int32), few):
         raise UnsupportedModel(
             "integer-range",
             f"a constant of {dtype} exceeds the machine's 32 bits",
             help="use constants of 32 bits",
         )
-    return (exact + offset_of(dtype)).astype(target)
+    return spread((exact + offset_of(dtype)).astype(target), array.shape)
 
 
 @dataclass(slots=True)
@@ -387,9 +389,9 @@ class Lowering:
         tensor = self.graph.tensors[name]
         full = np.broadcast_to(array, tensor.shape).reshape(matrix_shape(tensor.shape))
         data = stored_elements(full, tensor.dtype, kind)
-        if np.isinf(data).any() and not np.isinf(full).any():
+        if np.isinf(different(data)).any() and not np.isinf(different(full)).any():
             self.warnings.append(f"constant {name!r} exceeds fp16 and became infinite")
-        return self.constant_value(name, np.ascontiguousarray(data))
+        return self.constant_value(name, in_order(data))
 
     def _spread(self, value: Value) -> Value:
         """A matrix of one column with that column in every lane."""

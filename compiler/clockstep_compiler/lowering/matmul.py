@@ -40,6 +40,7 @@ from clockstep_compiler.steps import (
     Value,
     Weights,
 )
+from clockstep_compiler.uniform import in_order
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.table import Type
 
@@ -111,7 +112,7 @@ def _lanes_matrix(
         key = ("turned", value.number, shape)
         if key not in state.views:
             data = np.swapaxes(value.data.reshape(shape), -1, -2).reshape(rows, columns)
-            state.views[key] = state.constant_value(name, np.ascontiguousarray(data))
+            state.views[key] = state.constant_value(name, in_order(data))
         return state.views[key]
     return transposed(state, value, math.prod(shape[:-2]))
 
