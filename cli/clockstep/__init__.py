@@ -6,7 +6,7 @@ write it where it belongs and name it here.
 
 from __future__ import annotations
 
-from clockstep.api import check, compile, load, trace, verify  # noqa: A004 - the contract's name
+from clockstep.api import check, collective, compile, load, trace, verify  # noqa: A004 - a verb
 from clockstep.onnx_backend import ClockstepBackend as backend
 from clockstep.quantization import quantize
 from clockstep_isa import (
@@ -40,6 +40,7 @@ __all__ = [
     "Violation",
     "backend",
     "check",
+    "collective",
     "compile",
     "load",
     "load_machine",

@@ -17,8 +17,10 @@ from numpy.typing import ArrayLike
 
 from clockstep.limits import causes_of
 from clockstep_compiler import Check, check_model, compile_model
+from clockstep_compiler.collective_program import compile_collective
 from clockstep_compiler.options import EFFORTS, OBJECTIVES, PRECISIONS, Options
 from clockstep_isa import Machine, Program, UsageError, load_machine, load_program
+from clockstep_isa.table import TYPES
 from clockstep_runtime import Report
 from clockstep_runtime import verify as verify_program
 from clockstep_runtime.trace import Cause, Drawn, draw
@@ -26,7 +28,7 @@ from clockstep_runtime.trace import Cause, Drawn, draw
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["check", "compile", "load", "trace", "verify"]
+__all__ = ["check", "collective", "compile", "load", "trace", "verify"]
 
 
 def compile(  # noqa: A001 - the contract's name
@@ -99,6 +101,25 @@ def check(
         effort=effort,
     )
     return check_model(model, target, options)
+
+
+def collective(
+    name: str,
+    *,
+    bytes: int,  # noqa: A002 - the flag's name
+    chips: int = 8,
+    type: str = "f16",  # noqa: A002 - the flag's name
+    algorithm: str = "auto",
+    machine: str | Path | Machine = "lpu-v1",
+    set: Mapping[str, int] | Iterable[str] = (),  # noqa: A002 - the flag's name
+) -> Program:
+    """Schedule a collective of `name` (all-reduce, ...) over the first `chips` of a machine.
+
+    Input `x` and output `y` are messages of whole vectors, [rows, lanes], with a leading axis of
+    chips where each has one. Raises `UsageError`, `MalformedFile` or `DoesNotFit`.
+    """
+    _one_of("type", type, sorted(TYPES))
+    return compile_collective(_machine(machine, set), name, chips, bytes, TYPES[type], algorithm)
 
 
 def load(path: str | os.PathLike[str]) -> Program:

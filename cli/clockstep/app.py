@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clockstep import build, execute, machines, quantization, texts, tracing
+from clockstep import build, collectives, execute, machines, quantization, texts, tracing
 from clockstep.crash import write_reproducer
 from clockstep_isa import (
     ClockstepError,
@@ -51,6 +51,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "inspect": texts.inspect,
     "trace": tracing.trace,
     "quantize": quantization.quantize_,
+    "collective": collectives.collective_,
 }
 MACHINE_VERBS: dict[str, Callable[..., None]] = {
     "list": machines.list_,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from clockstep_compiler.driver import Schedule
 from clockstep_compiler.graph import Graph
 from clockstep_compiler.lowering.lower import offset_of
+from clockstep_compiler.scheduler import Scheduler
 from clockstep_compiler.steps import Lowered, Value
 from clockstep_compiler.storage import Storage
 from clockstep_isa.layout import PIECE, Binding, Layout
@@ -26,7 +27,7 @@ def emit(
     """Columns of instructions, the initial SRAM, bindings and what serves which node."""
     s = done.scheduler
     machine = s.plan.machine
-    code = code_of(done)
+    code = code_of(s)
     nodes = tuple(
         Node(node.name, node.op, *s.spans.get(index, (0, 0)))
         for index, node in enumerate(graph.nodes)
@@ -50,9 +51,8 @@ def emit(
     )
 
 
-def code_of(done: Schedule) -> Code:
+def code_of(s: Scheduler) -> Code:
     """The instructions of a schedule, in the order of the format."""
-    s = done.scheduler
     rows = np.concatenate([np.empty((0, 5 + ARGS), np.int64), *s.rows])
     notes = np.repeat(np.array(s.row_notes, np.int32), [len(some) for some in s.rows])
     return Code(

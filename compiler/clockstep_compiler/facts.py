@@ -25,7 +25,7 @@ __all__ = ["facts", "instruction_bytes_of"]
 
 def instruction_bytes_of(plan: Floorplan, done: Schedule) -> list[int]:
     """Bytes of instructions of every chip."""
-    counted = instruction_bytes(plan.machine, code_of(done), done.scheduler.chips)
+    counted = instruction_bytes(plan.machine, code_of(done.scheduler), done.scheduler.chips)
     return [int(n) for n in counted]
 
 

@@ -17,7 +17,7 @@ from clockstep_compiler.bundle import Bundle
 from clockstep_compiler.calendar import Calendars
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.storage import Copy, NoRoom
-from clockstep_compiler.transfer import Links, send_block
+from clockstep_compiler.transfer import Arrival, Links, send_block
 from clockstep_isa.geometry import Unit
 from clockstep_isa.layout import Binding, Layout
 from clockstep_isa.machine import Machine
@@ -115,10 +115,9 @@ class Glue:
             route = self._links.route([start.chip], goal.chip)
             for a, b in pairwise(route):
                 target = _copy(goal, since) if b == goal.chip else self._room(used, b, goal.count)
-                for bundle in send_block(
-                    self.plan, self._links, calendars, a, b, copy, target, since
-                ):
-                    end = max(end, self._commit(calendars, bundle, target))
+                arrivals = [Arrival(b, target, since)]
+                for sent in send_block(self.plan, self._links, calendars, a, copy, arrivals):
+                    end = max(end, self._commit(calendars, sent.bundle, target))
                 copy = target
         return end
 

@@ -38,7 +38,7 @@ from clockstep_compiler.kernel import (
 from clockstep_compiler.steps import Value
 from clockstep_compiler.storage import Block, Copy, NoRoom, NoWave, Storage
 from clockstep_compiler.sums import group_size
-from clockstep_compiler.transfer import Links, send_block
+from clockstep_compiler.transfer import Arrival, Links, send_block
 from clockstep_compiler.wave import NOTHING, Busy, Wave, WaveOp, WaveProgram, variants
 from clockstep_isa.geometry import EAST, WEST, Unit, phase
 from clockstep_isa.table import Type
@@ -532,18 +532,24 @@ class Scheduler:
         self, copy: Copy, origin: int, target: int, kind: Type, avoid: frozenset[int], what: str
     ) -> Copy:
         """Copy a block to a chip that a link leads to, one byte of its elements after another."""
-        new, since = self.room(target, kind, len(copy.ready), avoid, what)
+        room = self.room(target, kind, len(copy.ready), avoid, what)
+        return self.spread(copy, origin, [Arrival(target, *room)])[0]
+
+    def spread(self, copy: Copy, origin: int, arrivals: Sequence[Arrival]) -> list[Copy]:
+        """Copy a block to chips that links lead to, all at once where it may be; their copies."""
         pace = self.plan.machine.c2c.cycles_per_vector
-        for bundle in send_block(
-            self.plan, self.links, self.calendars, origin, target, copy, new, since
+        steps = pace * np.arange(len(copy.ready))
+        for bundle, reached in send_block(
+            self.plan, self.links, self.calendars, origin, copy, arrivals
         ):
             time = self.earliest(origin, bundle)
             self.commit(bundle, time)
             copy.last_use = max(copy.last_use, time + bundle.end)
-            done = time + bundle.end - pace * np.arange(len(new.ready))[::-1]
-            np.maximum(new.ready, done, out=new.ready)
-            new.writers.append(self.trail.last)
-        return new
+            for k, written in zip(reached, bundle.written, strict=True):
+                new = arrivals[k].copy
+                np.maximum(new.ready, time + written + steps, out=new.ready)
+                new.writers.append(self.trail.last)
+        return [arrival.copy for arrival in arrivals]
 
     def _bring(self, value: Value, block: Block, chip: int, avoid: frozenset[int]) -> Copy:
         """Send a block from the nearest chip that has it, hop by hop."""

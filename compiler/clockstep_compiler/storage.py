@@ -263,7 +263,7 @@ class Storage:
         _, chunk, tile = block
         rows, lanes = self.rows_of(value, chunk), self.lanes_of(value, tile)
         what = f"{value.origin} {value.name!r}"
-        copy = self._initial(chip, value.type.bytes, rows, avoid, what, sides)
+        copy = self.initial(chip, value.type.bytes, rows, avoid, what, sides)
         row, column = chunk * self.block_rows(value), tile * self.plan.machine.vector
         if value.data is not None:
             part = np.ascontiguousarray(value.data[row : row + rows, column : column + lanes])
@@ -278,9 +278,10 @@ class Storage:
         self.add(block, chip, copy)
         return copy
 
-    def _initial(
+    def initial(
         self, chip: int, count: int, rows: int, avoid: frozenset[int], what: str, sides: str
     ) -> Copy:
+        """Room for rows that are there before the first cycle, `count` bytes an element."""
         memory = self.memories[chip]
         for side in self._sides(chip):
             if side not in sides:
