@@ -137,6 +137,15 @@ class Body:
         walk.run([Step(node, name, {**step.opsets, "": OPSET})])
         return tuple(map(self.known, made))
 
+    def shared(self, make: Callable[[], str], *key: object) -> str:
+        """The value that `make` gives, made once for all nodes that ask with the same key.
+
+        The key begins with a word of its own and has the names of values as `known` gives them.
+        """
+        if key not in self.walk.shared:
+            self.walk.shared[key] = make()
+        return self.walk.shared[key]
+
     def inline(self, graph: GraphProto, given: Sequence[str] = ()) -> list[str]:
         """Walk a copy of a subgraph with values for its inputs; the values of its outputs."""
         walk = self.walk

@@ -83,6 +83,8 @@ class Walk:
         self.assumed: list[str] = []
         self.wanted: list[str] = []
         self.unrolled = 0
+        self.shared: dict[tuple[object, ...], str] = {}
+        """Values that several nodes have in common, by what they are."""
         self._deferred: dict[str, Step] = {}
         self._integers = Integers(self.types, self.constants)
         self._poisoned: set[str] = set()

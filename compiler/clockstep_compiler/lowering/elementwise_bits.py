@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clockstep_compiler.expr import Const, Expr, Op
+from clockstep_compiler.expr import Const, Expr, Leaf, Op, cast, unary
 from clockstep_isa.table import Type
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "one_where",
     "polynomial",
     "select",
+    "select_half",
     "whole",
 ]
 
@@ -82,6 +83,14 @@ def select(truth: Expr, a: Expr, b: Expr) -> Expr:
         difference = i32("xor", one, other)
     mask = i32("neg", truth)
     return Op("xor", Type.I32, (i32("and", mask, difference), other), a.out)
+
+
+def select_half(truth: Expr, a: Leaf, b: Leaf) -> Expr:
+    """`select` of matrices of fp16, whose 16 bits are chosen as they are."""
+    one = truth.args[0] if isinstance(truth, Op) and truth.name == "cast" else truth
+    mask = unary("neg", cast(one, Type.I16, saturate=False))
+    difference = Op("xor", Type.I16, (a, b), Type.I16)
+    return Op("xor", Type.I16, (Op("and", Type.I16, (mask, difference), Type.I16), b), Type.F16)
 
 
 def one_where(truth: Expr) -> Expr:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from clockstep_compiler.expr import Const, Expr, cast
+from clockstep_compiler.expr import Const, Expr, Leaf, Op, cast
 from clockstep_compiler.graph import Node
-from clockstep_compiler.lowering.elementwise_bits import f32, i32, invert, select, whole
+from clockstep_compiler.lowering.elementwise_bits import (
+    f32,
+    i32,
+    invert,
+    select,
+    select_half,
+    whole,
+)
 from clockstep_compiler.lowering.elementwise_operands import (
     bounds,
     define_integer,
@@ -135,10 +142,20 @@ def _where(state: Lowering, node: Node) -> None:
     if isinstance(condition, Const) and condition.array.size == 1:
         state.define(out, a if condition.array.any() else b)
         return
+    halves = _stored_half(a), _stored_half(b)
+    if halves[0] and halves[1] and state.stored_type(out) == Type.F16:
+        state.define(out, select_half(condition, halves[0], halves[1]), narrow=True)
+        return
     if not is_float(state.dtype(out)):
         pairs = [bounds(state, name) for name in node.inputs[1:]]
         record_bounds(state, out, min(p[0] for p in pairs), max(p[1] for p in pairs))
     state.define(out, select(condition, a, b))
+
+
+def _stored_half(a: Expr) -> Leaf | None:
+    """The matrix behind an operand that is stored in fp16."""
+    leaf = a.args[0] if isinstance(a, Op) and a.name == "cast" and a.out == Type.F32 else None
+    return leaf if isinstance(leaf, Leaf) and leaf.out == Type.F16 else None
 
 
 @lowers("IsNaN")

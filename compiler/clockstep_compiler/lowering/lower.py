@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_compiler.expr import Const, Expr, Leaf, add, binary, cast, mul
+from clockstep_compiler.expr import Const, Expr, Leaf, Op, add, binary, cast, mul
 from clockstep_compiler.graph import Graph, Node
 from clockstep_compiler.lowering.wide import stepped_tensors, wide_tensors
 from clockstep_compiler.options import Options
@@ -146,6 +146,16 @@ class Quant:
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     """Rows and columns of a tensor's matrix."""
     return (math.prod(shape[:-1]), shape[-1]) if shape else (1, 1)
+
+
+def _as_stored(expr: Expr, kind: Type, shape: tuple[int, int]) -> Value | None:
+    """The matrix that an expression in f32 is no more than: an fp16 number is itself in f32."""
+    if kind != Type.F16 or not isinstance(expr, Op) or expr.name != "cast":
+        return None
+    leaf = expr.args[0]
+    if not isinstance(leaf, Leaf) or leaf.index is not None or leaf.out != kind:
+        return None
+    return leaf.value if (leaf.value.rows, leaf.value.columns) == shape else None
 
 
 class Lowering:
@@ -322,7 +332,8 @@ class Lowering:
         if not tensor.values and kind == home:
             if tensor.narrow:
                 return self.compute(tensor, tensor.expr)
-            return self.compute(tensor, self.narrow(tensor.expr, tensor.dtype, kind))
+            same = _as_stored(tensor.expr, kind, (rows, columns))
+            return same or self.compute(tensor, self.narrow(tensor.expr, tensor.dtype, kind))
         base = next(iter(tensor.values.values()), None) or self.store(tensor.name)
         if base.origin == "input":
             return self.input_view(base.source, base.axes, rows, columns, kind)

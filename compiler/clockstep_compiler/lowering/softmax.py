@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -10,7 +11,8 @@ from clockstep_compiler.expr import Const, Expr, Leaf, binary, cast, mul, unary
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise_bits import f32
 from clockstep_compiler.lowering.elementwise_exponential import logarithm
-from clockstep_compiler.lowering.lower import Lowering, lowers
+from clockstep_compiler.lowering.lane_sums import halves, lane_sum, spread
+from clockstep_compiler.lowering.lower import Lowering, lowers, matrix_shape
 from clockstep_compiler.lowering.reduce import axes_of, refuse_types
 from clockstep_compiler.lowering.reduce_rows import (
     along,
@@ -57,6 +59,10 @@ def _softmax(state: Lowering, node: Node) -> None:
         if found is not None:
             state.define(out, found)
             return
+        width = _width(*matrix_shape(shape))
+        if width:
+            _in_short_rows(state, name, out, width, rounded)
+            return
     x = along(state, source(state, name), axis)
     greatest = x.fold(state, x.value, "max", widen)
     shifted = binary("sub", widen(Leaf(x.value, None)), x.spread(greatest))
@@ -69,6 +75,49 @@ def _softmax(state: Lowering, node: Node) -> None:
         powers = x.hold(state, rounded(_power(shifted)))
         factor = x.fold(state, powers, "add", after=lambda total: reciprocal(rounded(total)))
         x.define(state, out, binary("mul", Leaf(powers, None), x.spread(factor)))
+
+
+_SHORT = 256
+"""Columns of a short row: those of about a vector."""
+
+_FEW = 8
+"""Short rows that may be for each column of a short row, for all rows of a softmax together."""
+
+
+def _width(rows: int, columns: int) -> int:
+    """Columns of rows that are cut short, so that few rows of many columns are reduced as rows; 0
+    where there are more rows than that is worth."""
+    least, most = _SHORT // 2, _SHORT
+    width = next((n for n in range(most, least, -1) if columns % n == 0), 0)
+    many = not width or rows * columns > _FEW * width * width
+    return 0 if many or columns < 2 * _SHORT else width
+
+
+def _in_short_rows(
+    state: Lowering, name: str, out: str, width: int, rounded: Callable[[Expr], Expr]
+) -> None:
+    """Over the last axis, in rows of `width`: the greatest of these side by side, then of a row's
+    lanes, which are far fewer; sums likewise."""
+    rows, columns = matrix_shape(state.shape(name))
+    shape = (rows, columns // width, width)
+
+    def widen(a: Expr) -> Expr:
+        return state.widen(a, state.dtype(name))
+
+    x = reshaped(state, source(state, name), shape)
+    greatest = hold(state, reduced(state, x, (1, 2), "max", before=widen), (rows, 1, 1))
+    shifted = binary("sub", widen(Leaf(x.value, None)), over(state, greatest, shape))
+    powers = hold(state, rounded(_power(shifted)), shape)
+    sums = reduced(state, powers, (1,), "add", shape=(rows, width))
+    parts = halves(
+        state, Leaf(hold(state, sums, (rows, width)).value, None), (rows, width), coarse=False
+    )
+    factor = spread(state, reciprocal(rounded(lane_sum(state, parts))), rows)
+    each = np.repeat(np.arange(rows), columns // width)
+    result = binary("mul", Leaf(powers.value, None), Leaf(factor.value, each))
+    kind = state.stored_type(out)
+    narrow = hold(state, state.narrow(result, state.dtype(out), kind), shape)
+    state.define_value(out, reshaped(state, narrow, state.shape(out)).value)
 
 
 @lowers("ReduceLogSumExp")

@@ -26,6 +26,7 @@ __all__ = [
     "bias_of",
     "by_length",
     "in_heads",
+    "number_of",
     "out_of_heads",
     "window",
 ]
@@ -65,7 +66,7 @@ def _attention(body: Body) -> None:
     body.give(1, k)
     body.give(2, v)
     heads = Heads(q, k, v)
-    seen = _seen(body, heads, past_k, lengths)
+    seen, hidden = _seen(body, heads, past_k, lengths)
     bias = bias_of(body, heads, mask, seen)
     scale = body.attribute("scale")
     found = attend(
@@ -75,6 +76,7 @@ def _attention(body: Body) -> None:
         scale=1 / math.sqrt(body.shape(q)[3]) if scale is None else float(scale),
         softcap=float(body.attribute("softcap", 0.0)),
         precision=int(body.attribute("softmax_precision", 0)),
+        hidden="" if mask else hidden,
     )
     body.give(0, out_of_heads(body, found.result) if packed else found.result)
     mode = int(body.attribute("qk_matmul_output_mode", 0))
@@ -82,8 +84,9 @@ def _attention(body: Body) -> None:
         body.give(3, found.stages[mode])
 
 
-def _seen(body: Body, heads: Heads, past: str, lengths: str) -> str:
-    """Which keys are seen, as far as that does not depend on the mask; "" for all of them."""
+def _seen(body: Body, heads: Heads, past: str, lengths: str) -> tuple[str, str]:
+    """Which keys are seen, as far as that does not depend on the mask; "" for all of them. And
+    which queries see none, "" if that is not known."""
     count, total = body.shape(heads.q)[2], body.shape(heads.k)[2]
     left, right = (int(body.attribute(f"{n}_window_size", -1)) for n in ("left", "right"))
     if body.attribute("is_causal", 0):
@@ -91,10 +94,16 @@ def _seen(body: Body, heads: Heads, past: str, lengths: str) -> str:
     if not lengths:
         first = body.shape(past)[2] if past else 0
         places = first + np.arange(count)
-        return allowed(body, window(places, total, left, right))
-    batch = body.shape(lengths)[0]
-    number = body.reshape(lengths, [batch, 1, 1, 1])
-    return by_length(body, number, (count, total), left, right)
+        return allowed(body, window(places, total, left, right)), ""
+    number = number_of(body, lengths)
+    limits = (count, total), left, right
+    return by_length(body, number, *limits), blind(body, number, *limits)
+
+
+def number_of(body: Body, lengths: str) -> str:
+    """Lengths [B] for all queries and keys of a sequence, [B, 1, 1, 1]."""
+    lengths, shape = body.walk.resolve(lengths), [body.shape(lengths)[0], 1, 1, 1]
+    return body.shared(lambda: body.reshape(lengths, shape), "number", lengths)
 
 
 def by_length(body: Body, number: str, size: tuple[int, int], left: int, right: int) -> str:
@@ -102,16 +111,42 @@ def by_length(body: Body, number: str, size: tuple[int, int], left: int, right: 
 
     Query i is at place number - S + i, so every bound is one of `number`.
     """
+    number = body.walk.resolve(number)
+
+    def made() -> str:
+        least, most = _bounds(size, left, right)
+        seen = body.op("GreaterOrEqual", number, body.constant(least, body.dtype(number)))
+        if left >= 0:
+            limit = body.constant(most, body.dtype(number))
+            seen = body.op("And", seen, body.op("LessOrEqual", number, limit))
+        return seen
+
+    return body.shared(made, "seen", number, size, left, right)
+
+
+def _bounds(
+    size: tuple[int, int], left: int, right: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The least number with which query i sees key j, and with a window to the `left` the most."""
     row, column = (np.arange(n) for n in size)
-    ahead = column - row[:, None] + size[0]  # key j is at query i's place if `number` is this
+    ahead = column - row[:, None] + size[0]  # key j is at query i's place if the number is this
     least = np.broadcast_to(column + 1, size)
     if right >= 0:
         least = np.maximum(least, ahead - right)
-    seen = body.op("GreaterOrEqual", number, body.constant(least, body.dtype(number)))
+    return least, ahead + left
+
+
+def blind(body: Body, number: str, size: tuple[int, int], left: int, right: int) -> str:
+    """Whether query i sees no key at all by `by_length`, [B, 1, S, 1]; "" if a window decides."""
     if left >= 0:
-        most = body.constant(ahead + left, body.dtype(number))
-        seen = body.op("And", seen, body.op("LessOrEqual", number, most))
-    return seen
+        return ""
+    number = body.walk.resolve(number)
+
+    def made() -> str:
+        least = _bounds(size, left, right)[0].min(axis=1, keepdims=True)
+        return body.op("Less", number, body.constant(least, body.dtype(number)))
+
+    return body.shared(made, "blind", number, size, right)
 
 
 def window(places: NDArray[np.int64], total: int, left: int, right: int) -> NDArray[np.bool_]:
@@ -144,7 +179,12 @@ def bias_of(body: Body, heads: Heads, mask: str, seen: str) -> str:
             mask = body.cast(mask, dtype)
     if not seen:
         return mask
-    return body.op("Where", seen, mask or body.like(0.0, heads.q), body.like(-math.inf, heads.q))
+    seen, lowest = body.walk.resolve(seen), -math.inf
+
+    def made() -> str:
+        return body.op("Where", seen, mask or body.like(0.0, heads.q), body.like(lowest, heads.q))
+
+    return body.shared(made, "bias", seen, body.walk.resolve(mask) if mask else "", dtype)
 
 
 def _lengthened(body: Body, mask: str, total: int) -> str:
@@ -167,15 +207,20 @@ def attend(
     softcap: float = 0.0,
     precision: int = 0,
     sink: str = "",
+    each: bool = True,
+    hidden: str | None = "",
 ) -> Attended:
     """softmax(q . k^T * scale + bias) . v; a row whose bias hides all keys gives zeros.
+
+    `hidden` is a condition that says which rows these are, None if there are none; "": to be found.
+    `each`: of types with a short range queries and keys have the root of the scale each.
 
     `precision` is the softmax's element type by ONNX's number, 0 for that of the queries. Weights
     of float16 are not rounded before they are used: their last bit would be seen in the result.
     `sink` [H] has the score of a key without a value for each head.
     """
     dtype, groups = body.dtype(heads.q), body.shape(heads.k)[1]
-    q, k = _scaled(body, heads.q, heads.k, scale)
+    q, k = _scaled(body, heads.q, heads.k, scale, each)
     shape = (*body.shape(q)[:3], body.shape(k)[2])
     product = _grouped(body, q, body.transpose(k, [0, 1, 3, 2]), groups)
     capped = product
@@ -187,15 +232,17 @@ def attend(
         raise Mismatch(f"a mask of shape {body.shape(bias)} for scores of shape {shape}")
     wide = "float32" if dtype == "float16" else dtype
     weights = body.op("Cast", biased, to=precision) if precision else body.cast(biased, wide)
-    weights = _guarded(body, _softmax(body, weights, sink), bias)
+    weights = _softmax(body, weights, sink)
+    if bias and hidden is not None:
+        weights = _guarded(body, weights, bias, hidden)
     result = _grouped(body, body.cast(weights, wide), body.cast(heads.v, wide), groups)
     result, weights = body.cast(result, dtype), body.cast(weights, dtype)
     return Attended(result, (product, capped, biased, weights))
 
 
-def _scaled(body: Body, q: str, k: str, scale: float) -> tuple[str, str]:
+def _scaled(body: Body, q: str, k: str, scale: float, each: bool = True) -> tuple[str, str]:
     """Queries and keys, the scale multiplied in."""
-    if body.dtype(q) in _EACH:
+    if each and body.dtype(q) in _EACH:
         return _times(body, q, math.sqrt(scale)), _times(body, k, math.sqrt(scale))
     return _times(body, q, scale), k
 
@@ -225,12 +272,11 @@ def _softmax(body: Body, scores: str, sink: str) -> str:
     return body.slice(weights, 3, 0, total)
 
 
-def _guarded(body: Body, weights: str, bias: str) -> str:
+def _guarded(body: Body, weights: str, bias: str, hidden: str) -> str:
     """Zeros where the bias hides every key, which softmax makes NaN of."""
-    if not bias:
-        return weights
-    lowest = body.op("ReduceMax", bias, body.constant([-1]), keepdims=1)
-    hidden = body.op("Equal", lowest, body.like(-math.inf, bias))
+    if not hidden:
+        lowest = body.op("ReduceMax", bias, body.constant([-1]), keepdims=1)
+        hidden = body.op("Equal", lowest, body.like(-math.inf, bias))
     known = body.value(hidden)
     if known is not None and not known.any():
         return weights

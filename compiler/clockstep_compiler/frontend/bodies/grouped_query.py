@@ -18,12 +18,13 @@ from clockstep_compiler.frontend.bodies.attention import (
     bias_of,
     by_length,
     in_heads,
+    number_of,
     out_of_heads,
     window,
 )
 from clockstep_compiler.frontend.bodies.contrib import refuse_attributes, refuse_operands
 from clockstep_compiler.frontend.bodies.contrib_attention import scale_of
-from clockstep_compiler.frontend.bodies.rotary import rotated, turns
+from clockstep_compiler.frontend.bodies.rotary import among, rotated, turns
 from clockstep_compiler.frontend.body import Body, Refused, composes
 from clockstep_compiler.frontend.infer import Mismatch
 
@@ -45,15 +46,23 @@ class _Cache:
 
     def first(self, body: Body) -> str:
         """The place of the first new row, [B]."""
-        return body.op("Sub", self.length, body.constant(self.count, body.dtype(self.length)))
+
+        def made() -> str:
+            return body.op("Sub", self.length, body.constant(self.count, body.dtype(self.length)))
+
+        return body.shared(made, "first", self.length, self.count)
 
     def places(self, body: Body) -> str:
         """The places of the new rows, [B, S]."""
         steps = np.broadcast_to(np.arange(self.count), (self.batch, self.count))
         if not self.length:
             return body.constant(steps)
-        first = body.reshape(self.first(body), [self.batch, 1])
-        return body.op("Add", first, body.constant(steps, body.dtype(self.length)))
+
+        def made() -> str:
+            first = body.reshape(self.first(body), [self.batch, 1])
+            return body.op("Add", first, body.constant(steps, body.dtype(self.length)))
+
+        return body.shared(made, "places", self.length, self.count)
 
 
 @composes("com.microsoft.GroupQueryAttention")
@@ -69,7 +78,7 @@ def group_query(body: Body) -> None:
     cache = _cache(body, heads, past_k, lengths, total)
     if body.attribute("do_rotary", 0):
         where = _places(body, cache, places)
-        turn = [body.op("Unsqueeze", turns(body, n, where), body.constant([1])) for n in (cos, sin)]
+        turn = [among(body, turns(body, n, where), 1) for n in (cos, sin)]
         interleaved = bool(body.attribute("rotary_interleaved", 0))
         q, k = (rotated(body, n, turn[0], turn[1], interleaved) for n in (heads.q, heads.k))
         heads = Heads(q, k, heads.v)
@@ -87,6 +96,8 @@ def group_query(body: Body) -> None:
         heads,
         bias_of(body, heads, bias, _window(body, cache)),
         scale=scale_of(body, body.shape(heads.q)[3]),
+        each=False,
+        hidden=_hidden(body, cache) if not bias else "",
         softcap=float(body.attribute("softcap", 0.0)),
         sink=sink,
     )
@@ -129,8 +140,13 @@ def _cache(body: Body, heads: Heads, past: str, lengths: str, total: str) -> _Ca
         return _Cache(batch, count, whole, "")  # the first rows of a prompt
     if whole < max(size, count):
         raise Mismatch(f"{whole} rows of a cache for {size} before and {count} new ones")
-    one = body.constant(1, body.dtype(lengths))
-    return _Cache(batch, count, whole, body.op("Add", body.reshape(lengths, [batch]), one))
+    lengths = body.walk.resolve(lengths)
+
+    def made() -> str:
+        one = body.constant(1, body.dtype(lengths))
+        return body.op("Add", body.reshape(lengths, [batch]), one)
+
+    return _Cache(batch, count, whole, body.shared(made, "length", lengths, batch))
 
 
 def _places(body: Body, cache: _Cache, given: str) -> str:
@@ -152,16 +168,15 @@ def _updated(body: Body, cache: _Cache, past: str, new: str) -> str:
         if size > count:
             new = appended(body, new, body.slice(past, 2, count, size))
         return _filled(body, new, cache.total)
-    place = body.constant(np.arange(cache.total).reshape(1, -1), body.dtype(cache.length))
-    first = body.reshape(cache.first(body), [batch, 1])
-    step = body.op("Sub", place, first)  # which new row goes here, if any does
-    zero, last = (body.constant(n, body.dtype(step)) for n in (0, count - 1))
-    inside = body.op("GreaterOrEqual", step, zero)
-    inside = body.op("And", inside, body.op("LessOrEqual", step, last))
-    inside = body.reshape(inside, [batch, 1, cache.total, 1])
+    inside = body.shared(
+        lambda: _inside(body, cache), "inside", cache.length, count, cache.total, batch
+    )
     rows = new
     if count > 1:
-        step = body.op("Min", body.op("Max", step, zero), last)
+        place = body.constant(np.arange(cache.total).reshape(1, -1), body.dtype(cache.length))
+        step = body.op("Sub", place, body.reshape(cache.first(body), [batch, 1]))
+        zero, last = (body.constant(n, body.dtype(step)) for n in (0, count - 1))
+        step = body.op("Min", body.op("Max", step, zero), last)  # which new row goes here
         starts = body.constant(np.arange(batch).reshape(-1, 1) * count, body.dtype(step))
         table = body.reshape(body.transpose(new, [0, 2, 1, 3]), [batch * count, groups * width])
         rows = body.op("Gather", table, body.op("Add", step, starts), axis=0)
@@ -169,6 +184,24 @@ def _updated(body: Body, cache: _Cache, past: str, new: str) -> str:
         rows = body.transpose(rows, [0, 2, 1, 3])
     old = _filled(body, past, cache.total) if past else body.like(0.0, new)
     return body.op("Where", inside, rows, old)
+
+
+def _inside(body: Body, cache: _Cache) -> str:
+    """Whether a row of a cache is a new one, [B, 1, T, 1]."""
+    places = np.arange(cache.total).reshape(1, 1, -1, 1)
+    place = body.constant(places, body.dtype(cache.length))
+    first = body.reshape(cache.first(body), [cache.batch, 1, 1, 1])
+    if cache.count == 1:
+        return body.op("Equal", place, first)
+    step = body.op("Sub", place, first)
+    zero, last = (body.constant(n, body.dtype(step)) for n in (0, cache.count - 1))
+    inside = body.op("GreaterOrEqual", step, zero)
+    return body.op("And", inside, body.op("LessOrEqual", step, last))
+
+
+def _hidden(body: Body, cache: _Cache) -> str | None:
+    """Whether a query sees no key, as `attend` takes it: the only new one sees at least itself."""
+    return None if cache.length and cache.count == 1 else ""
 
 
 def _filled(body: Body, name: str, total: int) -> str:
@@ -189,5 +222,5 @@ def _window(body: Body, cache: _Cache) -> str:
     if not cache.length:
         seen = window(np.arange(cache.count), cache.total, left, right)
         return allowed(body, seen & (np.arange(cache.total) < cache.count))
-    number = body.reshape(cache.length, [cache.batch, 1, 1, 1])
+    number = number_of(body, cache.length)
     return by_length(body, number, size, left, right)

@@ -11,12 +11,25 @@ import numpy as np
 from clockstep_compiler.frontend.body import Body, Refused, composes
 from clockstep_compiler.frontend.infer import Mismatch
 
-__all__ = ["rotated", "turns"]
+__all__ = ["among", "rotated", "turns"]
 
 
 def turns(body: Body, cache: str, positions: str) -> str:
     """The rows [B, S, R / 2] of a cache [M, R / 2] at `positions` [B, S]."""
-    return body.op("Gather", cache, positions, axis=0)
+    cache, positions = body.walk.resolve(cache), body.walk.resolve(positions)
+    return body.shared(
+        lambda: body.op("Gather", cache, positions, axis=0), "turns", cache, positions
+    )
+
+
+def among(body: Body, name: str, axis: int) -> str:
+    """What is the same for all heads, which are at `axis`."""
+    name = body.walk.resolve(name)
+
+    def made() -> str:
+        return body.op("Unsqueeze", name, body.constant([axis]))
+
+    return body.shared(made, "among", name, axis)
 
 
 def rotated(body: Body, x: str, cos: str, sin: str, interleaved: bool) -> str:
@@ -31,9 +44,14 @@ def rotated(body: Body, x: str, cos: str, sin: str, interleaved: bool) -> str:
     angle, second = (place // 2, place % 2) if interleaved else (place % half, place // half)
     partner = place + (1 if interleaved else half) * (1 - 2 * second)
     angles, partners = body.constant(angle), body.constant(partner)
-    signs = body.cast(body.constant(2.0 * second - 1.0, np.float32), body.dtype(x))
-    factor = body.op("Gather", cos, angles, axis=-1)
-    crossed = body.op("Mul", body.op("Gather", sin, angles, axis=-1), signs)
+    kind = body.dtype(x)
+
+    def crossing() -> str:
+        signs = body.cast(body.constant(2.0 * second - 1.0, np.float32), kind)
+        return body.op("Mul", body.op("Gather", sin, angles, axis=-1), signs)
+
+    factor = body.shared(lambda: body.op("Gather", cos, angles, axis=-1), "cos", cos, interleaved)
+    crossed = body.shared(crossing, "sin", sin, kind, interleaved)
     axis = len(body.shape(x)) - 1
     head, rest = body.slice(x, axis, 0, 2 * half), body.slice(x, axis, 2 * half, size)
     other = body.op("Gather", head, partners, axis=-1)
@@ -48,7 +66,7 @@ def _turned(body: Body, x: str, cos: str, sin: str, heads: int, interleaved: boo
         raise Mismatch(f"{shape[2]} elements are not {heads} heads")
     axis = 2 if len(shape) == 3 else 1
     split = [*shape[:2], heads, shape[2] // heads] if axis == 2 else shape
-    cos, sin = (body.op("Unsqueeze", name, body.constant([axis])) for name in (cos, sin))
+    cos, sin = (among(body, name, axis) for name in (cos, sin))
     return body.reshape(rotated(body, body.reshape(x, split), cos, sin, interleaved), shape)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -261,11 +262,19 @@ def _tensor_scatter(body: Body) -> bool | None:
     size, count = shape[axis], body.shape(update)[axis]
     if count > _MOST_STEPS:
         raise _too_many("updates of a sequence", count, _MOST_STEPS)
-    start = body.reshape(body.cast(where, "int32"), [shape[0]] + [1] * (rank - 1))
-    for m in range(count):
-        place = body.op("Add", start, body.constant(m, np.int32))
-        if body.attribute("mode", "linear") == "circular":
+    circular = body.attribute("mode", "linear") == "circular"
+    where = body.walk.resolve(where)
+
+    def here(m: int) -> str:
+        start = body.reshape(body.cast(where, "int32"), [shape[0]] + [1] * (rank - 1))
+        place = body.op("Add", start, body.constant(m, np.int32)) if m else start
+        if circular:
             place = body.op("Mod", place, body.constant(size, np.int32))
-        past = _sequence(body, past, place, body.slice(update, axis, m, m + 1), axis, "none")
+        return body.op("Equal", place, body.constant(_numbers(size, axis, rank), np.int32))
+
+    for m in range(count):
+        key = "written", where, m, size, axis, rank, circular
+        chosen = body.shared(partial(here, m), *key)
+        past = body.op("Where", chosen, body.slice(update, axis, m, m + 1), past)
     body.give(0, past)
     return None
