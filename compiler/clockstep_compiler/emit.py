@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.driver import Schedule
 from clockstep_compiler.graph import Graph
+from clockstep_compiler.joined import join, joined_states
 from clockstep_compiler.lowering.lower import offset_of
 from clockstep_compiler.scheduler import Scheduler
 from clockstep_compiler.steps import Lowered, Value
@@ -33,21 +34,22 @@ def emit(
         for index, node in enumerate(graph.nodes)
     )
     notes = tuple(Note(node, tile) for node, tile in s.notes)
-    inputs = tuple(_input(graph, lowered, s.storage, name) for name in graph.inputs)
-    outputs = tuple(_output(graph, s.storage, name, value) for name, value in lowered.outputs)
+    inputs = join(graph, tuple(_input(graph, lowered, s.storage, n) for n in graph.inputs))
+    outputs = join(graph, tuple(_output(graph, s.storage, *pair) for pair in lowered.outputs))
+    states = joined_states(graph)
     return Program(
         machine=machine,
         chips=s.chips,
         code=code,
         image=_image(s.storage, machine.vector, weights),
         inputs=inputs,
-        outputs=_in_place(graph, inputs, outputs),
+        outputs=_in_place(states, inputs, outputs),
         nodes=nodes,
         notes=notes,
         cycles=end_cycle(machine, code),
         probes=_probes(graph, lowered, s.storage),
         info=info,
-        states=graph.states,
+        states=states,
     )
 
 
@@ -102,11 +104,13 @@ def _output(graph: Graph, storage: Storage, name: str, value: Value) -> Binding:
 
 
 def _in_place(
-    graph: Graph, inputs: tuple[Binding, ...], outputs: tuple[Binding, ...]
+    states: tuple[tuple[str, str], ...],
+    inputs: tuple[Binding, ...],
+    outputs: tuple[Binding, ...],
 ) -> tuple[Binding, ...]:
     """The outputs, those that are states where their inputs are."""
     given = {binding.name: binding for binding in inputs}
-    sources = {made: given[name] for name, made in graph.states}
+    sources = {made: given[name] for name, made in states}
     return tuple(
         replace(b, layouts=sources[b.name].layouts) if b.name in sources else b for b in outputs
     )

@@ -62,7 +62,8 @@ class Graph:
 
     `constants` maps names to arrays (initializers, Constant nodes, folded values), memory-mapped
     where the file is external. A graph output may be an input or a constant. Of a model with
-    problems, `assumed` are inputs and outputs that stand for nodes that were refused.
+    problems, `assumed` are inputs and outputs that stand for nodes that were refused. `joined`
+    names inputs and outputs of the model that are several ones here: equal parts along an axis.
     """
 
     name: str
@@ -74,5 +75,6 @@ class Graph:
     sha256: str
     views: Mapping[str, tuple[Tensor, tuple[int, ...]]] = field(default_factory=dict)
     assumed: frozenset[str] = frozenset()
+    joined: Mapping[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
     states: tuple[tuple[str, str], ...] = ()
     """(input, output): what the next run finds in the place of the input."""

@@ -18,12 +18,13 @@ __all__ = [
     "ONCE",
     "PARTIAL",
     "WHOLE",
+    "Pick",
     "Placement",
     "Strategy",
     "carried",
-    "local_places",
     "part_of",
     "part_shape",
+    "picks",
     "splits",
 ]
 
@@ -87,10 +88,41 @@ def carried(index: NDArray[np.int64], shape: tuple[int, ...], ranks: int, axis: 
     return WHOLE
 
 
-def local_places(shape: tuple[int, ...], placement: Placement, ranks: int) -> NDArray[np.int64]:
-    """For every element of a tensor its place in the part that has it, flat."""
-    if placement < 0:
-        return np.arange(math.prod(shape))
-    own = part_shape(shape, placement, ranks)
-    part = np.arange(math.prod(own)).reshape(own)
-    return np.concatenate([part] * ranks, axis=placement).ravel()
+class Pick(NamedTuple):
+    """What is taken of the part that rank `owner` has: `rows` of its matrix, a range of columns.
+
+    `taken` are the places of the result's elements that it is for, flat, and `places` says of each
+    which one it is of the part's elements.
+    """
+
+    owner: int
+    rows: NDArray[np.int64]
+    low: int
+    high: int
+    taken: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+
+def picks(
+    index: NDArray[np.int64], shape: tuple[int, ...], placement: Placement, ranks: int, rank: int
+) -> Iterator[Pick]:
+    """What a rank takes of the parts of a tensor; what all ranks have it takes of its own.
+
+    `index` says for each element of its result which one it is of the tensor, negative where it is
+    none of it.
+    """
+    taken = np.flatnonzero(index.ravel() >= 0)
+    chosen = index.ravel()[taken]
+    owners = np.full(len(chosen), rank)
+    if placement >= 0:
+        inner = math.prod(shape[placement:]) // ranks
+        outer, rest = np.divmod(chosen, inner * ranks)
+        owners, rest = np.divmod(rest, inner)
+        chosen = outer * inner + rest
+    columns = part_shape(shape, placement, ranks)[-1] if shape else 1
+    for owner in np.unique(owners).tolist():
+        own = owners == owner
+        places = chosen[own]
+        across = places % columns
+        low, high = int(across.min()), int(across.max()) + 1
+        yield Pick(owner, np.unique(places // columns), low, high, taken[own], places)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from clockstep_compiler.graph import Graph, Node
-from clockstep_compiler.placements import PARTIAL, WHOLE, Placement, Strategy
+from clockstep_compiler.placements import PARTIAL, WHOLE, Placement, Strategy, splits
 from clockstep_compiler.shard_costs import Costs
 from clockstep_compiler.shard_rules import View, strategies
 from clockstep_compiler.shard_writer import write
@@ -26,11 +26,15 @@ __all__ = ["Sharing", "shard", "share", "sharings"]
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """How `ranks` chips share a graph: the strategy of every node, and the `cycles` it takes."""
+    """How `ranks` chips share a graph: the strategy of every node, and the `cycles` it takes.
+
+    `states` are the axes along which inputs that are states are split, and so their outputs.
+    """
 
     ranks: int
     strategies: tuple[Strategy, ...]
     cycles: int
+    states: Mapping[str, Placement]
 
 
 class _Made(NamedTuple):
@@ -43,7 +47,7 @@ class _Made(NamedTuple):
 def shard(graph: Graph, machine: Machine, sharing: Sharing) -> Graph:
     """The graph for the first `ranks` chips; every node is pinned to those that it runs on."""
     view = View(graph, sharing.ranks)
-    return write(view, Costs(view, machine), sharing.strategies)
+    return write(view, Costs(view, machine), sharing.strategies, sharing.states)
 
 
 def sharings(graph: Graph, machine: Machine, chips: int) -> list[Sharing]:
@@ -72,6 +76,8 @@ class _Search:
 
     def __init__(self, graph: Graph, costs: Costs) -> None:
         self._graph, self._costs = graph, costs
+        pairs = dict(graph.states) if costs.view.ranks > 1 else {}
+        self._states = {a: b for a, b in pairs.items() if b in {*graph.outputs} - {*graph.views}}
         self._uses = Counter(name for node in graph.nodes for name in node.inputs if name)
         self._made: dict[str, dict[Placement, _Made]] = {}
 
@@ -79,7 +85,18 @@ class _Search:
         for node in self._graph.nodes:
             made = self._placements(node)
             self._made.update((name, made) for name in node.outputs if name)
-        wanted: dict[str, dict[Placement, None]] = {n: {WHOLE: None} for n in self._graph.outputs}
+        _, _, wanted = self._backwards({})
+        states = {name: self._state(name, wanted.get(name, {})) for name in self._states}
+        strategies, cycles, _ = self._backwards(states)
+        return Sharing(ranks, strategies, cycles, states)
+
+    def _backwards(
+        self, states: Mapping[str, Placement]
+    ) -> tuple[tuple[Strategy, ...], int, dict[str, dict[Placement, None]]]:
+        """The strategy of every node, all their cycles, and where each tensor is wanted."""
+        wanted: dict[str, dict[Placement, None]] = {name: {} for name in self._graph.outputs}
+        for name, place in states.items():
+            wanted[self._states[name]] = {place: None}
         chosen, cycles = [], 0
         for node in reversed(self._graph.nodes):
             strategy, spent = self._chosen(node, wanted)
@@ -88,8 +105,13 @@ class _Search:
             for name, place in zip(node.inputs, strategy.inputs, strict=True):
                 wanted.setdefault(name, {})[place] = None
         for name in self._graph.inputs:
-            cycles += self._moving(name, WHOLE, wanted.get(name, {}))
-        return Sharing(ranks, tuple(reversed(chosen)), cycles)
+            cycles += self._moving(name, states.get(name, WHOLE), wanted.get(name, {}))
+        return tuple(reversed(chosen)), cycles, wanted
+
+    def _state(self, name: str, wanted: Mapping[Placement, None]) -> Placement:
+        """Where the host puts a state, and the end of a run leaves it: where it is wanted."""
+        axes = splits(self._graph.tensors[name].shape, self._costs.view.ranks)
+        return min((WHOLE, *axes), key=lambda place: self._moving(name, place, wanted))
 
     def _placements(self, node: Node) -> dict[Placement, _Made]:
         """The least cycles for every placement of a node's results."""
@@ -106,7 +128,7 @@ class _Search:
         """The cycles of an operand in one placement that this reader answers for."""
         made = self._made.get(name)
         if made is None:
-            return self._costs.convert(name, WHOLE, place)
+            return 0 if name in self._states else self._costs.convert(name, WHOLE, place)
         shared = max(1, self._uses[name])
         return min(
             found.cycles / shared + self._costs.convert(name, have, place)
@@ -127,8 +149,13 @@ class _Search:
         return strategy, self._costs.work(node, strategy) + moving(place)
 
     def _moving(self, name: str, have: Placement, wanted: Mapping[Placement, None]) -> int:
-        """The cycles of bringing a tensor to all places where it is wanted."""
-        places = [place for place in wanted if place != have]
+        """The cycles of bringing a tensor to all places where it is wanted.
+
+        The host fetches what is split from where its parts are.
+        """
+        fetched = have == PARTIAL or (have >= 0 and name in self._graph.views)
+        also = [WHOLE] if fetched and name in self._graph.outputs else []
+        places = [place for place in dict.fromkeys([*wanted, *also]) if place != have]
         if have == PARTIAL and len(places) > 1:
             first = self._costs.convert(name, PARTIAL, WHOLE)
             return first + self._moving(name, WHOLE, wanted)

@@ -11,8 +11,16 @@ from dataclasses import dataclass
 
 from clockstep_compiler.channels import RENAMING
 from clockstep_compiler.graph import Node
-from clockstep_compiler.placements import PARTIAL, WHOLE, Placement, Strategy, part_shape
-from clockstep_compiler.shard_rules import View
+from clockstep_compiler.placements import (
+    PARTIAL,
+    WHOLE,
+    Placement,
+    Strategy,
+    part_of,
+    part_shape,
+    picks,
+)
+from clockstep_compiler.shard_rules import View, index_of
 from clockstep_isa.machine import Machine
 
 __all__ = ["Costs"]
@@ -52,10 +60,27 @@ class Costs:
             ]
             return _STEP + self._product(node, shapes, strategy)
         found = 0 if node.op in RENAMING else _STEP
+        if node.op == "Move" or node.op in RENAMING:
+            found += self._fetched(node, strategy)
         for name in node.outputs:
             shape = part_shape(view.shape(name), strategy.output, ranks)
             found += _PASSES.get(node.op, 1) * self._vectors(shape)
         return found
+
+    def _fetched(self, node: Node, strategy: Strategy) -> int:
+        """What the first and the last rank take of others' parts of the source of a move."""
+        view, own = self.view, strategy.inputs[0]
+        if own < 0 or (strategy.output >= 0 and len(node.inputs) > 1 and node.op == "Move"):
+            return 0
+        index, shape = index_of(view, node), view.shape(node.inputs[0])
+        most = 0
+        for rank in (0, view.ranks - 1):
+            part = part_of(index, strategy.output, rank, view.ranks)
+            for pick in picks(part, shape, own, view.ranks, rank):
+                if pick.owner != rank:
+                    vectors = len(pick.rows) * -(-(pick.high - pick.low) // self.machine.vector)
+                    most = max(most, vectors)
+        return self._sent(most * self._bytes(node.inputs[0])) if most else 0
 
     def _product(self, node: Node, shapes: list[tuple[int, ...]], strategy: Strategy) -> int:
         """All K tiles of all tiles of columns, or as long as the weights take to come."""

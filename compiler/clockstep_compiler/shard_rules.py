@@ -52,7 +52,12 @@ def strategies(view: View, node: Node) -> list[Strategy]:
     """Every way to share a node, all of it on every chip the last."""
     whole = Strategy((WHOLE,) * len(node.inputs), WHOLE)
     rule = RULES.get(node.op) if node.domain in ("", "ai.onnx", CLOCKSTEP) else None
-    if rule is None or sum(map(bool, node.outputs)) != 1 or 0 in view.shape(node.outputs[0]):
+    if (
+        rule is None
+        or view.ranks == 1
+        or sum(map(bool, node.outputs)) != 1
+        or 0 in view.shape(node.outputs[0])
+    ):
         return [whole]
     return [*rule(view, node), whole]
 
@@ -166,7 +171,10 @@ def _reduction(view: View, node: Node) -> Iterator[Strategy]:
 
 
 def _move(view: View, node: Node) -> Iterator[Strategy]:
-    """Elements put elsewhere: out of parts where each rank has what it needs, or of all of it."""
+    """Elements put elsewhere: out of parts where each rank has what it needs, or of all of it.
+
+    Out of one tensor also where ranks have to send what others need.
+    """
     index = index_of(view, node)
     first, places = 0, []
     for name in node.inputs[:1] if node.op in RENAMING else node.inputs:
@@ -183,6 +191,9 @@ def _move(view: View, node: Node) -> Iterator[Strategy]:
         yield Strategy((*found, *rest), axis)
         if found != (WHOLE,) * len(found):
             yield Strategy((WHOLE,) * len(node.inputs), axis)
+    if len(places) == 1:
+        for own in splits(view.shape(node.inputs[0]), view.ranks):
+            yield from (Strategy((own, *rest), axis) for axis in (WHOLE, *view.axes(node)))
 
 
 def index_of(view: View, node: Node) -> NDArray[np.int64]:

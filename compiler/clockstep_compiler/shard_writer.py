@@ -8,7 +8,7 @@ over them: whoever reads a block then has it sent.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 
@@ -21,11 +21,12 @@ from clockstep_compiler.placements import (
     ONCE,
     PARTIAL,
     WHOLE,
+    Pick,
     Placement,
     Strategy,
-    local_places,
     part_of,
     part_shape,
+    picks,
 )
 from clockstep_compiler.shard_costs import Costs
 from clockstep_compiler.shard_rules import View, index_of
@@ -36,9 +37,14 @@ Names = tuple[str, ...]
 """The name of a tensor, or of its part, by rank."""
 
 
-def write(view: View, costs: Costs, strategies: Sequence[Strategy]) -> Graph:
-    """The graph with a node for each rank, by the strategy of each node."""
-    writer = _Writer(view, costs)
+def write(
+    view: View, costs: Costs, strategies: Sequence[Strategy], states: Mapping[str, Placement]
+) -> Graph:
+    """The graph with a node for each rank, by the strategy of each node.
+
+    `states` says where inputs are that are states.
+    """
+    writer = _Writer(view, costs, states)
     for node, strategy in zip(view.graph.nodes, strategies, strict=True):
         writer.node(node, strategy)
     return writer.graph()
@@ -47,34 +53,62 @@ def write(view: View, costs: Costs, strategies: Sequence[Strategy]) -> Graph:
 class _Writer:
     """The graph as it is written. `_names` are the tensors of a tensor in a placement."""
 
-    def __init__(self, view: View, costs: Costs) -> None:
+    def __init__(self, view: View, costs: Costs, states: Mapping[str, Placement]) -> None:
         self._view, self._costs, self._old = view, costs, view.graph
-        self._ranks = range(view.ranks)
+        self._ranks, self._states = range(view.ranks), states
         self._tensors: dict[str, Tensor] = dict(self._old.tensors)
         self._constants: dict[str, NDArray[np.generic]] = dict(self._old.constants)
         self._nodes: list[Node] = []
         self._names: dict[tuple[str, Placement], Names] = {}
-        self._made: dict[str, tuple[Placement, Node]] = {}
+        self._placed: dict[str, Placement] = {}
+        self._makers: dict[str, Node] = {}
         self._reader = view.graph.nodes[0]
+        self._joined: dict[str, tuple[Placement, Names]] = {}
+        self._cuts: dict[tuple[str, bytes, int, int], str] = {}
         for name in (*self._old.inputs, *self._old.constants):
-            self._names[name, WHOLE] = (name,) * view.ranks
+            self._placed[name] = states.get(name, WHOLE)
+            if self._placed[name] == WHOLE:
+                self._names[name, WHOLE] = (name,) * view.ranks
+            else:
+                self._joined[name] = self._placed[name], self._new(name, self._placed[name])
 
     def graph(self) -> Graph:
-        """What the outputs need; they are on the first rank."""
+        """What the outputs need; they are on the first rank, or split as they are made."""
         for name in self._old.outputs:
-            self._wanted(name, WHOLE)
-        needed, nodes = set(self._old.outputs), []
+            self._finish(name)
+        inputs, outputs = self._parts(self._old.inputs), self._parts(self._old.outputs)
+        needed, nodes = set(outputs), []
         for node in reversed(self._nodes):
             if not needed.isdisjoint(node.outputs):
                 needed.update(node.inputs)
                 nodes.append(node)
-        used = {*self._old.inputs, *needed, *(n for node in nodes for n in node.outputs)}
+        used = {*inputs, *self._joined, *needed, *(n for node in nodes for n in node.outputs)}
+        pairs = [(self._parts((a,)), self._parts((b,))) for a, b in self._old.states]
         return replace(
             self._old,
+            inputs=inputs,
+            outputs=outputs,
+            joined=self._joined,
+            states=tuple(pair for a, b in pairs for pair in zip(a, b, strict=True)),
             tensors={n: t for n, t in self._tensors.items() if n in used},
             constants={n: c for n, c in self._constants.items() if n in used},
             nodes=tuple(reversed(nodes)),
         )
+
+    def _finish(self, name: str) -> None:
+        """An output where its state is, or where it is made if the host can join it."""
+        place = self._placed[name]
+        given = next((a for a, b in self._old.states if b == name), None)
+        if given is not None:
+            place = self._states.get(given, WHOLE)
+        if place < 0 or name in self._old.views:
+            self._wanted(name, WHOLE)
+        elif name not in self._joined:
+            self._joined[name] = place, self._wanted(name, place)
+
+    def _parts(self, names: Names) -> Names:
+        """Inputs or outputs, those that are in parts as these."""
+        return tuple(part for name in names for part in self._joined.get(name, (WHOLE, (name,)))[1])
 
     def node(self, node: Node, strategy: Strategy) -> None:
         """One node, on every rank."""
@@ -96,20 +130,63 @@ class _Writer:
                 own = self._moved(node, own, strategy, rank)
             self._nodes.append(own)
         for name in filter(None, node.outputs):
-            self._made[name] = strategy.output, node
+            self._placed[name], self._makers[name] = strategy.output, node
 
     def _moved(self, node: Node, own: Node, strategy: Strategy, rank: int) -> Node:
-        """A move as a rank has it: out of the parts that it has of the sources."""
+        """A move as a rank has it: out of what it and others have of the sources."""
         count = 1 if node.op in RENAMING else len(node.inputs)
         index = part_of(index_of(self._view, node), strategy.output, rank, len(self._ranks))
-        places: list[NDArray[np.int64]] = []
-        first = 0
-        for name, place in zip(node.inputs[:count], strategy.inputs, strict=False):
+        sources = list(zip(node.inputs[:count], strategy.inputs, strict=False))
+        return self._collected(node, sources, index, own.outputs[0], rank)
+
+    def _collected(
+        self,
+        node: Node,
+        sources: Sequence[tuple[str, Placement]],
+        index: NDArray[np.int64],
+        out: str,
+        rank: int,
+    ) -> Node:
+        """A move on one rank, whose `index` is into all of the sources, one after another.
+
+        What others have only a part of which is wanted, they cut out first.
+        """
+        names: list[str] = []
+        local = np.full(index.size, -1)
+        first = held = 0
+        for name, place in sources:
             shape = self._view.shape(name)
-            places.append(first + local_places(shape, place, len(self._ranks)))
-            first += math.prod(part_shape(shape, place, len(self._ranks)))
-        local = np.append(np.concatenate(places), -1)[index]  # -1 stays -1
-        return self._move(node, own.inputs[:count], own.outputs[0], local, (rank,))
+            inside = (index >= first) & (index < first + math.prod(shape))
+            own = np.where(inside, index - first, -1)
+            for pick in picks(own, shape, place, len(self._ranks), rank):
+                source, places = self._cut_out(node, self._names[name, place], pick, rank)
+                local[pick.taken] = held + places
+                held += math.prod(self._tensors[source].shape)
+                names.append(source)
+            first += math.prod(shape)
+        return self._move(node, tuple(names), out, local.reshape(index.shape), (rank,))
+
+    def _cut_out(
+        self, node: Node, parts: Names, pick: Pick, rank: int
+    ) -> tuple[str, NDArray[np.int64]]:
+        """A tensor with what a rank takes of a part, and where in it that is."""
+        source, places = parts[pick.owner], pick.places
+        shape = self._tensors[source].shape
+        columns, width = shape[-1] if shape else 1, pick.high - pick.low
+        lanes = self._costs.machine.vector
+        if -(-width // lanes) == -(-columns // lanes):
+            pick, width = pick._replace(low=0, high=columns), columns
+        if pick.owner == rank or len(pick.rows) * width == math.prod(shape):
+            return source, places
+        key = source, pick.rows.tobytes(), pick.low, pick.high
+        if key not in self._cuts:
+            piece = self._fresh(f"{source}.cut", (len(pick.rows), width), source)
+            cut = pick.rows[:, None] * columns + np.arange(pick.low, pick.high)
+            self._nodes.append(self._move(node, (source,), piece, cut, (pick.owner,)))
+            self._cuts[key] = piece
+        row, column = np.divmod(places, columns)
+        found = np.searchsorted(pick.rows, row) * width + column - pick.low
+        return self._cuts[key], found
 
     # -- bringing tensors where they are needed -----------------------------------------------
 
@@ -124,16 +201,14 @@ class _Writer:
     def _brought(self, name: str, place: Placement) -> Names:
         if name in self._old.constants:
             return self._each(name, place, lambda rank, own: self._cut(name, place, rank, own))
-        if name not in self._made:
-            return self._gathered(name, WHOLE, place)
-        have, node = self._made[name]
+        have = self._placed[name]
         if have != PARTIAL:
             return self._gathered(name, have, place)
         if (name, WHOLE) in self._names:
             return self._gathered(name, WHOLE, place)
         if place == WHOLE:
-            return self._summed(name, node)
-        return self._scattered(name, place, node)
+            return self._summed(name, self._makers[name])
+        return self._scattered(name, place, self._makers[name])
 
     def _cut(self, name: str, place: Placement, rank: int, own: str) -> None:
         """A rank's part of a constant."""
@@ -142,20 +217,12 @@ class _Writer:
 
     def _gathered(self, name: str, have: Placement, place: Placement) -> Names:
         """Out of the parts that all ranks have, or of what each has itself."""
-        sources = self._names[name, have]
-        shape = self._view.shape(name)
-        node = self._made[name][1] if name in self._made else self._reader
-        local = local_places(shape, have, len(self._ranks)).reshape(shape)
-        if have >= 0:
-            size = math.prod(part_shape(shape, have, len(self._ranks)))
-            owner = np.arange(shape[have]) * len(self._ranks) // shape[have] * size
-            local = local + owner.reshape([-1 if a == have else 1 for a in range(len(shape))])
+        shape, node = self._view.shape(name), self._makers.get(name, self._reader)
+        every = np.arange(math.prod(shape)).reshape(shape)
 
         def gather(rank: int, own: str) -> None:
-            index = part_of(local, place, rank, len(self._ranks))
-            used = (sources[rank],) if have == WHOLE else sources
-            used, index = _used(used, index.astype(np.int64), math.prod(shape) // len(used))
-            self._nodes.append(self._move(node, used, own, index, (rank,)))
+            index = part_of(every, place, rank, len(self._ranks))
+            self._nodes.append(self._collected(node, [(name, have)], index, own, rank))
 
         return self._each(name, place, gather)
 
@@ -245,11 +312,3 @@ class _Writer:
         fill = node.attributes.get("fill", 0) if node.op == "Move" else 0
         attributes = {"fill": fill, "index": index, "op": op, "opset": opset}
         return Node(node.name, "Move", CLOCKSTEP, 1, sources, (out,), attributes, chips)
-
-
-def _used(sources: Names, index: NDArray[np.int64], size: int) -> tuple[Names, NDArray[np.int64]]:
-    """Sources of `size` elements each that a move takes anything from, and its index in these."""
-    owners = np.unique(index // size)
-    new = np.full(len(sources), -1)
-    new[owners] = np.arange(len(owners))
-    return tuple(sources[i] for i in owners.tolist()), new[index // size] * size + index % size

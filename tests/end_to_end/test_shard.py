@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,15 @@ from benchmarks.builder import Net
 from clockstep_compiler import Options, compile_model
 from clockstep_isa import Machine, Program
 from clockstep_isa.table import BY_NAME
-from tests.support.endtoend import assert_close, assert_equal, expected, fp16_inputs, run_checked
+from samples.llama.write import SIZES, llama
+from tests.support.endtoend import (
+    assert_close,
+    assert_equal,
+    build_session,
+    expected,
+    fp16_inputs,
+    run_checked,
+)
 from tests.support.machines import MACHINES
 from tests.support.models import random_inputs
 from tests.support.quantized import matmul_integer
@@ -90,6 +100,29 @@ def test_integers_are_the_same(chips: int) -> None:
     one, shared = (run_checked(model, TINY, inputs, chips=n) for n in (1, chips))
     assert_equal(shared.outputs, one.outputs)
     assert shared.program.cycles < one.program.cycles
+    assert sends(shared.program) == 0  # the host fetches each column from where it is
+
+
+def test_a_state_stays_in_parts_where_it_is_read() -> None:
+    """A cache of attention on the chips of its heads: no more than the token goes over links."""
+    sizes = replace(SIZES["tiny"], layers=1, hidden=64, heads=4, kv_heads=4, ffn=256, vocab=24)
+    model = llama(sizes, context=16, attention="contrib")
+    alone, shared = (build_session(model, TINY, chips=chips, effort="fast") for chips in (1, 2))
+    assert shared.program.states == alone.program.states
+    assert shared.program.cycles < alone.program.cycles
+    caches = {given for given, _ in shared.program.states}
+    for binding in shared.program.inputs:
+        if binding.name in caches:
+            (layout,) = binding.layouts
+            sizes_by_chip = np.bincount(layout.pieces[:, 5], weights=layout.pieces[:, 2])
+            assert sizes_by_chip[0] == sizes_by_chip[1] == layout.rows  # two bytes of half of them
+    for token in range(4):
+        given = {
+            b.name: np.full(b.shape, token, b.dtype)
+            for b in shared.program.inputs
+            if b.name not in caches
+        }
+        assert_close(shared.execute(given).outputs, alone.execute(given).outputs)
 
 
 def test_what_is_no_shorter_stays_on_one_chip() -> None:
