@@ -1,7 +1,8 @@
 """The compiler: its stages in order, and the search for the number of chips.
 
-import -> lay out -> (share ->) lower -> fold -> split -> (partition, schedule on n chips, until it
-fits) -> emit. Each stage takes and returns frozen data; the reasons for the order are in `ORDER`.
+import -> lay out -> (share ->) lower -> spare -> fold -> split -> (partition, schedule on n chips,
+until it fits) -> emit. Each stage takes and returns frozen data; the reasons for the order are in
+`ORDER`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from clockstep_compiler.partition import WEIGHTS, mostly_loads, total_words
 from clockstep_compiler.pipelined import pipelined
 from clockstep_compiler.problems import lowered_survey
 from clockstep_compiler.shard import shard, sharings
+from clockstep_compiler.spare import spared
 from clockstep_compiler.split import split
 from clockstep_compiler.states import stated
 from clockstep_compiler.steps import Lowered
@@ -40,7 +42,8 @@ ORDER = (
     ("lay out", "share", "the ranks share what is left once tensors lie as the array wants them"),
     ("share", "lower", "what a chip has of a tensor is a tensor, and of a product a product"),
     ("lay out", "lower", "lowering takes every tensor as it lies: its last axis along the lanes"),
-    ("lower", "fold", "only the rows that every step reads show what may lie side by side"),
+    ("lower", "spare", "only all readers of a matrix show whether it is needed"),
+    ("spare", "fold", "only the rows that every step reads show what may lie side by side"),
     ("fold", "state", "what is written back has the form that folding gave the input"),
     ("state", "split", "a step that brings a state back is one like any other"),
     ("fold", "split", "only a lowered expression shows how many ALUs and slices it takes"),
@@ -155,7 +158,7 @@ def check_model(model: Model, machine: Machine, options: Options) -> Check:
 def _fitted(machine: Machine, graph: Graph, lowered: Lowered) -> tuple[Floorplan, Lowered]:
     """What the waves of a machine can run, and the machine as it suits that best."""
     plan = Floorplan(machine)
-    lowered = split(plan, stated(graph, fold(plan, lowered)))
+    lowered = split(plan, stated(graph, fold(plan, spared(plan, lowered))))
     return replace(plan, loading=mostly_loads(lowered)), lowered
 
 
