@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Leaf, flatten
 from clockstep_compiler.floorplan import Floorplan
-from clockstep_compiler.fold_depthwise import pairs
+from clockstep_compiler.fold_depthwise import pairs, regions
 from clockstep_compiler.fold_gather import Gather, gathers, ungathered
 from clockstep_compiler.fold_patches import Fold, Patches
 from clockstep_compiler.fold_product import can_fold
@@ -41,8 +41,8 @@ _WIDE = 4
 _ROOM = 4
 """Weights with their zeros fill at most this part of a chip, or no more than without."""
 
-_LOADING = 64
-"""Rows that would take as long as loading an array and finding room for its weights."""
+_SETTING_UP = 10
+"""Rows that would take as long as finding room for the weights of an array."""
 
 _NEVER = 1 << 60
 
@@ -53,19 +53,22 @@ def fold(plan: Floorplan, lowered: Lowered) -> Lowered:
     few = any(2 * v.columns <= lanes and v.rows > 1 for v in lowered.values)
     if not few and not pairs(plan, lowered):
         return lowered
-    search = _searched(plan, lowered)
-    if not search.folds:
-        return lowered
-    folded = search.applied()
     limit = max(total_words(plan, lowered), plan.machine.words_per_chip // _ROOM)
-    return folded if total_words(plan, folded) <= limit else lowered
+    for patches in (True, False):
+        search = _searched(plan, lowered, patches)
+        if not search.folds:
+            return lowered
+        folded = search.applied()
+        if total_words(plan, folded) <= limit:
+            return folded
+    return lowered
 
 
-def _searched(plan: Floorplan, lowered: Lowered) -> _Search:
+def _searched(plan: Floorplan, lowered: Lowered, patches: bool) -> _Search:
     """Folds decided upon, with those pixels apart that are better not put side by side."""
-    apart, plain = gathers(lowered), _Search(plan, lowered)
+    apart, plain = gathers(lowered), _Search(plan, lowered, patches)
     while True:
-        search = _Search(plan, ungathered(lowered, apart))
+        search = _Search(plan, ungathered(lowered, apart), patches)
         search.run()
         kept = {n: g for n, g in apart.items() if search.gains(g, plain)}
         if kept == apart:
@@ -84,10 +87,11 @@ class _Group:
 
 @dataclass(eq=False, slots=True)
 class _Search:
-    """`folds` of matrices by number, those of more than one row alone."""
+    """`folds` of matrices by number, those of more than one row alone; `patches`: these, too."""
 
     plan: Floorplan
     lowered: Lowered
+    patches: bool
     folds: dict[int, Fold] = field(default_factory=dict)
     known: dict[tuple[object, ...], int] = field(default_factory=dict)
 
@@ -164,8 +168,9 @@ class _Search:
                     a, b = sorted((root(leaf.value.number), root(step.out.number)))
                     parent[b] = a
         members: dict[int, list[Value]] = {}
+        ties = {value.number: root(value.number) for value in self.lowered.values}
         for value in self.lowered.values:
-            members.setdefault(root(value.number), []).append(value)
+            members.setdefault(ties[value.number], []).append(value)
         fixed, users = self._fixed(), self._users()
         groups = []
         for values in members.values():
@@ -176,10 +181,12 @@ class _Search:
             if candidates:
                 options: list[dict[int, Fold]] = [{v.number: n for v in values} for n in candidates]
                 groups.append(_Group(values, options, steps))
-        return groups + self._pairs(fixed, users)
+        return groups + (self._patched(ties, fixed, users) if self.patches else [])
 
-    def _pairs(self, fixed: set[int], users: dict[int, list[int]]) -> list[_Group]:
-        """Images and their depthwise convolutions."""
+    def _patched(
+        self, ties: dict[int, int], fixed: set[int], users: dict[int, list[int]]
+    ) -> list[_Group]:
+        """Images and their depthwise convolutions, and all that go together."""
         groups = []
         for pair in pairs(self.plan, self.lowered):
             a, b = pair.image.number, pair.result.number
@@ -188,6 +195,10 @@ class _Search:
             options: list[dict[int, Fold]] = [{a: p, b: q} for p, q in pair.candidates]
             steps = sorted({*users[a], *users[b]})
             groups.append(_Group([pair.image, pair.result], options, steps))
+        whole = fixed | {value.number for _, value in self.lowered.outputs}
+        for values, candidates in regions(self.plan, self.lowered, ties, whole):
+            steps = sorted({i for v in values for i in users[v.number]})
+            groups.append(_Group(values, candidates, steps))
         return groups
 
     def _fixed(self) -> set[int]:
@@ -288,7 +299,8 @@ def _cost(plan: Floorplan, step: Compute) -> int:
         passes = np.full((len(rows), tiles), len(product.terms))
     else:
         passes = _passes(product, tiles, lanes)
-    mxm = int(((rows[:, None] + _LOADING) * passes).sum())
+    loading = _SETTING_UP + 2 * -(-lanes // plan.install_streams)
+    mxm = int(((rows[:, None] + loading) * passes).sum())
     vxm = int((rows[:, None] * (ops + passes)).sum())
     return _alus(plan) * mxm + planes * vxm
 

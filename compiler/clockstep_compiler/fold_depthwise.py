@@ -12,17 +12,18 @@ are multiplied with these alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from clockstep_compiler.floorplan import Floorplan
-from clockstep_compiler.fold_patches import Patches
+from clockstep_compiler.fold_patches import Fold, Patches
 from clockstep_compiler.partition import find_product
-from clockstep_compiler.steps import Compute, Lowered, Product, Value
+from clockstep_compiler.steps import Compute, Lowered, Product, Value, sources_of
 from clockstep_isa.table import Type
 
-__all__ = ["Pair", "pairs"]
+__all__ = ["Pair", "pairs", "regions"]
 
 _SIZES = ((1, 2), (1, 4), (1, 5), (1, 8), (1, 10), (2, 2), (2, 4))
 """Lines and pixels of patches that are tried."""
@@ -80,8 +81,7 @@ def _candidates(
     same = before == after
     found = []
     for high, wide in _SIZES:
-        whole = before[1] % high == 0 and before[2] % wide == 0
-        if plan.machine.vector % (high * wide) or not whole:
+        if not _suits(plan, before, high, wide):
             continue
         up, left = (min(reach, high - 1), min(reach, wide - 1)) if same else (0, 0)
         found.append((Patches(*before, high, wide), Patches(*after, high, wide, up, left)))
@@ -95,3 +95,101 @@ def _grid(step: Compute) -> tuple[int, int, int] | None:
         return None
     high = shape[-3] if len(shape) > 3 else 1
     return step.out.rows // (high * shape[-2]), high, shape[-2]
+
+
+_Grid = tuple[int, int, int]
+"""Images, lines and pixels of a line."""
+
+_SQUARES = ((2, 2), (2, 4))
+"""Patches of which neighbours meet both ways: few meet if those of all images fit together."""
+
+
+def regions(
+    plan: Floorplan, lowered: Lowered, ties: Mapping[int, int], fixed: set[int]
+) -> list[tuple[list[Value], list[dict[int, Fold]]]]:
+    """Images of one size about depthwise convolutions, and arrangements of all of them.
+
+    `ties` are alike for matrices that are added to each other. With them go convolutions of these
+    and what is made of them, up to an image that is not added to any.
+
+    Each of these convolutions has its patches where that of its image have not; what is made of it
+    pixel by pixel has them where it has. With them goes the image of one that makes it smaller.
+    """
+    makers = {s.out.number: s for s in lowered.steps if isinstance(s, Compute)}
+    found: dict[int, list[Compute]] = {}
+    for number, home in _homes(plan, lowered, ties).items():
+        if number not in fixed and _grid(makers[number]) is not None:
+            found.setdefault(home, []).append(makers[number])
+    result = []
+    for home, steps in found.items():
+        grid = next((_grid(step) for step in steps if ties[step.out.number] == home), None)
+        if grid is not None and len(steps) > 1:
+            sizes = [size for size in _SQUARES if _suits(plan, grid, *size)]
+            candidates = [_region(plan, lowered, grid, steps, size) for size in sizes]
+            result += [([step.out for step in steps], candidates)] if candidates else []
+    return result
+
+
+def _homes(plan: Floorplan, lowered: Lowered, ties: Mapping[int, int]) -> dict[int, int]:
+    """The tie of the images that every image about depthwise convolutions goes with."""
+    known = pairs(plan, lowered)
+    images = {pair.image.number: pair.result.number for pair in known}
+    results = {number: image for image, number in images.items()}
+    steps = [s for s in lowered.steps if isinstance(s, Compute)]
+    grids = {step.out.number: _grid(step) for step in steps}
+    homes: dict[int, int] = {}
+    for step in steps:
+        number, sources = step.out.number, [v.number for v in sources_of(step)]
+        made = [s for s in sources if s in results]
+        near = [homes[s] for s in sources if s in homes]
+        if number in images or number in results:
+            if near and grids[number] == grids[images.get(number, number)]:
+                homes[number] = near[0]
+        elif made or near:
+            homes[number] = ties[number]
+            for result in made:
+                late = {result, results[result]} - homes.keys()
+                homes |= dict.fromkeys(sorted(late), ties[number])
+    return homes
+
+
+def _suits(plan: Floorplan, grid: _Grid, high: int, wide: int) -> bool:
+    """Whether patches divide a vector and the images."""
+    return not (plan.machine.vector % (high * wide) or grid[1] % high or grid[2] % wide)
+
+
+def _region(
+    plan: Floorplan, lowered: Lowered, grid: _Grid, steps: list[Compute], size: tuple[int, int]
+) -> dict[int, Fold]:
+    """Patches of such a size for the results of some steps."""
+    high, wide = size
+    begins: dict[int, int] = {}
+    for step in steps:
+        product = find_product(step.expr)
+        latest = max((v.number for v in sources_of(step) if v.number in begins), default=-1)
+        begin = begins.get(latest, 0)
+        if product is not None and _is_depthwise(product):
+            reach = (math.isqrt(len(product.terms)) - 1) // 2
+            smaller = product.rows < product.terms[0].a.rows
+            begin = 0 if begin or smaller else reach
+        begins[step.out.number] = begin
+    fills, found = _fills(lowered), dict[int, Fold]()
+    for step in steps:
+        own, number = _grid(step), step.out.number
+        begin = begins[number]
+        if own == grid or (own is not None and _suits(plan, own, high, wide)):
+            beyond = fills.get(number) if begin else None
+            before = min(begin, high - 1), min(begin, wide - 1)
+            found[number] = Patches(*own, high, wide, *before, beyond)
+    return found
+
+
+def _fills(lowered: Lowered) -> dict[int, int]:
+    """The number that stands about images where products read beyond them."""
+    found: dict[int, int] = {}
+    for step in lowered.steps:
+        product = find_product(step.expr) if isinstance(step, Compute) else None
+        for term in () if product is None else product.terms:
+            if term.fill is not None and term.fill.data is not None:
+                found[term.a.number] = int(term.fill.data.flat[0])
+    return found

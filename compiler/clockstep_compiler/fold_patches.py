@@ -14,7 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NOBODY", "Fold", "Patches", "count_of", "pixels_of", "place", "side_by_side"]
+__all__ = [
+    "NOBODY",
+    "Fold",
+    "Patches",
+    "beyond_of",
+    "count_of",
+    "pixels_of",
+    "place",
+    "side_by_side",
+]
 
 Ints = NDArray[np.int64]
 
@@ -26,7 +35,8 @@ NOBODY = -2
 class Patches:
     """Images of `height` x `width` pixels in patches of `high` x `wide`, row by row.
 
-    The first patch begins `up` lines above the image and `left` pixels before it.
+    The first patch begins `up` lines above the image and `left` pixels before it. What is `beyond`
+    the image in a patch is that number, if one is given.
     """
 
     images: int
@@ -36,6 +46,7 @@ class Patches:
     wide: int
     up: int = 0
     left: int = 0
+    beyond: int | None = None
 
     @property
     def count(self) -> int:
@@ -91,6 +102,11 @@ def place(fold: Fold, index: Ints) -> tuple[Ints, Ints]:
 def pixels_of(fold: Fold, rows: int) -> Ints:
     """The pixels of every row, of `rows` in all: [rows, count]."""
     return fold.pixels() if isinstance(fold, Patches) else np.arange(rows).reshape(-1, fold)
+
+
+def beyond_of(fold: Fold) -> int | None:
+    """What stands beyond the image, if that is known."""
+    return fold.beyond if isinstance(fold, Patches) else None
 
 
 def side_by_side(fold: Fold, channels: NDArray[np.generic]) -> NDArray[np.generic]:

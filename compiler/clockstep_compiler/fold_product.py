@@ -19,7 +19,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_compiler.fold_patches import NOBODY, Fold, Patches, count_of, pixels_of, place
+from clockstep_compiler.fold_patches import (
+    NOBODY,
+    Fold,
+    Patches,
+    beyond_of,
+    count_of,
+    pixels_of,
+    place,
+)
 from clockstep_compiler.steps import Product, Term, Value, Weights
 from clockstep_isa.table import Type
 
@@ -92,7 +100,7 @@ def folded_product(product: Product, fold: Fold, view: View, tile: Tile) -> Prod
     for term in product.terms:
         index = own if term.index is None else np.where(own < 0, own, term.index[own])
         row, key = place(view(term.a)[1], index)
-        rows.append(row)
+        rows.append(np.where(row < 0, NOBODY, row) if _stands_beyond(term, view) else row)
         keys.append(key)
     if product.w_set is not None:
         keys.append(np.where(own < 0, -1, product.w_set[own]))
@@ -104,9 +112,38 @@ def folded_product(product: Product, fold: Fold, view: View, tile: Tile) -> Prod
     slots = [
         _slots(product, kind, [r[label == k] for r in rows], view) for k, kind in enumerate(kinds)
     ]
+    if not _border_is_beyond(product, own, view, label, slots):
+        return None
     terms = _terms(product, fold, view, tile, label, slots)
     w_set = label if len(kinds) > 1 else None
     return Product(product.type, count, m * product.columns, terms, w_set)
+
+
+def _stands_beyond(term: Term, view: View) -> bool:
+    """Whether the border that a term reads stands beyond the image in its patches."""
+    beyond, fill = beyond_of(view(term.a)[1]), term.fill
+    if beyond is None or fill is None or fill.data is None:
+        return False
+    return bool((fill.data == beyond).all())
+
+
+def _border_is_beyond(
+    product: Product, own: Ints, view: View, label: Ints, slots: list[dict[_Source, list[_Slot]]]
+) -> bool:
+    """Whether what is read in the place of a border is one, where rows are read for others."""
+    bordered = {t: term for t, term in enumerate(product.terms) if _stands_beyond(term, view)}
+    pixels = {t: pixels_of(view(term.a)[1], term.a.rows) for t, term in bordered.items()}
+    for k, found in enumerate(slots):
+        for slot in (slot for every in found.values() for slot in every):
+            for j, phase, t, _ in slot.parts:
+                index = bordered[t].index if t in bordered else None
+                if index is None:
+                    continue
+                mine = own[label == k, j]
+                border = (mine >= 0) & (index[mine] < 0) & (slot.rows >= 0)
+                if (pixels[t][slot.rows[border], phase] != NOBODY).any():
+                    return False
+    return True
 
 
 def _classes(keys: Ints) -> tuple[Ints, Ints] | None:

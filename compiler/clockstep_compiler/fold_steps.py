@@ -16,8 +16,8 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_compiler.expr import Acc, Const, Expr, Leaf, Op, cast
-from clockstep_compiler.fold_patches import Fold, Patches, count_of, side_by_side
+from clockstep_compiler.expr import Acc, Const, Expr, Leaf, Op, binary, cast
+from clockstep_compiler.fold_patches import NOBODY, Fold, Patches, count_of, side_by_side
 from clockstep_compiler.fold_product import can_fold, folded_product
 from clockstep_compiler.partition import find_product
 from clockstep_compiler.steps import Compute, Product, Term, Value, Weights, sources_of
@@ -26,6 +26,10 @@ from clockstep_isa.table import Type
 __all__ = ["Folder", "aligned"]
 
 Ints = NDArray[np.int64]
+
+
+_LEAST = -128
+"""The least byte."""
 
 
 def aligned(index: Ints | None, n: int) -> bool:
@@ -43,6 +47,14 @@ def _as_it_lies(index: Ints | None, fold: Fold) -> bool:
     if isinstance(fold, Patches):
         return index is None or np.array_equal(index, np.arange(len(index)))
     return aligned(index, fold)
+
+
+def _bounded(expr: Expr, patches: Patches, channels: int) -> Expr | None:
+    """Bytes with the least of all beyond the image: nothing is less; None for another number."""
+    if patches.beyond != _LEAST or expr.out != Type.I8:
+        return None
+    most = np.where(patches.pixels() == NOBODY, _LEAST, -1 - _LEAST).astype(np.int8)
+    return binary("min", expr, Const(np.tile(most, (1, channels)), Type.I8))
 
 
 @dataclass(slots=True)
@@ -81,7 +93,7 @@ class Folder:
     def least(self, columns: int) -> Value:
         """A row of the least bytes."""
         if (-1, columns) not in self.tiled:
-            data = np.full((1, columns), -128, np.int8)
+            data = np.full((1, columns), _LEAST, np.int8)
             self.tiled[-1, columns] = self._new("border", 1, columns, Type.I8, data)
         return self.tiled[-1, columns]
 
@@ -101,6 +113,8 @@ class Folder:
         shape = (out.rows, out.columns)
         work = _Work(self, step, out, m, shape, find_product(step.expr) is not None)
         expr = work.visit(step.expr)
+        if expr is not None and isinstance(m, Patches) and m.beyond is not None:
+            expr = _bounded(expr, m, step.out.columns)
         if expr is None:
             return None
         return [*work.steps, Compute(out, expr, step.nodes, shape)]

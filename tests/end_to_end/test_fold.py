@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from clockstep_compiler import Options, compile_model, pipeline
 from clockstep_compiler.floorplan import Floorplan
-from clockstep_compiler.fold import fold
+from clockstep_compiler.fold import _Group, _Search, fold
 from clockstep_compiler.partition import find_product
 from clockstep_compiler.problems import lowered_model
 from clockstep_compiler.steps import Compute, Lowered, Move
@@ -25,10 +25,15 @@ Image = tuple[str, int, int, int]
 
 
 class _Chain:
-    """A network of quantized layers as it grows; every scale is a power of two."""
+    """A network of quantized layers as it grows; every scale is a power of two.
 
-    def __init__(self, rng: np.random.Generator, channels: int, height: int, width: int) -> None:
-        self.rng = rng
+    `zero` is the zero point of all its bytes.
+    """
+
+    def __init__(
+        self, rng: np.random.Generator, channels: int, height: int, width: int, zero: int = 120
+    ) -> None:
+        self.rng, self.zero = rng, zero
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self.shape: tuple[int, ...] = (1, channels, height, width)
@@ -49,11 +54,11 @@ class _Chain:
 
     def quantized(self, name: str) -> str:
         scale = self.constant(np.float32(2.0**-4))
-        return self.node("QuantizeLinear", [name, scale, self.constant(np.uint8(120))])
+        return self.node("QuantizeLinear", [name, scale, self.constant(np.uint8(self.zero))])
 
     def real(self, name: str) -> str:
         scale = self.constant(np.float32(2.0**-4))
-        return self.node("DequantizeLinear", [name, scale, self.constant(np.uint8(120))])
+        return self.node("DequantizeLinear", [name, scale, self.constant(np.uint8(self.zero))])
 
     def convolve(self, channels: int, kernel: int, stride: int, groups: int = 1) -> None:
         name, c, h, w = self.last
@@ -255,6 +260,61 @@ def test_pixels_of_a_depthwise_convolution_lie_channel_by_channel(
     _same_bits(model, target, monkeypatch)
     inputs = _inputs(model, np.random.default_rng(6))
     assert_equal(run_checked(model, target, inputs).outputs, expected(model, inputs))
+
+
+@pytest.mark.parametrize(("size", "candidate"), [((8, 8), 0), ((4, 12), 1), ((4, 6), 0)])
+def test_patches_of_images_that_are_added(
+    size: tuple[int, int], candidate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patches begin elsewhere with every depthwise convolution, and what is added follows them.
+
+    The last one makes a smaller image. Whatever is chosen, no bit changes.
+    """
+    chain = _Chain(np.random.default_rng(7), 6, *size, zero=0)
+    for stride in (1, 1, 1, 2):
+        before = chain.last
+        chain.convolve(18, 1, 1)
+        chain.convolve(18, 3, stride, groups=18)
+        chain.convolve(6, 1, 1)
+        if stride == 1:
+            chain.add(before)
+    model, target = chain.model(), machine("tiny", mem__words_per_bank=4096)
+
+    def choose(search: _Search, group: _Group) -> None:
+        options = group.candidates
+        option = options[min(candidate, len(options) - 1)] if options else {}
+        search._set([value.number for value in group.values], option)
+
+    monkeypatch.setattr(_Search, "_choose", choose)
+    steps = [s for s in _lowered(model, target)[1].steps if isinstance(s, Compute)]
+    products = [find_product(s.expr) for s in steps]
+    assert [len(p.terms) for p in products if p is not None].count(4) > 3
+    _same_bits(model, target, monkeypatch)
+    inputs = _inputs(model, np.random.default_rng(6))
+    assert_equal(run_checked(model, target, inputs).outputs, expected(model, inputs))
+
+
+def test_what_is_beyond_an_image_is_not_always_zero() -> None:
+    """Where zero is not the least byte, it cannot be put beyond the image in its patches."""
+    found = {}
+    for zero in (0, 120):
+        chain = _Chain(np.random.default_rng(7), 32, 28, 28, zero)
+        for number in range(4):
+            before = chain.last
+            chain.convolve(192, 1, 1)
+            chain.convolve(192, 3, 1, groups=192)
+            chain.convolve(32, 1, 1)
+            if number:
+                chain.add(before)
+        steps = [
+            s
+            for s in _lowered(chain.model(), load_machine("lpu-v1"))[1].steps
+            if isinstance(s, Compute)
+        ]
+        products = [find_product(s.expr) for s in steps]
+        found[zero] = [len(p.terms) for p in products if p is not None]
+    assert 4 in found[0]
+    assert 4 not in found[120]
 
 
 def test_a_folded_model_matches_onnxruntime() -> None:
