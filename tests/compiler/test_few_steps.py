@@ -53,6 +53,21 @@ def test_a_quotient_that_is_rounded_is_exact(divisor: float) -> None:
     assert_equal(run_checked(model, TINY, {"x": x}).outputs, expected(model, {"x": x}))
 
 
+@pytest.mark.parametrize(("shape", "steps"), [((2, 3, 20), 1), ((6, 1, 20), 1), ((3, 40), 2)])
+def test_a_reshape_that_keeps_rows_stores_nothing(shape: tuple[int, ...], steps: int) -> None:
+    nodes = [
+        helper.make_node("Mul", ["x", "c"], ["m"]),
+        helper.make_node("Reshape", ["m", "s"], ["r"]),
+        helper.make_node("Tanh", ["r"], ["y"]),
+    ]
+    constants = {"c": np.linspace(-2, 2, 20, dtype=np.float32), "s": np.array(shape)}
+    model = build(nodes, {"x": ("float32", (6, 20))}, {"y": ("float32", shape)}, constants)
+    found = [step for step in lowered(model).steps if isinstance(step, Compute)]
+    assert len(found) == steps
+    x = np.random.default_rng(0).normal(size=(6, 20)).astype(np.float16).astype(np.float32)
+    assert_close(run_checked(model, TINY, {"x": x}).outputs, expected(model, {"x": x}), 1e-3)
+
+
 @pytest.mark.parametrize("op", ["GlobalAveragePool", "GlobalMaxPool"])
 def test_the_window_of_a_whole_image_takes_steps_by_its_logarithm(op: str) -> None:
     node = helper.make_node(op, ["x"], ["y"])

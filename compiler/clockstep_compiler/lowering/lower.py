@@ -143,6 +143,13 @@ class Quant:
     zero: NDArray[np.int64]
 
 
+def _is_alike(expr: Expr) -> bool:
+    """Whether all rows of an expression are computed with the same constants."""
+    if isinstance(expr, Const):
+        return math.prod(expr.array.shape[:-1]) == 1
+    return not isinstance(expr, Op) or all(map(_is_alike, expr.args))
+
+
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     """Rows and columns of a tensor's matrix."""
     return (math.prod(shape[:-1]), shape[-1]) if shape else (1, 1)
@@ -293,6 +300,20 @@ class Lowering:
             name, tensor.shape, tensor.dtype, Leaf(value, None), (self.node,), True, values
         )
         return self.tensors[name]
+
+    def carry(self, name: str, out: str) -> bool:
+        """Define `out` as what computes `name`, whose matrix has as many rows and columns.
+
+        False if `name` is stored, or wanted elsewhere, or has constants that differ by row.
+        """
+        tensor = self.tensors.get(name)
+        if tensor is None or tensor.values or tensor.quant is not None or self.uses[name] > 1:
+            return False
+        if self.constant(name) is not None or not _is_alike(tensor.expr):
+            return False
+        self._fused.update(tensor.nodes)
+        self.define(out, tensor.expr, narrow=tensor.narrow)
+        return True
 
     def stored_type(self, name: str) -> Type:
         """The type a tensor is stored in: by its dtype, and f32 where fp16 would not do."""

@@ -28,9 +28,14 @@ __all__: list[str] = []
 
 @lowers("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def _reshape(state: Lowering, node: Node) -> None:
-    """The same elements in row-major order under another shape."""
-    carry_bounds(state, node.outputs[0], node.inputs[:1])
-    _rename(state, node.outputs[0], state.store(node.inputs[0]))
+    """The same elements in row-major order under another shape; where rows stay rows, whatever
+    computes them may go on."""
+    name, out = node.inputs[0], node.outputs[0]
+    carry_bounds(state, out, node.inputs[:1])
+    rows_stay = matrix_shape(state.shape(name)) == matrix_shape(state.shape(out))
+    if rows_stay and state.carry(name, out):
+        return
+    _rename(state, out, state.store(name))
 
 
 def _rename(state: Lowering, out: str, value: Value) -> None:
