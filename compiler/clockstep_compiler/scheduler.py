@@ -145,7 +145,10 @@ class Scheduler:
     turn: int = 0
     """Counts kernels, for whatever is dealt out in turn."""
     wave: int = 0
-    """The first variant to try: one for all kernels of a step, another for the next step."""
+    """The first variant to try: one for all kernels of a step, another for the next step.
+
+    Kernels of a step on the same ALUs leave the others to what runs beside it, undivided.
+    """
     pinned: set[int] = field(default_factory=set)
     scratch: list[tuple[int, Copy]] = field(default_factory=list)
     """Copies made for one block alone, given back with the next."""

@@ -264,7 +264,6 @@ class Sweeper:
                 continue
             if s.has_wave(job.chip, program, every, len(rows), pace, parts):
                 s.run(job.chip, program, every, len(rows), pace, parts)
-                s.wave += 1
                 return
             if not last:
                 break
