@@ -118,7 +118,6 @@ class Joiner:
             origins: list[Origin] = [self._chosen(job, step, part, byte, busy) for part in group]
             program = chosen(len(group), joined is not None)
             s.run(job.chip, program, [*origins, *last], count, 1, parts)
-            s.wave += 1
             if joined is not None:
                 s.storage.give(job.chip, joined, step.out.name, "scratch")
             joined = room

@@ -80,7 +80,6 @@ class Turner:
             track = sweeper.reader.track(ones, 0, job.chip, busy, None, side)
             origin = FromMxm(track, Type.I8, depth, array)
             s.run(job.chip, TRUNCATE, [origin], window.height, 1, parts)
-            s.wave += 1
 
     def _identity(self, side: str, plane: int) -> Value:
         """Ones along the diagonal, for one plane."""
