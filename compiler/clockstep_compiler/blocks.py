@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_compiler.expr import Acc, Const, Source, flatten
+from clockstep_compiler.expr import Acc, Const, Leaf, Source, flatten
 from clockstep_compiler.kernel import Array, FromMem, FromMxm, Origin, Rows, Run, first_rows
 from clockstep_compiler.partition import Group, Member, columns_of, find_product
 from clockstep_compiler.runs import Span, spans
@@ -16,6 +16,7 @@ from clockstep_compiler.scheduler import Place, Scheduler
 from clockstep_compiler.steps import Compute, Product, Value, sources_of
 from clockstep_compiler.storage import Copy, NoRoom
 from clockstep_compiler.sums import sum_program, with_sum
+from clockstep_compiler.sweep_parts import Operand
 from clockstep_compiler.wave import WaveProgram
 from clockstep_isa.layout import numpy_type
 from clockstep_isa.table import Type
@@ -25,14 +26,6 @@ __all__ = ["BlockMaker", "dynamic_runs", "striped"]
 
 _FEW_SLICES = 10
 """Slices of a hemisphere below which partial sums need one hemisphere for themselves."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Operand:
-    """A leaf as a block sees it: a matrix, and its row for each row of the result."""
-
-    value: Value
-    index: NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -139,7 +132,7 @@ class BlockMaker:
 
     # -- sources ------------------------------------------------------------------------------
 
-    def operand(self, step: Compute, source: Source, first: int, rows: int) -> _Operand | None:
+    def operand(self, step: Compute, source: Source, first: int, rows: int) -> Operand | None:
         if isinstance(source, Acc):
             return None
         if isinstance(source, Const):
@@ -152,7 +145,8 @@ class BlockMaker:
         else:
             value = source.value
             index = np.arange(value.rows) if source.index is None else source.index
-        return _Operand(value, index[first : first + rows])
+        tile = source.tile if isinstance(source, Leaf) else None
+        return Operand(value, index[first : first + rows], tile=tile)
 
     def _constant(self, const: Const, columns: int) -> Value:
         if id(const) not in self.consts:
@@ -171,7 +165,7 @@ class BlockMaker:
         return self.consts[id(const)]
 
     def _spans(
-        self, operands: list[_Operand | None], product: Product | None, first: int, rows: int
+        self, operands: list[Operand | None], product: Product | None, first: int, rows: int
     ) -> list[Span]:
         """Runs of rows over which every source advances by a constant step within one chunk."""
         read = [(o.value, o.index) for o in operands if o is not None]
@@ -206,7 +200,7 @@ class BlockMaker:
 
     def _sources(
         self,
-        operands: list[_Operand | None],
+        operands: list[Operand | None],
         product: Product | None,
         groups: list[Group],
         chip: int,
@@ -222,7 +216,7 @@ class BlockMaker:
         for operand in operands:
             if operand is None:
                 continue
-            at = tile if operand.value.columns > 1 else 0
+            at = operand.tile_for(tile)
             rows = self._rows(operand.value, operand.index, span, at, chip, taken)
             origins.append(FromMem(rows))
             taken |= rows.copy.slices

@@ -42,10 +42,14 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Leaf:
-    """A stored matrix; row `r` of the result reads row `index[r]` of it (None: row `r`)."""
+    """A stored matrix; row `r` of the result reads row `index[r]` of it (None: row `r`).
+
+    Every tile of the result reads tile `tile` of it (None: its own, or the only one).
+    """
 
     value: Value
     index: NDArray[np.int64] | None
+    tile: int | None = None
 
     @property
     def out(self) -> Type:
@@ -192,7 +196,7 @@ def flatten(expr: Expr) -> tuple[WaveProgram, tuple[Source, ...]]:
     sources: dict[object, int] = {}
 
     def leaf(e: Source) -> int:
-        same = (id(e.value), id(e.index)) if isinstance(e, Leaf) else id(e)
+        same = (id(e.value), id(e.index), e.tile) if isinstance(e, Leaf) else id(e)
         if same not in sources:
             leaves.append(e)
             sources[same] = -len(leaves)

@@ -169,7 +169,7 @@ class _Work:
     """Of matrices under an index, the rows that may as well be the least number."""
 
     def visit(self, e: Expr) -> Expr | None:
-        key = (e.value.number, id(e.index)) if isinstance(e, Leaf) else id(e)
+        key = (e.value.number, id(e.index), e.tile) if isinstance(e, Leaf) else id(e)
         if key not in self.done:
             self.done[key] = self._visit(e)
         return self.done[key]
@@ -203,6 +203,8 @@ class _Work:
 
     def _leaf(self, e: Leaf) -> Expr | None:
         value, n = self.folder.view(e.value)
+        if e.tile is not None:
+            return e if n == self.m == 1 else None
         if value.columns == 1 < self.step.out.columns:
             return self._single(e)
         if n == self.m and _as_it_lies(e.index, n):

@@ -86,7 +86,7 @@ def compile_model(model: Model, machine: Machine, options: Options) -> Program:
     if program is not None:
         return program
     # Nothing here may hold the survey: its weights may soon lie in another order.
-    return _scheduled(*lowered_survey(found.pop(), options), machine, options)
+    return _scheduled(*lowered_survey(found.pop(), options, machine), machine, options)
 
 
 def _in_stages(found: Survey, machine: Machine, options: Options) -> Program | None:
@@ -99,7 +99,7 @@ def _in_stages(found: Survey, machine: Machine, options: Options) -> Program | N
 def compile_graph(graph: Graph, machine: Machine, options: Options) -> Program:
     """`compile_model` from where the frontend ends."""
     graph = replace(late_moves(channels_last(graph, RULES, PULLED)), states=graph.states)
-    return _scheduled(graph, lower(graph, options), machine, options)
+    return _scheduled(graph, lower(graph, options, machine), machine, options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def _shared(graph: Graph, machine: Machine, options: Options) -> Iterator[_Candi
     """The graph on one of the chips alone, and shared by as many as make it shortest."""
     for sharing in sharings(graph, machine, options.chips or 1):
         part = shard(graph, machine, sharing)
-        plan, lowered = _fitted(machine, part, lower(part, options))
+        plan, lowered = _fitted(machine, part, lower(part, options, machine))
         try:
             yield _Candidate(part, plan, *_placed(plan, lowered, options))
         except DoesNotFit:
@@ -144,7 +144,7 @@ def check_model(model: Model, machine: Machine, options: Options) -> Check:
         program = _in_stages(found[0], machine, options)
         if program is not None:
             return Check(True, (), program.chips)
-        plan, lowered = _fitted(machine, *lowered_survey(found.pop(), options))
+        plan, lowered = _fitted(machine, *lowered_survey(found.pop(), options, machine))
     except UnsupportedModel as error:
         return Check(False, tuple(_problem(d) for d in error.diagnostics), None)
     try:

@@ -19,29 +19,30 @@ from clockstep_compiler.options import Options
 from clockstep_compiler.states import paired
 from clockstep_compiler.steps import Lowered
 from clockstep_isa.diagnostics import Diagnostic, UnsupportedModel
+from clockstep_isa.machine import Machine
 
 __all__ = ["lowered_model", "lowered_survey"]
 
 Nodes = Mapping[str, tuple[str, int]]
 
 
-def lowered_model(model: Model, options: Options) -> tuple[Graph, Lowered]:
-    """The graph, images with channels last, and its steps.
+def lowered_model(model: Model, options: Options, machine: Machine) -> tuple[Graph, Lowered]:
+    """The graph, images with channels last, and its steps on a machine.
 
     Raises `UnsupportedModel` with every problem of the model; `UsageError` and `MalformedFile` as
     `import_model` does.
     """
-    return lowered_survey(survey(model, options), options)
+    return lowered_survey(survey(model, options), options, machine)
 
 
-def lowered_survey(found: Survey, options: Options) -> tuple[Graph, Lowered]:
+def lowered_survey(found: Survey, options: Options, machine: Machine) -> tuple[Graph, Lowered]:
     """`lowered_model` of a model that has been read."""
     problems, nodes = found.problems, found.nodes
     states = paired(found.graph, options.states)
     graph = replace(late_moves(channels_last(found.graph, RULES, PULLED)), states=states)
     del found  # and with it weights that now lie in another order
     try:
-        lowered = lower(graph, options)
+        lowered = lower(graph, options, machine)
     except UnsupportedModel as error:
         _refuse([*problems, *error.diagnostics], nodes)
     if problems:

@@ -26,11 +26,21 @@ APART = 48
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Operand:
-    """A matrix and the row of it that each row of the step reads; -1 is the row of `fill`."""
+    """A matrix and the row of it that each row of the step reads; -1 is the row of `fill`.
+
+    `tile` is the tile of columns that all tiles of the step read, None if each reads its own.
+    """
 
     value: Value
     index: Ints
     fill: Value | None = None
+    tile: int | None = None
+
+    def tile_for(self, tile: int) -> int:
+        """The tile of columns that a tile of the step reads."""
+        if self.tile is not None:
+            return self.tile
+        return tile if self.value.columns > 1 else 0
 
 
 @dataclass(frozen=True, eq=False, slots=True)

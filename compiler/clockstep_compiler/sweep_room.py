@@ -193,9 +193,9 @@ def read_at_once(plan: Floorplan, lowered: Lowered) -> dict[int, int]:
             continue
         product = find_product(step.expr)
         _, sources = flatten(step.expr)
-        beside = Counter(s.value.number for s in sources if isinstance(s, Leaf))
+        beside = Counter((s.value.number, s.tile) for s in sources if isinstance(s, Leaf))
         if product is None:
-            for number, count in beside.items():
+            for (number, _), count in beside.items():
                 found[number] = max(found.get(number, 1), min(count, _MOST_BESIDE))
             continue
         arrays = len(plan.planes if product.type == Type.I8 else plan.pairs)
@@ -209,7 +209,7 @@ def read_at_once(plan: Floorplan, lowered: Lowered) -> dict[int, int]:
                 ways = min(tiles, arrays // len(group))
                 taps = Counter((term.a.number, k) for term, k in group)
                 for (number, _), count in taps.items():
-                    count += beside[number]
+                    count += beside[number, None]
                     found[number] = max(found.get(number, 1), min(arrays, count * ways))
     return found
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clockstep_compiler.blocks import BlockMaker
-from clockstep_compiler.expr import Acc, Source, flatten
+from clockstep_compiler.expr import Acc, flatten
 from clockstep_compiler.kernel import FromMem, FromMxm, Origin
 from clockstep_compiler.partition import MANY_ROWS, Group, busy_groups, find_product
 from clockstep_compiler.scheduler import Part, Scheduler
@@ -112,7 +112,7 @@ class Sweeper:
         size = s.storage.block_rows(step.out)
         rows = np.arange(chunks.start * size, min(chunks.stop * size, step.out.rows))
         program, sources = flatten(step.expr)
-        operands = [self._operand(step, source) for source in sources]
+        operands = [self.maker.operand(step, source, 0, step.out.rows) for source in sources]
         job = Job(step, chip, tile, program, sources, operands)
         column = tile * s.plan.machine.vector
         end = column + s.storage.lanes_of(step.out, tile)
@@ -135,10 +135,6 @@ class Sweeper:
         except NoRoom:
             self.room.give(job)
         making.over = True
-
-    def _operand(self, step: Compute, source: Source) -> Operand | None:
-        found = self.maker.operand(step, source, 0, step.out.rows)
-        return None if found is None else Operand(found.value, found.index)
 
     # -- kernels ------------------------------------------------------------------------------
 
@@ -331,7 +327,7 @@ class Sweeper:
         origins: list[Origin] = []
         for operand in job.operands:
             if operand is not None:
-                tile = job.tile if operand.value.columns > 1 else 0
+                tile = operand.tile_for(job.tile)
                 own = replace(operand, index=operand.index[rows])
                 side = sides[len(origins) % len(sides)] if sides else ""
                 origins.append(

@@ -10,15 +10,18 @@ from clockstep_compiler.expr import size
 from clockstep_compiler.options import Options
 from clockstep_compiler.problems import lowered_model
 from clockstep_compiler.steps import Compute, Lowered, Move
+from clockstep_isa import load_machine
 from tests.support.endtoend import assert_close, assert_equal, expected, run_checked
 from tests.support.machines import MACHINES
 from tests.support.models import build
+
+LPU = load_machine("lpu-v1")
 
 TINY = MACHINES["tiny"]
 
 
 def lowered(model: ModelProto) -> Lowered:
-    return lowered_model(model, Options())[1]
+    return lowered_model(model, Options(), LPU)[1]
 
 
 def divided(reader: str, divisor: float) -> ModelProto:

@@ -9,9 +9,12 @@ from onnx import ModelProto, helper
 from clockstep_compiler import Options
 from clockstep_compiler.problems import lowered_model
 from clockstep_compiler.steps import Move, Transpose
+from clockstep_isa import load_machine
 from tests.support.endtoend import assert_close, expected, run_checked
 from tests.support.machines import MACHINES
 from tests.support.models import build
+
+LPU = load_machine("lpu-v1")
 
 CONSTANTS = {
     "heads": np.array([1, 6, 2, 4], np.int64),  # batch, positions, heads, features
@@ -55,7 +58,7 @@ def _attention(scale: str = "scale", quantized: bool = False) -> ModelProto:
 
 def _moves(model: ModelProto) -> int:
     """Steps that move elements."""
-    _, lowered = lowered_model(model, Options())
+    _, lowered = lowered_model(model, Options(), LPU)
     return sum(isinstance(step, Move | Transpose) for step in lowered.steps)
 
 
@@ -73,7 +76,7 @@ def test_heads(quantized: bool, name: str) -> None:
 def test_one_move_for_each_operand(quantized: bool) -> None:
     """Scaled, and quantized, as they lie; keys and values come as the array takes them."""
     model = _attention(quantized=quantized)
-    graph, _ = lowered_model(model, Options())
+    graph, _ = lowered_model(model, Options(), LPU)
     makers = {node.outputs[0]: node for node in graph.nodes}
     for product in (node for node in graph.nodes if node.op == "MatMul"):
         for operand in product.inputs[product.name == "mixed" :]:
@@ -88,7 +91,7 @@ def test_one_move_for_each_operand(quantized: bool) -> None:
 
 def test_what_is_not_alike_for_all_elements_stays() -> None:
     """Where heads are cut out of rows, a factor for each head is none for each row."""
-    graph, _ = lowered_model(_attention("several"), Options())
+    graph, _ = lowered_model(_attention("several"), Options(), LPU)
     makers = {node.outputs[0]: node for node in graph.nodes}
     product = next(node for node in graph.nodes if node.name == "mixed")
     assert makers[product.inputs[1]].op == "Mul"

@@ -17,9 +17,12 @@ from clockstep_compiler.frontend.moves import ELEMENTS_LIMIT
 from clockstep_compiler.graph import CLOCKSTEP, Graph
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import Options
+from clockstep_isa import load_machine
 from clockstep_isa.diagnostics import UnsupportedModel
 from tests.support.models import build
 from tests.support.moving import apply_move, random_array
+
+LPU = load_machine("lpu-v1")
 
 Array = NDArray[np.generic]
 
@@ -290,4 +293,4 @@ def test_a_compilation_says_with_what_an_operator_is_supported() -> None:
     (problem,) = unsupported_nodes(graph)
     assert (problem.code, problem.where) == ("unsupported-form", "y (Trilu)")
     with pytest.raises(UnsupportedModel, match="Trilu is supported only with k constant"):
-        lower(graph, Options())
+        lower(graph, Options(), LPU)

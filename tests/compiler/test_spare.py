@@ -36,7 +36,7 @@ def quantized(
 
 
 def lowered(model: ModelProto) -> Lowered:
-    return spared(Floorplan(TINY), lowered_model(model, Options())[1])
+    return spared(Floorplan(TINY), lowered_model(model, Options(), TINY)[1])
 
 
 def chain(scale: float, zero: int) -> ModelProto:

@@ -11,6 +11,7 @@ from clockstep_compiler.partition import find_product
 from clockstep_compiler.problems import lowered_model
 from clockstep_compiler.steps import Compute
 from clockstep_compiler.uniform import is_uniform
+from clockstep_isa import load_machine
 from samples.llama.write import SIZES, llama
 
 _WIDE = replace(SIZES["tiny"], layers=1, hidden=2048, ffn=4096, heads=2, kv_heads=1, vocab=64)
@@ -19,7 +20,7 @@ _WIDE = replace(SIZES["tiny"], layers=1, hidden=2048, ffn=4096, heads=2, kv_head
 @pytest.mark.parametrize("weights", ["float32", "float16"])
 def test_absent_weights_take_no_memory(weights: str) -> None:
     model = llama(_WIDE, context=8, weights=weights, drawn=False).SerializeToString()
-    _, lowered = lowered_model(model, Options(weights=False))
+    _, lowered = lowered_model(model, Options(weights=False), load_machine("lpu-v1"))
     products = [find_product(s.expr) for s in lowered.steps if isinstance(s, Compute)]
     terms = [term for product in products if product is not None for term in product.terms]
     large = [t.weights.data for t in terms if t.weights.depth * t.weights.columns >= 2**20]

@@ -20,6 +20,8 @@ from clockstep_runtime import Session
 from tests.support.endtoend import assert_equal, expected, run_checked
 from tests.support.machines import machine
 
+LPU = load_machine("lpu-v1")
+
 Image = tuple[str, int, int, int]
 """A tensor of integers, its channels, height and width."""
 
@@ -129,7 +131,7 @@ def _inputs(model: ModelProto, rng: np.random.Generator) -> dict[str, NDArray[np
 
 def _lowered(model: ModelProto, target: Machine) -> tuple[Lowered, Lowered]:
     """The steps of a model, not folded and folded."""
-    plain = lowered_model(model.SerializeToString(), Options())[1]
+    plain = lowered_model(model.SerializeToString(), Options(), LPU)[1]
     return plain, fold(Floorplan(target), plain)
 
 

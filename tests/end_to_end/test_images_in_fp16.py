@@ -9,10 +9,13 @@ from onnx import ModelProto, helper
 from clockstep_compiler.options import Options
 from clockstep_compiler.problems import lowered_model
 from clockstep_compiler.steps import Compute
+from clockstep_isa import load_machine
 from clockstep_isa.table import Type
 from tests.support.endtoend import expected, run_checked
 from tests.support.machines import MACHINES
 from tests.support.models import build
+
+LPU = load_machine("lpu-v1")
 
 TINY = MACHINES["tiny"]
 FP16 = Options(precision="fp16")
@@ -66,6 +69,6 @@ def chain(last: str) -> ModelProto:
 
 @pytest.mark.parametrize(("last", "kind"), [("depthwise", Type.F32), ("product", Type.F16)])
 def test_images_that_no_array_reads_are_rounded_by_nothing(last: str, kind: Type) -> None:
-    steps = lowered_model(chain(last), FP16)[1].steps
+    steps = lowered_model(chain(last), FP16, LPU)[1].steps
     (made,) = (s.out for s in steps if isinstance(s, Compute) and s.out.name.startswith("q"))
     assert made.type == kind

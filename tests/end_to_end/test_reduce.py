@@ -102,6 +102,28 @@ def test_greatest_and_least(op: str, dtype: str) -> None:
         check(reduction(op, shape, axes, 0, dtype), sample(dtype, shape))
 
 
+@pytest.mark.parametrize("op", ["ReduceMax", "ReduceMin", "ReduceSum", "ReduceProd"])
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+@pytest.mark.parametrize("columns", [64, 70, 200])
+def test_tiles_are_combined_before_lanes(op: str, dtype: str, columns: int) -> None:
+    """Of results all of one sign, so that what lies beyond the last column would be seen."""
+    sign = 1 if op == "ReduceMin" else -1
+    nodes = [helper.make_node("Abs", ["x"], ["a"]), helper.make_node("Add", ["a", "one"], ["b"])]
+    nodes.append(helper.make_node("Mul", ["b", "sign"], ["c"]))
+    inputs = ["c", "axes"] if op == "ReduceSum" else ["c"]
+    attributes = {} if op == "ReduceSum" else {"axes": [-1]}
+    nodes.append(helper.make_node(op, inputs, ["y"], **attributes))
+    constants = {"one": np.ones((), dtype), "sign": np.full((), sign, dtype)}
+    constants["axes"] = np.array([-1])
+    model = build(nodes, {"x": (dtype, (3, columns))}, {"y": (dtype, (3, 1))}, constants, opset=17)
+    small = (0.002 if op == "ReduceProd" else 9.0) if dtype == "float32" else 3
+    x = np.random.default_rng(0).uniform(-small, small, (3, columns)).astype(np.float16)
+    x = x.astype(dtype)
+    if op == "ReduceProd" and dtype == "int32":
+        x[:] = 0
+    check(model, x)
+
+
 @pytest.mark.parametrize("op", ["ReduceSum", "ReduceProd", "ReduceSumSquare", "ReduceL1"])
 def test_integers_wrap_around(op: str) -> None:
     """As numpy has it; onnxruntime's sums of 32-bit integers are not exact."""

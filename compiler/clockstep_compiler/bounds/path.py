@@ -145,7 +145,9 @@ class Path:
             ends = leaf.value.type.bytes, step.out.type.bytes
             ready, latency = self._of(leaf.value), self._vector(ops, *ends)
             whole = rows_used(leaf.value.rows, [leaf.index], step.out.rows) == leaf.value.rows
-            times.after(ready.element + latency, ready.row + latency, ready.all * whole + latency)
+            row = ready.row if leaf.tile is None else ready.element
+            every = ready.all if whole and leaf.tile is None else 0
+            times.after(ready.element + latency, row + latency, every + latency)
             times.after(every=ready.element + work - 1 + self._vector(min(ops, 1), *ends))
         if parts.acc is not None:
             self._product(parts, demand, work, step.out.type.bytes, times)

@@ -13,7 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from clockstep_compiler.bounds.parts import Ints, Parts, Terms, rows_used
+from clockstep_compiler.bounds.parts import Parts, Terms, rows_used
+from clockstep_compiler.expr import Leaf
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.steps import Broadcast, Compute, Outer, Product, Step, Transpose, Value
 from clockstep_isa.table import Type
@@ -106,17 +107,22 @@ class Tally:
         if parts.ops:
             found["from_vxm"] = written
             found["to_vxm"] = 0 if parts.acc is None else 4 * elements
-        indices: dict[int, list[Ints | None]] = {}
-        values: dict[int, Value] = {}
+        leaves: dict[int, list[Leaf]] = {}
         for leaf, _ in parts.leaves:
-            indices.setdefault(leaf.value.number, []).append(leaf.index)
-            values[leaf.value.number] = leaf.value
-        for number, value in values.items():
-            rows = rows_used(value.rows, indices[number], out.rows)
-            found["accesses"] += self._read(value, rows, value.columns)
+            leaves.setdefault(leaf.value.number, []).append(leaf)
+        for number, same in leaves.items():
+            value = same[0].value
+            rows = rows_used(value.rows, [leaf.index for leaf in same], out.rows)
+            columns = self._columns_read(same)
+            found["accesses"] += self._read(value, rows, columns)
             if parts.ops:
-                amount = rows * self._lanes(value.columns) * value.type.bytes
+                amount = rows * self._lanes(columns) * value.type.bytes
                 found["to_vxm"] += self._once(("enter", number), amount)
+
+    def _columns_read(self, leaves: list[Leaf]) -> int:
+        """Columns of one matrix that some leaves read: all, or those of the tiles they name."""
+        columns, tiles = leaves[0].value.columns, {leaf.tile for leaf in leaves}
+        return columns if None in tiles else min(columns, len(tiles) * self.plan.machine.vector)
 
     def _product(self, product: Product, counted: Terms, found: dict[str, int]) -> None:
         """Add what a product takes. fp16 takes several planes for several cycles a vector."""

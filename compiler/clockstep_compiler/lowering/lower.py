@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clockstep_compiler.expr import Const, Expr, Leaf, Op, add, binary, cast, mul
+from clockstep_compiler.expr import Acc, Const, Expr, Leaf, Op, add, binary, cast, mul
 from clockstep_compiler.graph import Graph, Node
 from clockstep_compiler.lowering.wide import stepped_tensors, wide_tensors
 from clockstep_compiler.options import Options
@@ -23,6 +23,7 @@ from clockstep_compiler.steps import Broadcast, Compute, Step, Value
 from clockstep_compiler.uniform import different, in_order, spread
 from clockstep_isa.diagnostics import UnsupportedModel
 from clockstep_isa.layout import numpy_type
+from clockstep_isa.machine import Machine
 from clockstep_isa.table import Type
 
 __all__ = [
@@ -117,7 +118,8 @@ def stored_elements(array: NDArray[np.generic], dtype: str, kind: Type) -> NDArr
 
 @dataclass(slots=True)
 class Tensor:
-    """A tensor while lowering: `expr` computes it in f32 or i32, or is the leaf that holds it.
+    """A tensor while lowering: `expr` computes it in f32 or i32, or is the leaf that holds it; it
+    may be `made` when it is first asked for.
 
     `narrow` is true if `expr` is in the storage type. `nodes` are those whose work `expr` holds.
     `values` are the matrices that hold it, by their type. `quant` says what a DequantizeLinear
@@ -127,11 +129,17 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     dtype: str
-    expr: Expr
+    made: Expr | Callable[[], Expr]
     nodes: tuple[int, ...]
     narrow: bool = False
     values: dict[Type, Value] = field(default_factory=dict)
     quant: Quant | None = None
+
+    @property
+    def expr(self) -> Expr:
+        if not isinstance(self.made, Leaf | Acc | Const | Op):
+            self.made = self.made()
+        return self.made
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +176,12 @@ def _as_stored(expr: Expr, kind: Type, shape: tuple[int, int]) -> Value | None:
 class Lowering:
     """Walks the graph once; handlers call `define` for each output of their node."""
 
-    def __init__(self, graph: Graph, options: Options, limits: Mapping[str, int]) -> None:
+    def __init__(
+        self, graph: Graph, options: Options, machine: Machine, limits: Mapping[str, int]
+    ) -> None:
         self.graph = graph
         self.options = options
+        self.machine = machine
         self.limits = limits
         self.steps: list[Step] = []
         self.values: list[Value] = []
@@ -285,7 +296,7 @@ class Lowering:
 
     # -- writing ------------------------------------------------------------------------------
 
-    def define(self, name: str, expr: Expr, *, narrow: bool = False) -> Tensor:
+    def define(self, name: str, expr: Expr | Callable[[], Expr], *, narrow: bool = False) -> Tensor:
         """The tensor `name` is `expr`, in f32 or i32, or `narrow`: in its storage type."""
         tensor = self.graph.tensors[name]
         nodes = tuple(sorted(self._fused | {self.node}))
@@ -342,7 +353,7 @@ class Lowering:
         if kind not in tensor.values:
             tensor.values[kind] = self._make(tensor, kind, home)
             if kind == home:
-                tensor.expr, tensor.narrow = Leaf(tensor.values[kind], None), True
+                tensor.made, tensor.narrow = Leaf(tensor.values[kind], None), True
         return tensor.values[kind]
 
     def _make(self, tensor: Tensor, kind: Type, home: Type) -> Value:

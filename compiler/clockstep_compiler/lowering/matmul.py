@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from clockstep_compiler.expr import Acc, Const, Expr, Leaf, add, binary, cast, mul
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise import attribute, combine, has_product
+from clockstep_compiler.lowering.fixed_point import fixed_point_product, fixed_point_weights
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, Quant, lowers, offset_of
 from clockstep_compiler.lowering.parts import (
     SHORT,
@@ -392,7 +393,17 @@ def _matmul(state: Lowering, a: str, b: str, swap_a: bool = False, swap_b: bool 
             help="quantize both operands (QuantizeLinear and DequantizeLinear), or use auto",
         )
     if pair is None:
-        return _float_product(state, left, right)
+        narrow = fixed_point_weights(state, right.name, right.shape, right.swap)
+        if narrow is None:
+            return _float_product(state, left, right)
+        lead = _lead(left, right)
+        rows = _rows(left.shape[:-2], lead, left.shape[-2])
+        value = _lanes_matrix(
+            state, left.name, _swapped(left.shape, left.swap), left.swap, Type.F16
+        )
+        weights, scale = narrow
+        count = math.prod(lead) * left.shape[-2]
+        return mul(fixed_point_product(state, value, weights, count, rows), scale)
     qa, qb = pair
     product = _integer_product(
         state,

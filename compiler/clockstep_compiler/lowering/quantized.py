@@ -170,10 +170,13 @@ def _dequantize(state: Lowering, node: Node) -> None:
     quant = Quant(source, scale, zero)
     array = state.constant(source)
     if array is None:
-        expr = state.dequantized(quant, shape)
-    else:
-        expr = Const((array.astype(np.int64) - zero) * scale, Type.F32)
-    state.define(out, expr).quant = quant
+        state.define(out, state.dequantized(quant, shape)).quant = quant
+        return
+
+    def made() -> Expr:
+        return Const((array.astype(np.int64) - zero) * scale, Type.F32)
+
+    state.define(out, made).quant = quant
 
 
 @lowers("Dequantize")

@@ -15,6 +15,7 @@ from itertools import groupby
 import numpy as np
 
 from clockstep_compiler.expr import Const, Expr, Leaf, binary
+from clockstep_compiler.lowering.elementwise_bits import f32, i32
 from clockstep_compiler.lowering.lower import FLOATS, Lowering, matrix_shape
 from clockstep_compiler.steps import Compute, Relayout, Transpose, Value
 from clockstep_isa.table import Type
@@ -24,6 +25,7 @@ __all__ = [
     "Stored",
     "along",
     "fold_rows",
+    "fold_tiles",
     "hold",
     "kept",
     "over",
@@ -44,6 +46,13 @@ class Stored:
 
     value: Value
     shape: Shape
+
+
+_WAYS = 4
+"""Rows that are combined at a time: more would take more matrices that are read side by side."""
+
+_TURNED = 4
+"""Tiles up to which a matrix that is turned already is combined row by row."""
 
 
 def _same(expr: Expr) -> Expr:
@@ -205,27 +214,32 @@ def fold_rows(
     """Rows [outer, n, inner] of a matrix combined over n by a row of the VXM, n at least 1.
 
     `before` is applied to every element. The result has outer * inner rows. The rows yet to be
-    combined are kept in two matrices, one for either operand: none can be read twice at once.
+    combined are kept in several matrices, one for each operand: none can be read twice at once.
     """
     outer, n, inner = view
-    half = (n + 1) // 2
-    parts = [_Part(value, n, 0, half), _Part(value, n, half, n - half)]
+    parts = [_Part(value, n, first, count) for first, count in _ways(n)]
     rest: list[Expr] = []
     while True:
-        pairs = parts[1].count
-        if parts[0].count > pairs:
-            rest.append(before(parts[0].leaf(outer, inner, pairs, 1)))
-        if pairs <= 1:
-            rest += [before(part.leaf(outer, inner, 0, 1)) for part in parts if pairs]
+        count = parts[-1].count
+        rest += [before(p.leaf(outer, inner, count, 1)) for p in parts if p.count > count]
+        if count == 1:
+            rest += [before(part.leaf(outer, inner, 0, 1)) for part in parts]
             return _tree(name, rest[::-1])
-        half, first, made = (pairs + 1) // 2, 0, []
-        for count in (half, pairs - half):
-            expr = _tree(name, [before(p.leaf(outer, inner, first, count)) for p in parts])
-            out = state.new_value(value.name, outer * count * inner, value.columns, expr.out)
+        made = []
+        for first, some in _ways(count):
+            expr = _tree(name, [before(p.leaf(outer, inner, first, some)) for p in parts])
+            out = state.new_value(value.name, outer * some * inner, value.columns, expr.out)
             state.steps.append(Compute(out, expr, (state.node,), (out.rows, out.columns)))
-            made.append(_Part(out, count, 0, count))
-            first += count
+            made.append(_Part(out, some, 0, some))
         parts, before = made, _same
+
+
+def _ways(n: int) -> list[tuple[int, int]]:
+    """Rows in at most `_WAYS` parts that differ by a row at most: the first of each and how many,
+    the longest first."""
+    ways = min(_WAYS, n)
+    counts = [(n + ways - 1 - k) // ways for k in range(ways)]
+    return [(sum(counts[:k]), count) for k, count in enumerate(counts)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +277,9 @@ def reduced(
     shape = own if shape is None else shape
     value, views = stored.value, _row_views(stored.shape, axes)
     turns = value.columns > 1 and len(stored.shape) - 1 in axes
+    turned = value.origin == "input"  # the host does that
+    if turns and value.columns > state.machine.vector * (_TURNED if turned else 1):
+        value, before = fold_tiles(state, value, name, before), _same
     expr = before(Leaf(value, None))
     for k, view in enumerate(views):
         expr, before = fold_rows(state, value, name, view, before), _same
@@ -275,6 +292,27 @@ def reduced(
     if matrix_shape(own) == matrix_shape(shape):
         return expr
     return Leaf(relaid(state, hold(state, expr, own).value, *matrix_shape(shape)), None)
+
+
+def fold_tiles(state: Lowering, value: Value, name: str, before: Map) -> Value:
+    """A matrix of one tile: all tiles of another, `before` applied, combined lane by lane."""
+    lanes = min(state.machine.vector, value.columns)
+    parts = [before(Leaf(value, None, tile)) for tile in range(-(-value.columns // lanes))]
+    left = value.columns % lanes
+    if left:
+        there = np.arange(lanes) < left
+        bits = i32("and", parts[-1], Const(np.where(there, -1, 0), Type.I32))
+        filled = i32("or", bits, Const(np.where(there, 0, _neutral(name, parts[0].out)), Type.I32))
+        parts[-1] = f32("mov", filled) if parts[0].out == Type.F32 else filled
+    return hold(state, _tree(name, parts), (value.rows, lanes)).value
+
+
+def _neutral(name: str, kind: Type) -> int:
+    """The bits of what changes nothing that it is combined with."""
+    if kind == Type.F32:
+        neutral = {"add": -0.0, "mul": 1.0, "max": -np.inf, "min": np.inf}[name]
+        return int(np.float32(neutral).view(np.int32))
+    return {"add": 0, "mul": 1, "max": -(2**31), "min": 2**31 - 1}[name]
 
 
 def _row_views(shape: Shape, axes: Sequence[int]) -> list[tuple[int, int, int]]:

@@ -14,6 +14,7 @@ from clockstep_compiler.operators import BY_NAME, full_name
 from clockstep_compiler.options import Options
 from clockstep_compiler.steps import Lowered, Value
 from clockstep_isa.diagnostics import Diagnostic, UnsupportedModel
+from clockstep_isa.machine import Machine
 
 __all__ = ["lower"]
 
@@ -39,8 +40,8 @@ def _check_types(graph: Graph) -> list[Diagnostic]:
     ]
 
 
-def lower(graph: Graph, options: Options) -> Lowered:
-    """Turn every node into steps.
+def lower(graph: Graph, options: Options, machine: Machine) -> Lowered:
+    """Turn every node into steps on a machine.
 
     Where results of 64 bits could exceed 32, inputs of 64 bits are taken from a smaller range.
     Raises `UnsupportedModel` with one diagnostic for each node that cannot be lowered.
@@ -48,7 +49,7 @@ def lower(graph: Graph, options: Options) -> Lowered:
     limits: dict[str, int] = {}
     while True:
         try:
-            return _lowered(graph, options, limits)
+            return _lowered(graph, options, machine, limits)
         except UnsupportedModel as error:
             less = _tighter(graph, limits, error.diagnostics)
             if less == limits:
@@ -77,8 +78,10 @@ def _tighter(
     return less
 
 
-def _lowered(graph: Graph, options: Options, limits: Mapping[str, int]) -> Lowered:
-    state = Lowering(graph, options, limits)
+def _lowered(
+    graph: Graph, options: Options, machine: Machine, limits: Mapping[str, int]
+) -> Lowered:
+    state = Lowering(graph, options, machine, limits)
     problems = [*_check_types(graph), *_lower_nodes(state)]
     if problems:
         first = problems[0]
