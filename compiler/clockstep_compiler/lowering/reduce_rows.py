@@ -49,7 +49,7 @@ class Stored:
 
 
 _WAYS = 4
-"""Rows that are combined at a time: more would take more matrices that are read side by side."""
+"""Rows of one tile that are combined at a time. Those of many tiles keep the ALUs busy by twos."""
 
 _TURNED = 4
 """Tiles up to which a matrix that is turned already is combined row by row."""
@@ -217,7 +217,8 @@ def fold_rows(
     combined are kept in several matrices, one for each operand: none can be read twice at once.
     """
     outer, n, inner = view
-    parts = [_Part(value, n, first, count) for first, count in _ways(n)]
+    ways = _WAYS if value.columns <= state.machine.vector else 2
+    parts = [_Part(value, n, first, count) for first, count in _ways(n, ways)]
     rest: list[Expr] = []
     while True:
         count = parts[-1].count
@@ -226,7 +227,7 @@ def fold_rows(
             rest += [before(part.leaf(outer, inner, 0, 1)) for part in parts]
             return _tree(name, rest[::-1])
         made = []
-        for first, some in _ways(count):
+        for first, some in _ways(count, ways):
             expr = _tree(name, [before(p.leaf(outer, inner, first, some)) for p in parts])
             out = state.new_value(value.name, outer * some * inner, value.columns, expr.out)
             state.steps.append(Compute(out, expr, (state.node,), (out.rows, out.columns)))
@@ -234,10 +235,10 @@ def fold_rows(
         parts, before = made, _same
 
 
-def _ways(n: int) -> list[tuple[int, int]]:
-    """Rows in at most `_WAYS` parts that differ by a row at most: the first of each and how many,
+def _ways(n: int, most: int) -> list[tuple[int, int]]:
+    """Rows in so many parts at most, that differ by a row at most: the first of each and how many,
     the longest first."""
-    ways = min(_WAYS, n)
+    ways = min(most, n)
     counts = [(n + ways - 1 - k) // ways for k in range(ways)]
     return [(sum(counts[:k]), count) for k, count in enumerate(counts)]
 
