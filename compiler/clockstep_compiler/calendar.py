@@ -91,14 +91,14 @@ class Calendars:
         at = bisect_left(self._starts.get(resource, []), time)
         return self._ends[resource][at - 1] if at else 0
 
-    def taken(self, first: int, count: int, time: int) -> int:
-        """Which of `count` resources, `first` the lowest, are not free at a time, as bits."""
+    def taken(self, first: int, count: int, time: int, length: int) -> int:
+        """Which of `count` resources, `first` the lowest, are not free for so long, as bits."""
         bits = 0
         for number in range(count):
             ends = self._ends.get(first + number)
             if not ends or ends[-1] <= time:
                 continue
-            if self._starts[first + number][bisect_right(ends, time)] <= time:
+            if self._starts[first + number][bisect_right(ends, time)] < time + length:
                 bits |= 1 << number
         return bits
 

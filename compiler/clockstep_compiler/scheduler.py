@@ -284,7 +284,7 @@ class Scheduler:
         first = max(best.bundle.not_before, -best.bundle.first)
         tried: set[Busy] = set()
         for time in sorted(self._ends(kernel.chip, first, best.time))[:_SQUEEZES]:
-            busy = self._busy(kernel.chip, time, len(kernel.program.ops))
+            busy = self._busy(kernel, time)
             if busy is None or busy in tried:
                 continue
             tried.add(busy)
@@ -327,15 +327,16 @@ class Scheduler:
             found.update(self.calendars.ends(resource, first, end))
         return found
 
-    def _busy(self, chip: int, time: int, wanted: int) -> Busy | None:
-        """ALUs and streams of the VXM that are taken a little later than at a time.
+    def _busy(self, kernel: Kernel, time: int) -> Busy | None:
+        """ALUs and streams of the VXM that are taken while a kernel from about a time on is.
 
-        None if fewer ALUs are idle than `wanted`.
+        None if fewer ALUs are idle than it has operations.
         """
-        plan, soon = self.plan, time + _SOON
+        plan, chip, soon = self.plan, kernel.chip, time + _SOON
+        length = kernel.count * kernel.interval
         taken, queues = self.calendars.taken, self._alus(chip)
-        alus = [alu for alu, queue in enumerate(queues) if taken(queue, 1, soon)]
-        if len(queues) - len(alus) < wanted:
+        alus = [alu for alu, queue in enumerate(queues) if taken(queue, 1, soon, length)]
+        if len(queues) - len(alus) < len(kernel.program.ops):
             return None
         ranks, streams_each_way = plan.machine.vxm.ranks, plan.machine.streams.per_direction
         streams = []
@@ -345,7 +346,7 @@ class Scheduler:
                 bits = 0
                 for part in plan.crossed(stretch, stretch):
                     first = plan.stream_resource(chip, way, part, 0)
-                    bits |= taken(first, streams_each_way, at)
+                    bits |= taken(first, streams_each_way, at, length)
                 streams.append((way, stretch, bits))
         return Busy(frozenset(alus), tuple(streams))
 
