@@ -288,12 +288,12 @@ class Scheduler:
             if busy is None or busy in tried:
                 continue
             tried.add(busy)
+            before = len(found)
             for variant in self._starts(len(kernel.program.ops)):
-                before = len(found)
                 self._try(kernel, target, variant, busy, found)
-                if len(found) > before:
-                    if found[-1].time < best.time:
-                        return
+                if min(found).time < best.time:
+                    return
+                if len(found) > before + 1:
                     break
 
     def _order(self) -> list[int]:
@@ -309,8 +309,6 @@ class Scheduler:
         """
         vxm = self.plan.machine.vxm
         near = self._order()[: 2 * vxm.rows]
-        if operations > vxm.ranks:
-            return near
         return [4 * vxm.rows * rank + variant for rank in range(vxm.ranks) for variant in near]
 
     def _alus(self, chip: int) -> list[int]:
