@@ -39,7 +39,7 @@ from clockstep_compiler.steps import Value
 from clockstep_compiler.storage import Block, Copy, NoRoom, NoWave, Storage
 from clockstep_compiler.sums import group_size
 from clockstep_compiler.transfer import Arrival, Links, send_block
-from clockstep_compiler.wave import NOTHING, Busy, Wave, WaveOp, WaveProgram, variants
+from clockstep_compiler.wave import NOTHING, Busy, Wave, WaveOp, WaveProgram, has_ranks, variants
 from clockstep_isa.geometry import EAST, WEST, Unit, phase
 from clockstep_isa.table import Type
 
@@ -103,7 +103,7 @@ def _target(parts: tuple[Part, ...]) -> Target:
     )
 
 
-_SQUEEZES = 32
+_SQUEEZES = 24
 """Times at which a kernel is tried beside others."""
 
 _SOON = 12
@@ -257,9 +257,17 @@ class Scheduler:
             if len(found) >= VARIANTS[self.effort]:
                 break
         blocked = min(found).bundle.blocked if found else None
-        if blocked is not None and blocked[0] in self._alus(kernel.chip):
+        if blocked is not None and self._elsewhere(kernel, blocked[0]):
             self._squeeze(kernel, target, found)
         return found
+
+    def _elsewhere(self, kernel: Kernel, resource: int) -> bool:
+        """Whether a kernel that waits for a resource might not among other ALUs, which take other
+        streams; of streams short ones hold none for long."""
+        if resource in self._alus(kernel.chip):
+            return True
+        long = kernel.count * kernel.interval > _SOON
+        return long and self.plan.resource_name(resource)[0] == "stream"
 
     def _try(
         self,
@@ -283,13 +291,17 @@ class Scheduler:
         best = min(found)
         first = max(best.bundle.not_before, -best.bundle.first)
         tried: set[Busy] = set()
-        for time in sorted(self._ends(kernel.chip, first, best.time))[:_SQUEEZES]:
+        for time in sorted(self._ends(kernel.chip, first, best.time)):
             busy = self._busy(kernel, time)
             if busy is None or busy in tried:
                 continue
+            if len(tried) >= _SQUEEZES:
+                return
             tried.add(busy)
             before = len(found)
             for variant in self._starts(len(kernel.program.ops)):
+                if not has_ranks(self.plan.machine, kernel.program, variant, busy):
+                    continue
                 self._try(kernel, target, variant, busy, found)
                 if min(found).time < best.time:
                     return
@@ -303,13 +315,13 @@ class Scheduler:
         return [(self.wave + i) % near for i in range(near)] + [v for v in turned if v >= near]
 
     def _starts(self, operations: int) -> list[int]:
-        """Variants that begin in every row of the first rank, either way, and then of the others.
-
-        Of these only a wave of few operations: a longer one would leave no room for its like.
-        """
+        """Variants that begin in every row of every rank, either way; those that are longer than
+        the ranks also round and round."""
         vxm = self.plan.machine.vxm
         near = self._order()[: 2 * vxm.rows]
-        return [4 * vxm.rows * rank + variant for rank in range(vxm.ranks) for variant in near]
+        starts = [4 * vxm.rows * rank + variant for rank in range(vxm.ranks) for variant in near]
+        others = variants(self.plan.machine)
+        return starts + ([others + v for v in starts] if operations > vxm.ranks else [])
 
     def _alus(self, chip: int) -> list[int]:
         """The resources that the queues of ALUs are."""

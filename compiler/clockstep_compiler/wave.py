@@ -26,6 +26,7 @@ __all__ = [
     "Wave",
     "WaveOp",
     "WaveProgram",
+    "has_ranks",
     "plan_wave",
     "variants",
 ]
@@ -223,11 +224,11 @@ def _placed(
     busy: Busy,
 ) -> _Plan | None:
     """ALUs for all operations and streams for all operands; immediates make no difference."""
-    items = _levelled(program)
-    depth = 1 + max(item.level for item in items)
-    path = _path(machine, depth, variant)
-    if path is None or len(items) > machine.vxm.rows * machine.vxm.ranks - len(busy.alus):
+    if not has_ranks(machine, program, variant, busy):
         return None
+    items = _levelled(program)
+    path = _path(machine, 1 + max(item.level for item in items), variant)
+    assert path is not None
     quads = machine.quads
     order = tuple((quads - 1 - q + 3 * variant) % quads for q in range(quads))
     first_row = variant % machine.vxm.rows
@@ -235,8 +236,6 @@ def _placed(
     plan = _Plan(machine, path, order, items, sides, first_row, sparing, _sequence(items))
     plan.windows = _windows(machine)
     plan.used.update(busy.alus)
-    if not _has_alus(plan, [_alus_for(plan, item) for item in items]):
-        return None
     plan.needs = _needs(plan)
     plan.taken.update(((way, stretch), streams) for way, stretch, streams in busy.streams)
     plan.able = [_able(plan, index) for index in range(len(items))]
@@ -263,6 +262,42 @@ def _able(plan: _Plan, index: int) -> tuple[int, ...]:
             for _, direction, first, last, width in needs
         )
     )
+
+
+@lru_cache(maxsize=8192)
+def _ranks_wanted(
+    machine: Machine, program: WaveProgram, variant: int
+) -> tuple[tuple[int, int], ...] | None:
+    """ALUs that a program wants in each rank, and how many of these must be large."""
+    items = _levelled(program)
+    path = _path(machine, 1 + max(item.level for item in items), variant)
+    if path is None:
+        return None
+    wanted = [[0, 0] for _ in range(machine.vxm.ranks)]
+    for item in items:
+        wanted[path[item.level]][0] += 1
+        wanted[path[item.level]][1] += BY_NAME[item.op.name].large
+    return tuple((every, large) for every, large in wanted)
+
+
+def has_ranks(machine: Machine, program: WaveProgram, variant: int, busy: Busy) -> bool:
+    """Whether every rank has as many ALUs idle as a variant wants, and as many of them large."""
+    wanted = _ranks_wanted(machine, program, variant)
+    return wanted is not None and all(
+        every <= idle and large <= idle_large
+        for (every, large), (idle, idle_large) in zip(
+            wanted, _idle(machine, busy.alus), strict=True
+        )
+    )
+
+
+@lru_cache(maxsize=4096)
+def _idle(machine: Machine, busy: frozenset[int]) -> tuple[tuple[int, int], ...]:
+    """ALUs of each rank that are not busy, and how many of these are large."""
+    rows, ranks = machine.vxm.rows, machine.vxm.ranks
+    idle = [[row * ranks + rank for row in range(rows)] for rank in range(ranks)]
+    idle = [[alu for alu in alus if alu not in busy] for alus in idle]
+    return tuple((len(alus), sum(map(machine.is_large, alus))) for alus in idle)
 
 
 def _has_alus(plan: _Plan, able: list[tuple[int, ...]]) -> bool:
@@ -328,13 +363,18 @@ def variants(machine: Machine) -> int:
 
 
 def _path(machine: Machine, depth: int, variant: int) -> tuple[int, ...] | None:
-    """The rank of every level: a zigzag, from where and which way first the variant says."""
+    """The rank of every level, from where and which way first the variant says.
+
+    A zigzag, or in variants beyond those round and round: back to where the others began.
+    """
     ranks = machine.vxm.ranks
     if ranks == 1 and depth > 1:
         return None
     start = variant // (4 * machine.vxm.rows) % ranks
     east = variant // machine.vxm.rows % 2 == 0
     step, rank = (1, start) if east else (-1, ranks - 1 - start)
+    if variant >= variants(machine):
+        return tuple((rank + step * level) % ranks for level in range(depth))
     path = []
     for _ in range(depth):
         path.append(rank)
@@ -444,7 +484,7 @@ def _stretch(plan: _Plan, key: tuple[str, int], level: int) -> tuple[int, int, i
         direction = plan.sides[key[1]]
         return (EAST, 0, here) if direction == EAST else (WEST, here + 1, plan.machine.vxm.ranks)
     origin = plan.path[plan.items[key[1]].level]
-    return (EAST, here, here) if here > origin else (WEST, origin, origin)
+    return (EAST, origin + 1, here) if here > origin else (WEST, here + 1, origin)
 
 
 def _free_bases(
