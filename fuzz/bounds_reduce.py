@@ -111,7 +111,7 @@ def perturbed(node: Node, operands: Sequence[Known | None], out: Array) -> Float
 
     What it stores on the way may be rounded to fp16, as large as the result.
     """
-    values = [None if o is None else np.array(o[0], float) if _is_float(o[0]) else o[0]
+    values = [None if o is None else np.array(o[0], float, order="C") if _is_float(o[0]) else o[0]
               for o in operands]  # fmt: skip
     total = np.zeros(out.shape)
     for operand, value in zip(operands, values, strict=True):
@@ -136,6 +136,7 @@ def _effects(
     """The sum of what the elements of `value`, which is changed and restored, do to the result."""
     total = np.zeros(out.shape)
     flat, amounts = value.reshape(-1), error.reshape(-1)
+    assert np.shares_memory(flat, value), "a copy would be changed in its place"
     for i in np.flatnonzero(amounts):
         was = flat[i]
         sides = []
