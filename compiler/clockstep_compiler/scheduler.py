@@ -567,7 +567,15 @@ class Scheduler:
 
     def _bring(self, value: Value, block: Block, chip: int, avoid: frozenset[int]) -> Copy:
         """Send a block from the nearest chip that has it, hop by hop."""
-        route = self.links.route(self.storage.holders(block), chip)
+
+        def when(origin: int) -> int:
+            senders = [port for port, _ in self.links.ports[origin, chip]]
+            queues = [self.plan.queue(Unit.SEND, "", port).id for port in senders]
+            resources = [self.plan.queue_resource(origin, queue) for queue in queues]
+            free = min(self.calendars.busy_until(resource) for resource in resources)
+            return max(free, int(self.storage.copies[block, origin][0].ready.max()))
+
+        route = self.links.route(self.storage.holders(block), chip, when)
         copy = self.storage.copies[block, route[0]][0]
         for a, b in pairwise(route):
             avoided = avoid if b == chip else frozenset()

@@ -31,6 +31,12 @@ _HOP = 40
 _STEP = 60
 """Cycles from the first operand of a step to its first result."""
 
+_TURN = 300
+"""The same where elements come to other lanes: they pass the array."""
+
+_PRODUCT = 150
+"""The same of a product."""
+
 _PASSES = {"LayerNormalization": 6, "RMSNormalization": 5, "Softmax": 6, "LogSoftmax": 6}
 """How often all rows pass the ALUs."""
 
@@ -58,7 +64,7 @@ class Costs:
                 part_shape(view.shape(node.inputs[i]), strategy.inputs[i], ranks)
                 for i in (left, right)
             ]
-            return _STEP + self._product(node, shapes, strategy)
+            return _PRODUCT + self._product(node, shapes, strategy)
         found = 0 if node.op in RENAMING else _STEP
         if node.op == "Move" or node.op in RENAMING:
             found += self._fetched(node, strategy)
@@ -108,13 +114,17 @@ class Costs:
         shape = view.shape(name)
         whole = self._vectors(shape) * self._bytes(name)
         part = self._vectors(part_shape(shape, max(have, want), ranks)) * self._bytes(name)
-        if have == WHOLE:
-            return _STEP + part
         if have == PARTIAL and want == WHOLE:
             return min(self.exchange(name), self.dealt(name))
-        if want == WHOLE:
-            return self._sent(part) + _STEP + whole
-        return self._sent(part) + _STEP + part
+        latency = _TURN if self._turned(shape, (have, want)) else _STEP
+        if have == WHOLE:
+            return latency + part
+        return self._sent(part) + latency + (whole if want == WHOLE else part)
+
+    def _turned(self, shape: tuple[int, ...], places: tuple[Placement, Placement]) -> bool:
+        """Whether elements of a part lie in other lanes than those of all of a tensor."""
+        part = shape[-1] // self.view.ranks if shape else 1
+        return len(shape) - 1 in places and part % self.machine.vector > 0
 
     def exchange(self, name: str) -> int:
         """A sum on every chip, each of which sends all it has to all others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import networkx as nx
@@ -28,11 +28,17 @@ class Links:
             self._graph.add_edge(a, b)
             self.ports.setdefault((a, b), []).append((port_a, port_b))
 
-    def route(self, origins: list[int], target: int) -> list[int]:
-        """The shortest way from any of `origins` to `target`; the first chip number wins ties.
+    def route(
+        self, origins: list[int], target: int, when: Callable[[int], int] = lambda _: 0
+    ) -> list[int]:
+        """The shortest way from any of `origins` to `target`.
 
-        Raises `NoRoom` if no link leads there.
+        Of those with a link to it the one that can send first, `when` it is that; then the first
+        chip number wins ties. Raises `NoRoom` if no link leads there.
         """
+        near = [chip for chip in origins if self.linked(chip, target)]
+        if near and target not in origins:
+            return [min(near, key=lambda chip: (when(chip), chip)), target]
         lengths, paths = nx.single_source_dijkstra(self._graph, target)
         reached = [chip for chip in origins if chip in lengths]
         if not reached:
