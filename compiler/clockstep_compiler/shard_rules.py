@@ -29,6 +29,9 @@ from clockstep_compiler.placements import (
 __all__ = ["RULES", "View", "index_of", "strategies"]
 
 
+_DEQUANTIZING = ("Dequantize", "DequantizeLinear")
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """The graph, and the number of ranks that share it."""
@@ -39,6 +42,11 @@ class View:
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor; of an absent input that of a single number."""
         return self.graph.tensors[name].shape if name else ()
+
+    def is_quantized(self, node: Node) -> bool:
+        """Whether a node multiplies what was dequantized: its sums are exact, and stay so."""
+        quantized = (n.outputs[0] for n in self.graph.nodes if n.op in _DEQUANTIZING)
+        return not set(node.inputs).isdisjoint(quantized)
 
     def axes(self, node: Node) -> Iterator[int]:
         """Axes along which the result of a node can be split."""
@@ -113,7 +121,7 @@ def _product(view: View, node: Node) -> Iterator[Strategy]:
     for axis in possible:
         if axis < last - 1:
             yield _shared(view, node, (_beside(left, out, axis), _beside(right, out, axis)), axis)
-    if left[inner] % view.ranks == 0 and node.op in _ADDED:
+    if left[inner] % view.ranks == 0 and node.op in _ADDED and not view.is_quantized(node):
         yield _shared(view, node, (inner, depth), PARTIAL)
 
 

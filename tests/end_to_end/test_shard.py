@@ -24,8 +24,8 @@ from tests.support.endtoend import (
     run_checked,
 )
 from tests.support.machines import MACHINES
-from tests.support.models import random_inputs
-from tests.support.quantized import matmul_integer
+from tests.support.models import ACTIVATIONS, random_inputs
+from tests.support.quantized import matmul_integer, qdq_mlp
 
 TINY = MACHINES["tiny"]
 
@@ -101,6 +101,17 @@ def test_integers_are_the_same(chips: int) -> None:
     assert_equal(shared.outputs, one.outputs)
     assert shared.program.cycles < one.program.cycles
     assert sends(shared.program) == 0  # the host fetches each column from where it is
+
+
+@pytest.mark.parametrize("chips", [2, 4])
+def test_quantized_products_are_the_same(chips: int) -> None:
+    """Sums of integers are not taken apart: what is rounded to a byte is exact before."""
+    rng = np.random.default_rng(5)
+    model = qdq_mlp(rng, (64, 192, 64), 2, ACTIVATIONS)
+    inputs = random_inputs(model, rng)
+    one, shared = (run_checked(model, TINY, inputs, chips=n, effort="fast") for n in (1, chips))
+    assert_equal(shared.outputs, one.outputs)
+    assert shared.program.cycles < one.program.cycles
 
 
 def test_a_state_stays_in_parts_where_it_is_read() -> None:
