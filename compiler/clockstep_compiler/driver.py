@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from clockstep_compiler.blocks import BlockMaker
 from clockstep_compiler.exact import Summer
 from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.in_place import put
 from clockstep_compiler.joins import Joiner
 from clockstep_compiler.liveness import last_readers, peak_words, read_until, words_of
 from clockstep_compiler.movement import Mover
@@ -22,6 +23,7 @@ from clockstep_compiler.steps import (
     Lowered,
     Move,
     Outer,
+    Put,
     Relayout,
     Step,
     Transpose,
@@ -335,6 +337,8 @@ def _make_blocks(
             maker.make(step, chunk, tile, chip, groups)
         elif isinstance(step, Outer):
             Summer(s).outer(step, chunk, tile, chip)
+        elif isinstance(step, Put):
+            put(s, step, chunk, tile, chip)
         elif isinstance(step, Move):
             mover.move(step, chunk, tile, chip)
         elif isinstance(step, Relayout):

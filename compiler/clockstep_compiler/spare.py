@@ -24,6 +24,7 @@ from clockstep_compiler.steps import (
     Lowered,
     Move,
     Outer,
+    Put,
     Step,
     Transpose,
     Value,
@@ -146,6 +147,8 @@ def _reading(step: Step, same: dict[int, Value]) -> Step:
         return replace(step, sources=tuple(map(new, step.sources)))
     if isinstance(step, Outer):
         return replace(step, a=new(step.a), b=new(step.b))
+    if isinstance(step, Put):
+        return replace(step, new=new(step.new), place=new(step.place))
     return replace(step, source=new(step.source))
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Leaf, cast
 from clockstep_compiler.graph import Graph
-from clockstep_compiler.steps import Compute, Lowered, Move, Relayout, Step, Value, sources_of
+from clockstep_compiler.steps import Compute, Lowered, Move, Put, Relayout, Step, Value, sources_of
 from clockstep_isa.diagnostics import UsageError
 
 __all__ = ["paired", "stated"]
@@ -96,6 +96,8 @@ class _Maker:
             return result  # it stays as it is
         used = [v for v in views if v.number in self._read] or views[:1]
         last = result
+        if any(isinstance(s, Put) and s.out is result and s.past in used for s in self.steps):
+            return result  # it is where the input was
         for view in used:
             last = self._like(view, made, result)
             self.pairs.append((view, last))

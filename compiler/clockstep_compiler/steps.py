@@ -23,6 +23,7 @@ __all__ = [
     "Move",
     "Outer",
     "Product",
+    "Put",
     "Relayout",
     "Step",
     "Term",
@@ -170,7 +171,23 @@ class Outer:
     nodes: tuple[int, ...]
 
 
-Step = Compute | Relayout | Broadcast | Transpose | Move | Outer
+@dataclass(frozen=True, eq=False, slots=True)
+class Put:
+    """`past` with rows of `new` in it, in its own place: nothing else reads `past`.
+
+    Both are matrices of one set after the other, `past` of `rows` each, `new` of one. It goes to
+    the row whose number is the only element of `place`, i16; nowhere if there is none.
+    """
+
+    out: Value
+    past: Value
+    new: Value
+    place: Value
+    rows: int
+    nodes: tuple[int, ...]
+
+
+Step = Compute | Relayout | Broadcast | Transpose | Move | Outer | Put
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +217,8 @@ def sources_of(step: Step) -> list[Value]:
         return list(step.sources)
     if isinstance(step, Outer):
         return [step.a, step.b]
+    if isinstance(step, Put):
+        return [step.past, step.new, step.place]
     return _read(step.expr) if isinstance(step, Compute) else [step.source]
 
 

@@ -220,6 +220,11 @@ TABLE: tuple[Instruction, ...] = (
     Instruction("write", 0x11, Unit.MEM, "write {a} -> {address}{stride}", (_in("a", 1), _ADDRESS, _STRIDE),
                 0, "mem.write_latency", 1, "Store a stream's vector at `address`; repeats add `stride`."),
 
+    Instruction("scatter", 0x12, Unit.MEM, "scatter {a} at {map} - {first} -> {address} x {words}",
+                (_in("a", 1), _in("map", 2), _int("first", 16), _ADDRESS, _int("words", 20)), 0, "mem.write_latency", 1,
+                "Store a stream's vector at `address` + n if n < `words`, else nowhere; n is lane 0 of `map` - `first`, "
+                "in 16 bits without sign. All `words` must be there, and all are written. It is dispatched once."),
+
     Instruction("lw", 0x20, Unit.LW, "lw.{type} {a} x {count} -> column {column}{stride}",
                 (_TYPE, _in("a", "count"), _int("count", 9), _int("column", _LANE), _STRIDE), 0, 1, 1,
                 "Load `count` streams into the plane's weight buffer: one column each (i8) or one a "

@@ -74,13 +74,13 @@ def assert_goes_on(
 def test_decoding(attention: str, precision: str, chips: int) -> None:
     """Caches that stay: the bits of a program that is handed them, onnxruntime's tokens."""
     sizes = replace(SIZES["tiny"], layers=1 if precision == "exact" else 2)
-    graph = llama(sizes, context=8, attention=attention)
+    graph = llama(sizes, context=20, attention=attention)
     apart = build_session(graph, TINY, precision=precision, states={}, chips=chips)
     session = build_session(graph, TINY, precision=precision, chips=chips)
     stepped = Session(session.program, "reference")
     states = dict(session.program.states)
     assert len(states) == 2 * sizes.layers
-    caches = {name: np.zeros((1, 1, 8, 16), np.float32) for name in states}
+    caches = {name: np.zeros((1, 1, 20, 16), np.float32) for name in states}
     theirs, token = dict(caches), 5
     for position in range(4):
         x = {"input_ids": np.array([[token]]), "position": np.array([position])}

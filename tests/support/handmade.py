@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from clockstep_isa.table import Type
 from tests.support.build import Builder, build, east, west
 
-__all__ = ["LANES", "adder", "matmul", "two_chips"]
+__all__ = ["LANES", "adder", "matmul", "scattering", "two_chips"]
 
 LANES = 16
 
@@ -99,3 +101,22 @@ def two_chips() -> Builder:
     builder.at("c1.mem.W0", 29, "write", address=50, stride=1, a=east(5), repeat=3, interval=3)
     builder.bind("output", "y", "int8", Type.I8, (3, LANES), ["c1.mem.W0"], 50)
     return builder
+
+
+def scattering(cycle: int = 10, settings: Mapping[str, int] | None = None, **given: int) -> Builder:
+    """Vectors x and places p: two rows go to words 100 to 103 of W4, which are y; z is a copy."""
+    builder = build(settings=settings or {})
+    builder.bind("input", "x", "int8", Type.I8, (2, LANES), ["c0.mem.W10"])
+    builder.bind("input", "p", "int16", Type.I16, (2, 1), ["c0.mem.W8", "c0.mem.W9"])
+    builder.store("c0.mem.W4", 100, np.arange(4 * LANES, dtype=np.uint8).reshape(4, -1))
+    builder.at("c0.mem.W10", 6, "read", stride=1, out=east(0), repeat=2, interval=3)
+    for byte in range(2):
+        queue = f"c0.mem.W{8 + byte}"
+        builder.at(queue, 7, "read", stride=1, out=east(2 + byte), repeat=2, interval=3)
+    fields = {"a": east(0), "map": east(2), "address": 100, "words": 4, "first": 0}
+    builder.at("c0.mem.W4", 10, "scatter", **{**fields, **given})
+    builder.at("c0.mem.W4", 13, "scatter", **fields)
+    builder.at("c0.mem.W4", 5 + cycle, "read", address=100, stride=1, out=east(5), repeat=4)
+    builder.at("c0.mem.E0", 15 + cycle, "write", stride=1, a=east(5), repeat=4)
+    builder.bind("output", "y", "int8", Type.I8, (4, LANES), ["c0.mem.W4"], 100)
+    return builder.bind("output", "z", "int8", Type.I8, (4, LANES), ["c0.mem.E0"])

@@ -20,6 +20,7 @@ from clockstep_compiler.steps import (
     Compute,
     Move,
     Outer,
+    Put,
     Relayout,
     Step,
     Value,
@@ -207,7 +208,7 @@ class Path:
         times.after(every=min(a.element, b.element) + work - 1 + self._vector(1, *ends))
 
     def _moved(self, step: Step, times: _Times) -> None:
-        latency = 0 if isinstance(step, Move | Relayout) else self._memory
+        latency = 0 if isinstance(step, Move | Relayout | Put) else self._memory
         for source in sources_of(step):
             ready = self._of(source)
             element, row, every = _needs(step, source)
@@ -233,6 +234,8 @@ def _needs(step: Step, source: Value) -> tuple[bool, str, bool]:
         taken[step.index[step.index >= 0]] = True
         every = bool(taken.all())
         return alone, "all" if every and out.rows == 1 else "", every
+    if isinstance(step, Put):
+        return False, "", False  # all rows but one are there from the start
     if isinstance(step, Broadcast):
         return True, "row", True
     if isinstance(step, Relayout):

@@ -23,6 +23,7 @@ from clockstep_compiler.lowering.elementwise_operands import (
     record_bounds,
     reject,
 )
+from clockstep_compiler.lowering.in_place import put_in_place
 from clockstep_compiler.lowering.lower import Lowering, is_float, lowers
 from clockstep_isa.table import Type
 
@@ -134,6 +135,8 @@ def _halves(value: Expr) -> tuple[Expr, Expr]:
 @lowers("Where")
 def _where(state: Lowering, node: Node) -> None:
     out = node.outputs[0]
+    if put_in_place(state, node):
+        return
     if ("guard", node.inputs[0]) in state.memo:
         a, b = operands(state, node.inputs[:0:-1], state.shape(out))
         state.define(out, select(f32("eq", a, a), a, b))

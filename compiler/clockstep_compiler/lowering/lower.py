@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Acc, Const, Expr, Leaf, Op, add, binary, cast, mul
 from clockstep_compiler.graph import Graph, Node
+from clockstep_compiler.lowering.refill import refilled
 from clockstep_compiler.lowering.wide import stepped_tensors, wide_tensors
 from clockstep_compiler.options import Options
 from clockstep_compiler.steps import Broadcast, Compute, Step, Value
@@ -200,7 +201,9 @@ class Lowering:
         }
         self.reach: dict[str, tuple[float, float]] = {}
         """The least and the greatest value of floats, where it is known."""
-        self._wide, self._stepped = wide_tensors(graph), stepped_tensors(graph)
+        self.refilled = refilled(graph)
+        kept = {*self.refilled, *self.refilled.values()}  # where they lie there is no room for more
+        self._wide, self._stepped = wide_tensors(graph) - kept, stepped_tensors(graph)
         for name in graph.inputs:
             self._define_input(name)
 

@@ -15,7 +15,7 @@ from clockstep_isa.table import ENUMS, TABLE, Instruction, Kind, Type
 from clockstep_runtime.engine.gather import UNSIGNED, as_bytes, as_value
 from clockstep_runtime.semantics import EXECUTES
 
-__all__ = ["Compute", "compute_of"]
+__all__ = ["Compute", "compute_of", "scattered"]
 
 Array = NDArray[Any]
 Compute = Callable[..., Array]
@@ -32,6 +32,17 @@ _EXCHANGES = (Unit.PERMUTE, Unit.TRANSPOSE, Unit.DISTRIBUTE)
 def compute_of(row: int, fields: list[int], per_superlane: int) -> Compute:
     """What an instruction of the VXM or SXM computes: its row of the table, and its fields."""
     return _compute(row, tuple(fields[at] for at in _SETTINGS[row]), per_superlane)
+
+
+def scattered(first: int, vector: Array, place: Array, words: Array) -> Array:
+    """Words [n, batch, lanes] with a vector [1, batch, lanes] where lane 0 of its `place` says,
+    counted from `first`."""
+    batch = max(vector.shape[1], place.shape[1], words.shape[1])
+    whole = np.broadcast_to(words, (len(words), batch, words.shape[2])).copy()
+    where = np.broadcast_to(place[0, :, 0] - np.uint16(first), batch)
+    inside = np.flatnonzero(where < len(words))
+    whole[where[inside], inside] = np.broadcast_to(vector[0], (batch, vector.shape[2]))[inside]
+    return whole
 
 
 @lru_cache(1 << 12)

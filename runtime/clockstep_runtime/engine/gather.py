@@ -72,7 +72,7 @@ class Known:
         words = np.array([block.words for block in blocks], np.int64)
         constant = np.zeros(len(linked.columns) + len(blocks), np.bool_)
         constant[len(linked.columns) :] = [block.source == "image" for block in blocks]
-        return Known(np.concatenate([linked.columns.count, words]), constant)
+        return Known(np.concatenate([linked.columns.vectors, words]), constant)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from clockstep_isa.table import BY_NAME, TABLE
-from clockstep_runtime.engine.compute import Compute, compute_of
+from clockstep_runtime.engine.compute import Compute, compute_of, scattered
 from clockstep_runtime.engine.gather import Gatherer, Known
 from clockstep_runtime.engine.group import Group, Member
 from clockstep_runtime.engine.mxm import Arrays, Make
@@ -20,7 +20,7 @@ Planned = tuple[int, Make, list[int]]
 """The value that a group of steps makes, how to make it of all values so far, and those dead after
 it."""
 
-_INSTALL, _ABC = (TABLE.index(BY_NAME[name]) for name in ("iw", "abc"))
+_INSTALL, _ABC, _SCATTER = (TABLE.index(BY_NAME[name]) for name in ("iw", "abc", "scatter"))
 
 
 def plan(linked: Linked, known: Known, arrays: Arrays, begin: int, end: int) -> list[Planned]:
@@ -64,7 +64,15 @@ class _Stretch:
         value = self._values[last - 1]
         if self._rows[first] == _INSTALL:
             return value, self._arrays.installer(self._low + first)
+        if self._rows[first] == _SCATTER:
+            return value, self._scatter(first)
         return value, self._together(range(first, last))
+
+    def _scatter(self, step: int) -> Make:
+        """The words of a `scatter`, as it leaves them."""
+        gather, numbers = self._gather, range(self._bounds[step], self._bounds[step + 1])
+        first = self._fields[step][BY_NAME["scatter"].field("first")]
+        return lambda values: scattered(first, *(gather.value(n, values) for n in numbers))
 
     def _together(self, steps: range) -> Make:
         """A group of steps none of which is an `iw`."""

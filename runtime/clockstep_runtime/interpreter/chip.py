@@ -65,8 +65,9 @@ class Chip:
     def claim_bank(self, issue: Issue, step: int, cycle: int) -> None:
         """Check the address of a MEM dispatch, and that its bank is free in this cycle."""
         address = _address(issue, step)
-        if not 0 <= address < self.machine.words_per_slice:
-            message = f"address {address} is outside 0 to {self.machine.words_per_slice - 1}"
+        last = address + issue.fields.get("words", 1) - 1
+        if not 0 <= address <= last < self.machine.words_per_slice:
+            message = f"address {last} is outside 0 to {self.machine.words_per_slice - 1}"
             raise issue.fault("address-range", message, cycle)
         if not self.slice(issue.queue).access(address, cycle):
             bank = address // self.machine.mem.words_per_bank
@@ -117,6 +118,17 @@ class Chip:
         address = _address(issue, step)
         self.slice(issue.queue).write(address, operands["a"], cycle + issue.latency)
         self.observer.stored(issue, step, cycle, address, operands["a"])
+
+    def _scatter(self, issue: Issue, operands: dict[str, Vectors], step: int, cycle: int) -> None:
+        memory, first, words = self.slice(issue.queue), _address(issue, step), issue.fields["words"]
+        missing = memory.unwritten(first, words, cycle)
+        if missing is not None:
+            raise issue.fault("word-unwritten", f"word {missing} is not written yet", cycle)
+        memory.written(first, words, cycle + issue.latency)
+        place = int(_elements(operands["map"], Type.I16)[0]) - issue.fields["first"] & 0xFFFF
+        if place < words:
+            memory.write(first + place, operands["a"], cycle + issue.latency)
+            self.observer.stored(issue, step, cycle, first + place, operands["a"])
 
     def _lw(self, issue: Issue, operands: dict[str, Vectors], step: int, cycle: int) -> None:
         kind = _type(issue)
@@ -208,7 +220,7 @@ class Chip:
 
 
 def _address(issue: Issue, step: int) -> int:
-    return issue.fields["address"] + step * issue.fields["stride"]
+    return issue.fields["address"] + step * issue.fields.get("stride", 0)
 
 
 def _argument(item: Field) -> str:
@@ -236,6 +248,7 @@ _Action = Callable[[Chip, Issue, dict[str, Vectors], int, int], Vectors | None]
 _ACTIONS: dict[str, _Action] = {
     "read": Chip._read,
     "write": Chip._write,
+    "scatter": Chip._scatter,
     "lw": Chip._lw,
     "iw": Chip._iw,
     "abc": Chip._abc,

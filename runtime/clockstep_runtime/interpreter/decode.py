@@ -168,6 +168,9 @@ def _check_widths(issue: Issue) -> None:
     if unit is Unit.TRANSPOSE:
         lanes = machine.lanes.per_superlane
         _check_range(issue, "width", fields["width"], lanes, lanes)
+    if issue.row.name == "scatter":
+        _check_range(issue, "repeat", issue.repeat, 1, 1)
+        _check_range(issue, "words", fields["words"], 1, machine.words_per_slice)
     if issue.row.name == "broadcast":
         _check_range(issue, "lane", fields["lane"], 0, machine.vector - 1)
     if issue.row.name == "abc":

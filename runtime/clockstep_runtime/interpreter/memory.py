@@ -45,6 +45,16 @@ class Slice:
             return None
         return self.words[address : address + 1].copy()
 
+    def unwritten(self, address: int, words: int, cycle: int) -> int | None:
+        """The first of some words that is not (yet) written, if any."""
+        readable = self.readable[address : address + words]
+        missing = np.flatnonzero((readable == NEVER) | (readable > cycle + 1))
+        return address + int(missing[0]) if len(missing) else None
+
+    def written(self, address: int, words: int, readable: int) -> None:
+        """Let some words, as they are, be read from cycle `readable` on."""
+        self.readable[address : address + words] = readable + 1
+
     def write(self, address: int, vectors: NDArray[np.uint8], readable: int) -> None:
         """Store uint8 [1, lanes], to be read from cycle `readable` on."""
         self.words[address] = vectors[0]

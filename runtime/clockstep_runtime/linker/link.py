@@ -89,7 +89,7 @@ def link(program: Program) -> Linked:
 def _link(program: Program, found: Resolution, installed: Ints) -> Linked | Ints:
     """The graph, or the instructions that have to be taken apart first."""
     columns, total = found.columns, len(found.columns)
-    wanted, outputs = _with_outputs(found, sampled(found), program)
+    wanted, outputs = _with_outputs(found, _with_words(found, sampled(found)), program)
     flow = trace(found, wanted.key)
     widths = value_widths(columns, len(found.words.initial))
     operands = join(wanted, flow, widths)
@@ -228,6 +228,23 @@ def _deaths(
     return used, np.searchsorted(last[used], np.arange(groups + 1))
 
 
+def _with_words(found: Resolution, wanted: Wanted) -> Wanted:
+    """The operands of all instructions; that of a `scatter` after all others is what its words
+    held before."""
+    columns = found.columns
+    scatters = columns.where("scatter")
+    operands = len(wanted.owner) + np.arange(len(scatters))
+    none = np.zeros(len(scatters), np.int64)
+    key = len(found.slots.samples) + scatters
+    words = columns.vectors[scatters]
+    return _both(wanted, Wanted(key, operands, none, scatters, none, none, words))
+
+
+def _both(one: Wanted, two: Wanted) -> Wanted:
+    pairs = ((getattr(one, item.name), getattr(two, item.name)) for item in fields(Wanted))
+    return Wanted(*(np.concatenate(pair) for pair in pairs))
+
+
 def _with_outputs(
     found: Resolution, wanted: Wanted, program: Program
 ) -> tuple[Wanted, tuple[Output, ...]]:
@@ -269,8 +286,4 @@ def _with_outputs(
         none,
         np.array(counts, np.int64),
     )
-    both = (
-        np.concatenate([getattr(wanted, item.name), getattr(more, item.name)])
-        for item in fields(Wanted)
-    )
-    return Wanted(*both), tuple(outputs)
+    return _both(wanted, more), tuple(outputs)

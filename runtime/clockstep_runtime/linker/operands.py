@@ -82,7 +82,7 @@ class Operands:
         entire = self.whole
         at = self.begin[:-1][entire]
         inside = self.value[at] < len(columns)
-        count = np.append(columns.count, 0)[np.minimum(self.value[at], len(columns))]
+        count = np.append(columns.vectors, 0)[np.minimum(self.value[at], len(columns))]
         straight = (self.length[at] == 1) | (self.source_step[at] == 1)
         entire[entire] = inside & straight & (self.source[at] == 0) & (self.length[at] == count)
         return entire

@@ -102,6 +102,11 @@ class Columns:
         return self.start + (self.count - 1) * self.step
 
     @property
+    def vectors(self) -> Ints:
+        """Vectors of what an instruction makes: one a dispatch, of `scatter` all of its words."""
+        return np.where(self.row == row_number("scatter"), self.field("words"), self.count)
+
+    @property
     def skew(self) -> Ints:
         return self._figures([row.skew for row in TABLE])
 

@@ -91,12 +91,13 @@ def check_memory(program: Program, columns: Columns, findings: Findings, end: in
     `end` is the cycle at which the outputs are fetched.
     """
     initial, outputs = _place_all(program, findings)
-    of_mem = columns.where("read", "write")
-    accesses = _accesses(columns.take(of_mem), initial, outputs, end)
-    findings.count("words", int(columns.count[of_mem].sum()))
+    of_mem, reads = _twice(columns, columns.where("read", "write", "scatter"))
+    mem = columns.take(of_mem)
+    accesses = _accesses(mem, reads, initial, outputs, end)
+    findings.count("words", int(mem.count.sum()))
     found = _last_writers(accesses)
-    _check_times(columns.take(of_mem), accesses, found, findings)
-    _check_written(columns.take(of_mem), accesses, found, outputs, findings, end)
+    _check_times(mem, accesses, found, findings)
+    _check_written(mem, accesses, found, outputs, findings, end)
     # Blocks go by numbers past the last instruction, in `initial` and in `outputs` alike.
     total = len(columns)
     ids = np.concatenate([of_mem, total + np.arange(len(initial)), total + np.arange(len(outputs))])
@@ -104,8 +105,21 @@ def check_memory(program: Program, columns: Columns, findings: Findings, end: in
     return Words(tuple(initial), tuple(outputs), Segments.joined([named]))
 
 
-def _accesses(mem: Columns, initial: list[Block], outputs: list[Block], end: int) -> _Accesses:
+def _twice(columns: Columns, of_mem: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    """Instructions by what they access, and whether they read it: a `scatter` reads all of its
+    words, and then writes all of them, those that it leaves alone as they were."""
+    scatters = np.isin(of_mem, columns.where("scatter"))
+    each = np.repeat(of_mem, scatters + 1)
+    first = np.append(True, np.diff(each) != 0)[: len(each)]
+    again = np.isin(each, of_mem[scatters])
+    return each, np.isin(each, columns.where("read")) | (again & first)
+
+
+def _accesses(
+    mem: Columns, reads: NDArray[np.bool_], initial: list[Block], outputs: list[Block], end: int
+) -> _Accesses:
     """Instructions, then the blocks there from the start, then those fetched at the end."""
+    scatters = np.isin(np.arange(len(mem)), mem.where("scatter"))
     queues = len(mem.geometry.queues)
     table = [(b.chip * queues + b.queue, b.address, b.words) for b in [*initial, *outputs]]
     queue, address, words = np.array(table, np.int64).reshape(-1, 3).T
@@ -113,15 +127,14 @@ def _accesses(mem: Columns, initial: list[Block], outputs: list[Block], end: int
     first = np.arange(len(table)) < len(initial)
     order = np.where(first, np.arange(len(table)) - len(table), len(mem))
     start = np.where(first, _BEFORE, end)
-    reads = np.isin(np.arange(len(mem)), mem.where("read"))
     columns = (
         (mem.queue, queue),
         (mem.field("address"), address),
-        (mem.field("stride"), ones),
-        (mem.count, words),
+        (np.where(scatters, 1, mem.field("stride")), ones),
+        (mem.vectors, words),
         (np.arange(len(mem)), order),
         (mem.start, start),
-        (mem.step, 0 * ones),
+        (np.where(scatters, 0, mem.step), 0 * ones),
         (~reads, first),
     )
     return _Accesses(*(np.concatenate(pair) for pair in columns))

@@ -19,21 +19,22 @@ Ints = NDArray[np.int64]
 def check_addresses(columns: Columns, findings: Findings) -> Ints:
     """Per instruction how many dispatches come before one whose address is out of range.
 
-    Words of a slice for `read` and `write`, columns of the weight buffer for `lw`.
+    Words of a slice for `read`, `write` and `scatter`, columns of the weight buffer for `lw`.
     """
     count = columns.count.copy()
     machine = columns.machine
     for name, low, size in (
         ("read", "address", machine.words_per_slice),
         ("write", "address", machine.words_per_slice),
+        ("scatter", "address", machine.words_per_slice),
         ("lw", "column", machine.vector),
     ):
         row = BY_NAME[name]
         where = np.flatnonzero(columns.row == TABLE.index(row))
         these = columns.take(where)
         first = these.args[:, row.field(low)]
-        stride = these.args[:, row.field("stride")]
-        reach = _columns_loaded(these) if name == "lw" else np.ones_like(first)
+        stride = these.field("stride")
+        reach = _columns_loaded(these) if name == "lw" else np.maximum(1, these.field("words"))
         # Dispatches before the first one out of range: none, or as far as the stride carries.
         room = np.where(stride > 0, size - reach - first, first) // np.maximum(np.abs(stride), 1)
         inside = (first >= 0) & (first + reach <= size)
@@ -111,9 +112,8 @@ def _check_bank(columns: Columns, index: int, findings: Findings) -> None:
 
 
 def _address(columns: Columns, index: int, step: int) -> int:
-    row = TABLE[int(columns.row[index])]
-    args = columns.args[index]
-    return int(args[row.field("address")] + step * args[row.field("stride")])
+    one = columns.take(np.array([index]))
+    return int(one.field("address")[0] + step * one.field("stride")[0])
 
 
 def _check_busy(columns: Columns, findings: Findings) -> None:
