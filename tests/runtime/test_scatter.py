@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from clockstep_isa import Program, parse_listing, print_listing
 from clockstep_runtime import Session, interpret, verify
+from clockstep_runtime.debug import provenance
 from tests.support.build import east
 from tests.support.endtoend import assert_same_bits, round_trip
 from tests.support.handmade import scattering
@@ -76,3 +77,14 @@ def test_too_soon() -> None:
 def test_refused(given: dict[str, int], code: str) -> None:
     report = verify(scattering(**given).program())
     assert code in {v.code for v in report.violations}
+
+
+def test_provenance() -> None:
+    """Behind a word is what was put there and the number that said so, or what was there before."""
+    program = scattering().program()
+    x = np.arange(2 * LANES, dtype=np.int8).reshape(2, -1)
+    inputs = {"x": x, "p": np.array([[1], [9]], np.int16)}
+    found = provenance(program, inputs, program.outputs[1], (1, 5))
+    assert {name: int(mask.sum()) for name, mask in found.inputs.items()} == {"x": 1, "p": 1}
+    found = provenance(program, inputs, program.outputs[1], (2, 5))
+    assert {name: int(mask.sum()) for name, mask in found.inputs.items()} == {"x": 0, "p": 0}

@@ -190,6 +190,8 @@ class _Walk:
             self._link(at, name, behind(self._sources, at), 0, lanes)
         elif row.name == "abc":
             self._expand_product(at)
+        elif row.name == "scatter":
+            self._expand_scatter(at)
         elif row.name == "lw":
             self._expand_operand(at, 0, self.needs[at])
         else:
@@ -203,6 +205,21 @@ class _Walk:
         for part in np.flatnonzero(lanes.any(axis=1)).tolist():
             producer, stream = self._sources.stream(at, number, part)
             self._link(at, name, producer, stream, lanes[part])
+
+    def _expand_scatter(self, at: Dispatch) -> None:
+        """The vector and the number that brought it there, or what the word held before."""
+        once = Dispatch(at.place, 0)
+        low, high = (int(part[0]) for part in self._maps[once])
+        place = (low + 256 * high - self._sources.fields(at.place)["first"]) & 0xFFFF
+        if place != at.step:
+            self._link(at, "word", self._sources.word(at), 0, self.needs[at][0])
+            return
+        for name, operand, part, lanes in (
+            ("a", 0, 0, self.needs[at][0]),
+            *(("map", 1, byte, np.arange(self._lanes) == 0) for byte in range(2)),
+        ):
+            producer, stream = self._sources.stream(once, operand, part)
+            self._link(at, name, producer, stream, lanes)
 
     def _expand_product(self, at: Dispatch) -> None:
         """The lanes of the activation, and as many of every column that is needed.

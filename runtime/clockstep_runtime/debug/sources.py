@@ -76,7 +76,9 @@ class Sources:
         return {item.name: v for item, v in zip(self.row(index).fields, values, strict=False)}
 
     def cycle(self, at: Dispatch) -> int:
-        """The cycle of a dispatch."""
+        """The cycle of a dispatch; of a `scatter` the steps are its words, all at once."""
+        if self.row(at.place).name == "scatter":
+            return int(self.columns.start[at.place])
         return int(self.columns.start[at.place] + at.step * self.columns.step[at.place])
 
     def samples_at(self, at: Dispatch) -> int:
@@ -97,7 +99,7 @@ class Sources:
         return Dispatch(index, element), int(slots.results.part[producer])
 
     def word(self, at: Dispatch) -> Dispatch:
-        """What a `read` finds: a `write`, or a word of an initial block."""
+        """What a `read`, or a `scatter` in a word, finds: a `write`, or an initial block's word."""
         return Dispatch(*_element(self._found.words.segments, at.place, at.step))
 
     def constant(self, at: Dispatch) -> NDArray[np.uint8] | None:
