@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.glue import Glue, Unlike, free_words, journeys
 from clockstep_compiler.graph import Graph
-from clockstep_isa.geometry import geometry, wiring
+from clockstep_isa.geometry import wiring
 from clockstep_isa.layout import PIECE, Binding, Layout
 from clockstep_isa.machine import Machine
+from clockstep_isa.parts import Part, repeated
 from clockstep_isa.program import (
     ARGS,
     Code,
@@ -28,12 +29,15 @@ from clockstep_isa.program import (
     Note,
     Probe,
     Program,
-    end_cycle,
 )
 
 __all__ = ["Instance", "compose", "placed"]
 
 _CHIP = PIECE.index("chip")
+
+
+LARGE = 1 << 18
+"""Instructions from which on a program is kept as parts: a listing of all of it is of no use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +100,9 @@ class _Composer:
     plan: Floorplan
     instances: Sequence[Instance]
     chips: int
-    code: list[Code] = field(default_factory=list)
+    parts: dict[object, _Part] = field(default_factory=dict)
+    """What runs at several places, by what tells it from others."""
     nodes: list[Node] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
     causes: list[list[Any]] = field(default_factory=list)
     made: dict[str, tuple[Binding, int]] = field(default_factory=dict)
@@ -109,33 +113,45 @@ class _Composer:
     def program(self, info: dict[str, Any]) -> Program:
         """The stages, one after another."""
         machine, cycle = self.plan.machine, 0
-        glue = Glue(self.plan, self.chips, self._free())
+        glue = Glue(self.plan, self.chips, self._free)
         for instance in self.instances:
             start = self._bring(glue, instance, cycle)
             self._add(instance, start)
             cycle = start + instance.program.cycles
-        code = Code(*_stacked(self.code)).sorted()
+        code, image, notes = self._whole()
         return Program(
             machine=machine,
             chips=self.chips,
             code=code,
-            image=self._image(),
+            image=image,
             inputs=tuple(_joined(self.read[name]) for name in self.graph.inputs),
             outputs=tuple(replace(self.made[name][0], name=name) for name in self.graph.outputs),
             nodes=tuple(self.nodes),
-            notes=tuple(self.notes),
-            cycles=end_cycle(machine, code),
+            notes=notes,
+            cycles=cycle,
             info={**info, "causes": self.causes},
             probes=tuple(self.probes),
             states=self.graph.states,
         )
 
-    def _free(self) -> dict[int, NDArray[np.bool_]]:
-        return {
-            i.chip + chip: free_words(i.program, chip)
-            for i in self.instances
-            for chip in range(i.program.chips)
-        }
+    def _whole(self) -> tuple[Code, Image, Sequence[Note]]:
+        """Code, image and notes: as parts if any of these runs twice, and they are many."""
+        parts = tuple(part.part for part in self.parts.values())
+        words = [
+            part.data for part in self.parts.values() for _ in part.places if part.data is not None
+        ]
+        data = np.concatenate(words) if words else None
+        code, image, notes = repeated(self.plan.machine, parts, data)
+        if len(code) > LARGE and any(len(part.places) > 1 for part in parts):
+            return code, image, notes
+        return code.sorted(), Image(image.regions, data), tuple(notes)
+
+    def _free(self, chip: int) -> NDArray[np.bool_] | None:
+        """The words of a chip that its program does not touch; None where none runs."""
+        for i in self.instances:
+            if i.chip <= chip < i.chip + i.program.chips:
+                return free_words(i.program, chip - i.chip)
+        return None
 
     def _bring(self, glue: Glue, instance: Instance, cycle: int) -> int:
         """Send an instance what it reads of others from `cycle` on; when it may start."""
@@ -148,17 +164,23 @@ class _Composer:
             source, node = self.made[name]
             begin = len(glue.rows)
             end = glue.send(list(journeys(source, there)), cycle)
-            self._note(glue.rows[begin:], node, f"{name} to chip {instance.chip}", end)
+            self._note(glue.rows[begin:], node, end)
             cycle = start = max(start, end)
         return start
 
-    def _note(self, rows: list[tuple[int, ...]], node: int, tile: str, end: int) -> None:
+    def _note(self, rows: list[tuple[int, ...]], node: int, end: int) -> None:
         """Transfers belong to the node that made what they carry."""
         if not rows:
             return
+        queues = len(self.plan.queues)
         table = np.array(rows, np.int64)
-        self.code.append(_code(table, len(self.notes)))
-        self.notes.append(Note(node, tile))
+        table = table[np.lexsort((table[:, 1], table[:, 0]))]
+        chips, cycle = table[:, 0] // queues, int(table[:, 1].min())
+        chip = int(chips.min())
+        table[:, 0] -= chip * queues
+        table[:, 1] -= cycle
+        part = _Part(int(chips.max()) + 1 - chip, _code(table), (Note(0, _SENT),))
+        self.parts.setdefault(table.tobytes(), part).places.append((chip, cycle, node))
         begin = self.causes[-1][1]
         self.nodes[node] = replace(self.nodes[node], end=end)
         self.causes.append([begin, end, node, "link", ""])
@@ -166,17 +188,8 @@ class _Composer:
     def _add(self, instance: Instance, start: int) -> None:
         """An instance's program from cycle `start` on."""
         program, nodes = instance.program, len(self.nodes)
-        queues = len(geometry(program.machine).queues)
-        code = program.code
-        self.code.append(
-            replace(
-                code,
-                queue=code.queue + np.int32(instance.chip * queues),
-                cycle=code.cycle + start,
-                note=np.where(code.note < 0, -1, code.note + len(self.notes)).astype(np.int32),
-            )
-        )
-        self.notes += [Note(n.node + nodes if n.node >= 0 else -1, n.tile) for n in program.notes]
+        part = _Part(program.chips, program.code, program.notes, program.image)
+        self.parts.setdefault(id(program), part).places.append((instance.chip, start, nodes))
         names = _names(instance)
         for node in program.nodes:
             self.nodes.append(
@@ -195,14 +208,29 @@ class _Composer:
         for name, binding in zip(instance.graph.outputs, program.outputs, strict=True):
             self.made[name] = (_moved(binding, name, instance.chip), last)
 
-    def _image(self) -> Image:
-        regions, data = [], []
-        for instance in self.instances:
-            image = instance.program.image
-            regions.append(image.regions + np.array([instance.chip, 0, 0, 0]))
-            data += [] if image.data is None else [image.data]
-        whole = np.concatenate(regions)
-        return Image(whole, np.concatenate(data) if data else None)
+
+_SENT = "sent to another stage"
+
+
+@dataclass
+class _Part:
+    """A part as its places are found."""
+
+    chips: int
+    code: Code
+    notes: Sequence[Note]
+    image: Image | None = None
+    places: list[tuple[int, int, int]] = field(default_factory=list)
+
+    @property
+    def data(self) -> NDArray[np.uint8] | None:
+        return None if self.image is None else self.image.data
+
+    @property
+    def part(self) -> Part:
+        """It and its places, as a program has them."""
+        regions = np.zeros((0, 4), np.int64) if self.image is None else self.image.regions
+        return Part(self.chips, self.code, self.notes, regions, np.array(self.places, np.int64))
 
 
 def _names(instance: Instance) -> dict[str, str]:
@@ -242,7 +270,7 @@ def _joined(bindings: list[Binding]) -> Binding:
     return replace(bindings[0], layouts=tuple(layouts), limits=(low, high) if limits else None)
 
 
-def _code(rows: NDArray[np.int64], note: int) -> Code:
+def _code(rows: NDArray[np.int64]) -> Code:
     return Code(
         queue=rows[:, 0].astype(np.int32),
         cycle=rows[:, 1],
@@ -250,10 +278,5 @@ def _code(rows: NDArray[np.int64], note: int) -> Code:
         repeat=rows[:, 3].astype(np.int32),
         interval=rows[:, 4].astype(np.int32),
         args=rows[:, 5 : 5 + ARGS],
-        note=np.full(len(rows), note, np.int32),
+        note=np.zeros(len(rows), np.int32),
     )
-
-
-def _stacked(parts: Sequence[Code]) -> list[Any]:
-    columns = ("queue", "cycle", "opcode", "repeat", "interval", "args", "note")
-    return [np.concatenate([getattr(part, name) for part in parts]) for name in columns]

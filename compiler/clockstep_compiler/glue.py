@@ -6,7 +6,7 @@ lie in words that no program uses.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -99,8 +99,8 @@ class Glue:
 
     plan: Floorplan
     chips: int
-    free: dict[int, NDArray[np.bool_]]
-    """For chips that programs run on, the words that these do not touch."""
+    free: Callable[[int], NDArray[np.bool_] | None]
+    """The words of a chip that its program does not touch; None where none runs."""
     rows: list[tuple[int, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -134,7 +134,8 @@ class Glue:
     def _room(self, used: dict[int, NDArray[np.bool_]], chip: int, count: int) -> Copy:
         """Words on a chip on the way."""
         if chip not in used:
-            used[chip] = self.free.get(chip, _all_free(self.plan)).copy()
+            free = self.free(chip)
+            used[chip] = _all_free(self.plan) if free is None else free
         free = used[chip]
         width = free.shape[1]
         for queue in np.flatnonzero(free.any(axis=1)).tolist():

@@ -33,6 +33,7 @@ from clockstep_isa.machine_file import (
     machine_to_dict,
     preset_names,
 )
+from clockstep_isa.parts import PLACE, Part, image_of, parts_of, repeated
 from clockstep_isa.program import (
     ARGS,
     Code,
@@ -71,7 +72,8 @@ __all__ = [  # noqa: RUF022
     "busy", "figure", "immediate", "value_range",
     # program, layout
     "ARGS", "Code", "Image", "Node", "Note", "Probe", "Program", "canonical_notes",
-    "end_cycle", "queue_name", "PIECE", "Binding", "Layout", "numpy_type", "tensor_dtype",
+    "end_cycle", "queue_name", "PLACE", "Part", "image_of", "parts_of", "repeated",
+    "PIECE", "Binding", "Layout", "numpy_type", "tensor_dtype",
     # codec, words, container, listing
     "Words", "decode", "encode", "instruction_bytes",
     "load_program", "program_bytes", "program_sha256", "save_program",

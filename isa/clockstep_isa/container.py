@@ -7,7 +7,7 @@ words share one sequence. Equal programs give equal bytes; whatever is read is c
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ from clockstep_isa.metadata import (
     region_problem,
     states_from_json,
 )
+from clockstep_isa.part_file import PLACES, SideBySide, parts_from, read_sizes, side_by_side
+from clockstep_isa.parts import PLACE, repeated
 from clockstep_isa.program import (
     LAST_CYCLE,
     Code,
@@ -61,6 +63,8 @@ _ARRAYS: dict[str, tuple[type, int | None]] = {
     "image": (np.uint8, -1),
 }
 """The arrays of the file: dtype, and columns (None: one axis; -1: the lanes)."""
+_PLACES: dict[str, tuple[type, int | None]] = {PLACES: (np.int64, len(PLACE))}
+"""Those of a program with parts, besides."""
 
 _Arrays = Mapping[str, NDArray[Any]]
 
@@ -75,8 +79,9 @@ def save_program(program: Program, path: str | Path) -> None:
 
 def program_bytes(program: Program) -> bytes:
     """The bytes that `save_program` writes."""
-    words = encode(program.machine, program.code)
-    note, notes = canonical_notes(words.note, program.notes)
+    held = side_by_side(program)
+    words = encode(program.machine, held.code)
+    note, notes = canonical_notes(words.note, held.notes)
     sequences, offsets, which = _share(words)
     pieces: list[NDArray[np.int64]] = [np.zeros((0, len(PIECE)), np.int64)]
     metadata = {
@@ -94,11 +99,13 @@ def program_bytes(program: Program) -> bytes:
     }
     if program.states:
         metadata["states"] = [list(pair) for pair in program.states]
+    if held.sizes is not None:
+        metadata["parts"] = held.sizes
     data = program.image.data
     columns: _Arrays = {
         "words": sequences,
         "sequences": offsets,
-        "regions": program.image.regions,
+        "regions": held.regions,
         "pieces": np.concatenate(pieces),
         "queue": words.queue,
         "queue_sequence": which,
@@ -108,6 +115,8 @@ def program_bytes(program: Program) -> bytes:
     arrays: _Arrays = {
         name: columns[name].astype(dtype, copy=False) for name, (dtype, _) in _ARRAYS.items()
     }
+    if held.sizes is not None:
+        arrays = {**arrays, PLACES: held.places}
     return pack(arrays, dump_json(metadata))
 
 
@@ -131,21 +140,33 @@ def load_program(path: str | Path) -> Program:
         raise MalformedFile("program-version", message, where=where)
     machine = machine_from_dict(member(data, "machine", dict, where), f"{where} machine")
     chips = _bounded(data, "chips", 1, machine.max_chips, where)
-    _check_arrays(arrays, machine, where)
+    sizes = read_sizes(data, machine.max_chips, where)
+    _check_arrays(arrays, machine, _ARRAYS if sizes is None else {**_ARRAYS, **_PLACES}, where)
+    stored = chips if sizes is None else sum(size for size, _ in sizes)
     nodes = tuple(node_from_json(row, where) for row in _rows(data, "nodes", dict, where))
     notes = tuple(_note(row, len(nodes), where) for row in _rows(data, "notes", list, where))
     inputs, outputs = (
         _bindings(data, key, arrays, machine, chips, where) for key in ("inputs", "outputs")
     )
+    code = _code(arrays, machine, stored, len(notes), where)
+    regions = _regions(arrays, machine, stored, where)
+    weights = arrays["image"] if member(data, "weights", bool, where) else None
+    image = Image(regions, weights)
+    whole: Sequence[Note] = notes
+    if sizes is not None:
+        held = SideBySide(code, notes, regions, sizes, arrays[PLACES])
+        parts = parts_from(held, machine, chips, len(nodes), where)
+        code, image, whole = repeated(machine, parts, weights)
+    _check_image(image, len(arrays["image"]), where)
     return Program(
         machine=machine,
         chips=chips,
-        code=_code(arrays, machine, chips, len(notes), where),
-        image=_image(arrays, machine, chips, member(data, "weights", bool, where), where),
+        code=code,
+        image=image,
         inputs=inputs,
         outputs=outputs,
         nodes=nodes,
-        notes=notes,
+        notes=whole,
         cycles=_bounded(data, "cycles", 0, 2 * LAST_CYCLE, where),
         info=member(data, "info", dict, where),
         probes=_probes(data, arrays, machine, chips, len(nodes), where),
@@ -206,11 +227,16 @@ def _note(row: list[Any], nodes: int, where: str) -> Note:
     return Note(row[0], row[1])
 
 
-def _check_arrays(arrays: _Arrays, machine: Machine, where: str) -> None:
-    if set(arrays) != set(_ARRAYS):
-        names = ", ".join(sorted(set(arrays) ^ set(_ARRAYS)))[:100]
+def _check_arrays(
+    arrays: _Arrays,
+    machine: Machine,
+    wanted: Mapping[str, tuple[type, int | None]],
+    where: str,
+) -> None:
+    if set(arrays) != set(wanted):
+        names = ", ".join(sorted(set(arrays) ^ set(wanted)))[:100]
         raise MalformedFile("program-arrays", f"missing or unknown arrays: {names}", where=where)
-    for name, (dtype, columns) in _ARRAYS.items():
+    for name, (dtype, columns) in wanted.items():
         shape = arrays[name].shape
         tail = () if columns is None else (machine.vector if columns < 0 else columns,)
         if arrays[name].dtype != dtype or shape[1:] != tail or len(shape) != 1 + len(tail):
@@ -263,15 +289,17 @@ def _check_queues(arrays: _Arrays, machine: Machine, chips: int, notes: int, whe
             raise MalformedFile("program-queues", problem, where=where)
 
 
-def _image(arrays: _Arrays, machine: Machine, chips: int, weights: bool, where: str) -> Image:
-    regions, data = arrays["regions"], arrays["image"]
-    found = region_problem(regions, machine, chips)
-    problem = found[1] if found else ""
-    if not problem and len(data) != (int(regions[:, 3].sum()) if weights else 0):
+def _regions(arrays: _Arrays, machine: Machine, chips: int, where: str) -> NDArray[np.int64]:
+    found = region_problem(arrays["regions"], machine, chips)
+    if found:
+        raise MalformedFile("program-image", found[1], where=where)
+    return arrays["regions"].astype(np.int64)
+
+
+def _check_image(image: Image, words: int, where: str) -> None:
+    if words != (0 if image.data is None else image.words):
         problem = "image regions do not add up to the words of the image"
-    if problem:
         raise MalformedFile("program-image", problem, where=where)
-    return Image(regions.astype(np.int64), data if weights else None)
 
 
 def _bindings(

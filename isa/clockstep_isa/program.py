@@ -87,6 +87,11 @@ class Image:
     regions: NDArray[np.int64]  # [n, 4]
     data: NDArray[np.uint8] | None
 
+    @property
+    def words(self) -> int:
+        """Words of all regions."""
+        return int(self.regions[:, 3].sum())
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -131,7 +136,7 @@ class Program:
     inputs: tuple[Binding, ...]
     outputs: tuple[Binding, ...]
     nodes: tuple[Node, ...]
-    notes: tuple[Note, ...]
+    notes: Sequence[Note]
     cycles: int
     info: Mapping[str, Any] = field(default_factory=dict)
     """JSON-ready facts: tool version, options, source hash, weight bytes, warnings."""
@@ -146,7 +151,7 @@ class Program:
     @property
     def timing_only(self) -> bool:
         """Whether the weights are left out: such a program can be timed and checked, not run."""
-        return self.image.data is None and len(self.image.regions) > 0
+        return self.image.data is None and self.image.words > 0
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the program file, completely or not at all; see `container.save_program`."""

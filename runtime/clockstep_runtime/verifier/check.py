@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clockstep_isa.parts import parts_of
 from clockstep_isa.program import Program
+from clockstep_runtime.verifier.alike import verify_parts
+from clockstep_runtime.verifier.chips import check_chips
 from clockstep_runtime.verifier.columns import Columns
-from clockstep_runtime.verifier.fields import legal_instructions
 from clockstep_runtime.verifier.links import check_links
-from clockstep_runtime.verifier.memory import Words, check_memory
-from clockstep_runtime.verifier.mxm import check_mxm
+from clockstep_runtime.verifier.memory import Words
 from clockstep_runtime.verifier.progressions import Segments
-from clockstep_runtime.verifier.queues import check_addresses, check_queues
 from clockstep_runtime.verifier.report import Findings, Report
-from clockstep_runtime.verifier.slots import Slots, check_slots
+from clockstep_runtime.verifier.slots import Slots
 from clockstep_runtime.verifier.states import check_states
 
 __all__ = ["Resolution", "resolve", "verify"]
@@ -41,35 +41,32 @@ def verify(program: Program) -> Report:
     longest repeat, not with the cycles. An instruction found wrong in itself takes no part in
     the later checks, so what depends on it may be reported as well.
     """
-    return resolve(program)[0]
+    parts = parts_of(program)
+    if all(len(part.places) == 1 for part in parts) or not _enough(program, Findings()):
+        return resolve(program)[0]
+    return verify_parts(program, parts)
 
 
 def resolve(program: Program) -> tuple[Report, Resolution | None]:
     """`verify`, and what it found out on the way; None unless the program may run."""
     findings = Findings()
-    if not 1 <= program.chips <= program.machine.max_chips:
-        message = f"{program.chips} chips: {program.machine.name} has 1 to "
-        findings.add("unit-missing", 0, "program", 0, f"{message}{program.machine.max_chips}")
+    if not _enough(program, findings):
         return findings.report(len(program.code)), None
-    columns = legal_instructions(program, findings)
-    within = check_addresses(columns, findings)
-    alone = check_queues(columns, findings)
-    columns = columns.cut(within).take(alone & (within > 0))
-    end = _end(columns)
-    if not findings.any and end != program.cycles:
-        message = f"the program takes {end} cycles and promises {program.cycles}"
-        findings.add("cycles-promise", 0, "program", end, message)
-    slots = check_slots(columns, findings)
-    words = check_memory(program, columns, findings, end)
-    products = check_mxm(columns, findings)
-    links = check_links(program, columns, findings)
+    found = check_chips(program, findings)
+    links = check_links(program, found.columns, findings)
     check_states(program, findings)
     report = findings.report(len(program.code))
-    return report, Resolution(columns, end, slots, words, products, links) if report.ok else None
+    if not report.ok:
+        return report, None
+    return report, Resolution(
+        found.columns, found.end, found.slots, found.words, found.products, links
+    )
 
 
-def _end(columns: Columns) -> int:
-    """One past the last cycle: the latest dispatch and its latency, at least 1."""
-    if not len(columns):
-        return 0
-    return int((columns.last + columns.latency.clip(min=1)).max())
+def _enough(program: Program, findings: Findings) -> bool:
+    """Whether the machine can have as many chips as the program; else it is reported."""
+    if 1 <= program.chips <= program.machine.max_chips:
+        return True
+    message = f"{program.chips} chips: {program.machine.name} has 1 to {program.machine.max_chips}"
+    findings.add("unit-missing", 0, "program", 0, message)
+    return False

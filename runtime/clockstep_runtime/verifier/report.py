@@ -53,6 +53,13 @@ class Findings:
         """Say that a check looked at `number` more things."""
         self.checks[check] = self.checks.get(check, 0) + number
 
+    def merge(self, other: Findings, times: int) -> None:
+        """Take over what others found; they looked at so many times as many things."""
+        for check, number in other.checks.items():
+            self.count(check, times * number)
+        for key, violation in other._found.items():
+            self._found.setdefault(key, violation)
+
     def report(self, instructions: int) -> Report:
         """The findings as a report."""
         ordered = [self._found[key] for key in sorted(self._found)]

@@ -13,7 +13,7 @@ from clockstep_isa.metadata import state_problem
 from clockstep_isa.program import Program
 from clockstep_runtime.verifier.report import Findings
 
-__all__ = ["check_states"]
+__all__ = ["check_state_words", "check_states"]
 
 Ints = NDArray[np.int64]
 
@@ -36,10 +36,10 @@ def check_states(program: Program, findings: Findings) -> None:
         if problem:
             findings.add("state-binding", 0, "binding", 0, problem)
     if held:
-        _check_alone(program, held, findings)
+        check_state_words(program, held, findings)
 
 
-def _check_alone(program: Program, held: list[Binding], findings: Findings) -> None:
+def check_state_words(program: Program, held: list[Binding], findings: Findings) -> None:
     """Report the first word of each run of a state's words that something else is loaded into."""
     names = {binding.name for binding in held}
     own = _places(held)
