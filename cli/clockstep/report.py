@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from clockstep import memory_map
+from clockstep import memory_map, traffic
 from clockstep.limits import ABSENT, COLUMNS, bound_ratio, limits, limits_text, waits
-from clockstep_isa import MalformedFile, Program, geometry
+from clockstep_isa import PLACE, MalformedFile, Program, geometry, parts_of
 
 __all__ = ["SECTIONS", "Row", "Section", "summary"]
 
@@ -55,16 +55,17 @@ def _summary_rows(program: Program) -> list[Row]:
 
 def _layers(program: Program) -> list[Row]:
     """One row a node: the cycles [start, end) it is at work in, and the code that serves it."""
-    owner = np.array([note.node for note in program.notes], np.int64)
-    code = program.code
-    served = code.note >= 0
-    node = owner[code.note[served]] if served.any() else np.zeros(0, np.int64)
-    known = node >= 0
     size = len(program.nodes)
-    instructions = np.bincount(node[known], minlength=size)
-    dispatches = np.bincount(
-        node[known], weights=code.repeat[served][known].astype(np.float64), minlength=size
-    )
+    instructions, dispatches = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    for part in parts_of(program):
+        owner = np.array([*(note.node for note in part.notes), -1], np.int64)
+        node = owner[part.code.note]
+        known = node >= 0
+        each = np.bincount(node[known])
+        dispatched = np.bincount(node[known], weights=part.code.repeat[known].astype(np.float64))
+        for first in part.places[:, PLACE.index("node")].tolist():
+            instructions[first : first + len(each)] += each
+            dispatches[first : first + len(each)] += dispatched.astype(np.int64)
     return [
         {
             "layer": n.name,
@@ -87,7 +88,11 @@ def _memory(program: Program) -> list[Row]:
 def _chips(program: Program) -> list[Row]:
     """One row a chip: bytes by purpose, how full its SRAM is, and its instructions."""
     queues = len(geometry(program.machine).queues)
-    counts = np.bincount(program.code.queue // queues, minlength=program.chips)
+    counts = np.zeros(program.chips, np.int64)
+    for part in parts_of(program):
+        each = np.bincount(part.code.queue // queues, minlength=part.chips)
+        for first in part.places[:, PLACE.index("chip")].tolist():
+            counts[first : first + part.chips] += each
     capacity = program.machine.sram_bytes
     rows = []
     for chip, held in enumerate(_told(program, "chip_bytes", ("total", *_PURPOSES))):
@@ -159,6 +164,14 @@ SECTIONS = {
             "instructions",
         ),
         _chips,
+    ),
+    "links": Section(
+        traffic.LINKS, traffic.links, absent="nothing is sent: the program has one chip at work"
+    ),
+    "stages": Section(
+        traffic.STAGES,
+        traffic.stages,
+        absent="the model was compiled as a whole, not in stages of equal layers",
     ),
     "bounds": Section(COLUMNS, limits, absent=ABSENT, text=limits_text, also=waits),
 }

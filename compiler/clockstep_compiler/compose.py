@@ -105,6 +105,8 @@ class _Composer:
     nodes: list[Node] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
     causes: list[list[Any]] = field(default_factory=list)
+    stages: list[list[int]] = field(default_factory=list)
+    """(chip, chips, start, end, node, nodes) of each instance."""
     made: dict[str, tuple[Binding, int]] = field(default_factory=dict)
     """Results of stages, and the node that makes each."""
     read: dict[str, list[Binding]] = field(default_factory=dict)
@@ -129,7 +131,7 @@ class _Composer:
             nodes=tuple(self.nodes),
             notes=notes,
             cycles=cycle,
-            info={**info, "causes": self.causes},
+            info={**info, "causes": self.causes, "stages": self.stages},
             probes=tuple(self.probes),
             states=self.graph.states,
         )
@@ -190,6 +192,9 @@ class _Composer:
         program, nodes = instance.program, len(self.nodes)
         part = _Part(program.chips, program.code, program.notes, program.image)
         self.parts.setdefault(id(program), part).places.append((instance.chip, start, nodes))
+        self.stages.append(
+            [instance.chip, program.chips, start, start + program.cycles, nodes, len(program.nodes)]
+        )
         names = _names(instance)
         for node in program.nodes:
             self.nodes.append(
