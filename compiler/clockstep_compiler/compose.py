@@ -7,7 +7,7 @@ program of the first of them: it is instantiated for each, under the names of it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.glue import Glue, Unlike, free_words, journeys
 from clockstep_compiler.graph import Graph
-from clockstep_isa.geometry import wiring
+from clockstep_isa.geometry import wires
 from clockstep_isa.layout import PIECE, Binding, Layout
 from clockstep_isa.machine import Machine
 from clockstep_isa.parts import Part, repeated
@@ -56,14 +56,14 @@ class Instance:
 def placed(machine: Machine, sizes: Sequence[int], chips: int) -> list[int]:
     """The first chip of programs of some sizes, one after another on a system of `chips`.
 
-    Chips that a program joins by links must be joined alike where it comes to run. Raises `Unlike`
-    if there are not enough such.
+    Each was made for the first chips of a node, or of as many nodes as it needs: where it comes to
+    run, links must join chips alike. Raises `Unlike` if there are not enough such chips.
     """
-    wires = wiring(machine, chips)
+    every = _by_chip(machine, chips)
     found, chip = [], 0
     for size in sizes:
-        own = _wires(wiring(machine, size), 0, size)
-        while chip + size <= chips and size > 1 and _wires(wires, chip, size) != own:
+        own = _wires(_by_chip(machine, max(size, machine.system.chips_per_node)), 0, size)
+        while chip + size <= chips and size > 1 and _wires(every, chip, size) != own:
             chip += 1
         if chip + size > chips:
             raise Unlike(f"stages of {list(sizes)} chips do not fit {chips}")
@@ -72,13 +72,25 @@ def placed(machine: Machine, sizes: Sequence[int], chips: int) -> list[int]:
     return found
 
 
-def _wires(
-    wires: Mapping[tuple[int, int], tuple[int, int]], first: int, size: int
-) -> list[tuple[int, int, int, int]]:
+_Wires = dict[int, list[tuple[int, int, int]]]
+"""By chip: its links, and the chip and the link that each leads to."""
+
+
+def _by_chip(machine: Machine, chips: int) -> _Wires:
+    found: _Wires = {}
+    for chip, link, peer, port in wires(machine, chips).tolist():
+        found.setdefault(chip, []).append((link, peer, port))
+    return found
+
+
+def _wires(every: _Wires, first: int, size: int) -> list[tuple[int, int, int, int]]:
     """The links between `size` chips, which are counted from the first of them."""
-    end = first + size
-    inside = sorted((a, b) for a, b in wires.items() if first <= a[0] < end > b[0] >= first)
-    return [(a[0] - first, a[1], b[0] - first, b[1]) for a, b in inside]
+    return [
+        (chip - first, link, peer - first, port)
+        for chip in range(first, first + size)
+        for link, peer, port in every.get(chip, ())
+        if first <= peer < first + size
+    ]
 
 
 def compose(

@@ -45,6 +45,8 @@ class Floorplan:
 
     machine: Machine
     loading: bool = False
+    system: int = 1
+    """Chips of the system in which those of a program stand, if there are more than its own."""
 
     @cached_property
     def geometry(self) -> Geometry:

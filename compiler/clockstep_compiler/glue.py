@@ -105,6 +105,7 @@ class Glue:
 
     def __post_init__(self) -> None:
         self._links = Links(self.plan.machine, self.chips)
+        self._routes: dict[tuple[int, int], list[int]] = {}
 
     def send(self, travels: list[tuple[Words, Words]], since: int) -> int:
         """Transfer everything from cycle `since` on; the cycle from which all of it is there."""
@@ -112,14 +113,18 @@ class Glue:
         used: dict[int, NDArray[np.bool_]] = {}
         for start, goal in travels:
             copy = _copy(start, since)
-            route = self._links.route([start.chip], goal.chip)
-            for a, b in pairwise(route):
+            for a, b in pairwise(self._route(start.chip, goal.chip)):
                 target = _copy(goal, since) if b == goal.chip else self._room(used, b, goal.count)
                 arrivals = [Arrival(b, target, since)]
                 for sent in send_block(self.plan, self._links, calendars, a, copy, arrivals):
                     end = max(end, self._commit(calendars, sent.bundle, target))
                 copy = target
         return end
+
+    def _route(self, origin: int, target: int) -> list[int]:
+        if (origin, target) not in self._routes:
+            self._routes[origin, target] = self._links.route([origin], target)
+        return self._routes[origin, target]
 
     def _commit(self, calendars: Calendars, bundle: Bundle, target: Copy) -> int:
         time = calendars.earliest(bundle.reservations, bundle.not_before)

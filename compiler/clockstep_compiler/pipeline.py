@@ -91,15 +91,15 @@ def compile_model(model: Model, machine: Machine, options: Options) -> Program:
 
 def _in_stages(found: Survey, machine: Machine, options: Options) -> Program | None:
     def compile_one(graph: Graph, one: Options) -> Program:
-        return compile_graph(graph, machine, one)
+        return compile_graph(graph, machine, one, machine.system.chips_per_node)
 
     return None if found.problems else pipelined(found.graph, machine, options, compile_one)
 
 
-def compile_graph(graph: Graph, machine: Machine, options: Options) -> Program:
-    """`compile_model` from where the frontend ends."""
+def compile_graph(graph: Graph, machine: Machine, options: Options, system: int = 1) -> Program:
+    """`compile_model` from where the frontend ends, for the first chips of a system."""
     graph = replace(late_moves(channels_last(graph, RULES, PULLED)), states=graph.states)
-    return _scheduled(graph, lower(graph, options, machine), machine, options)
+    return _scheduled(graph, lower(graph, options, machine), machine, options, system)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +112,13 @@ class _Candidate:
     done: Schedule
 
 
-def _scheduled(graph: Graph, lowered: Lowered, machine: Machine, options: Options) -> Program:
-    plan, fitted = _fitted(machine, graph, lowered)
+def _scheduled(
+    graph: Graph, lowered: Lowered, machine: Machine, options: Options, system: int = 1
+) -> Program:
+    plan, fitted = _fitted(machine, graph, lowered, system)
     candidates = [_Candidate(graph, plan, *_placed(plan, fitted, options))]
     if options.objective == "latency" and (options.chips or 1) > 1:
-        candidates += _shared(graph, machine, options)
+        candidates += _shared(graph, machine, options, system)
     best = min(candidates, key=lambda candidate: candidate.done.scheduler.makespan)
     graph, plan, lowered, done = best.graph, best.plan, best.lowered, best.done
     info = facts(plan, graph, lowered, done, options)
@@ -125,11 +127,11 @@ def _scheduled(graph: Graph, lowered: Lowered, machine: Machine, options: Option
     return program
 
 
-def _shared(graph: Graph, machine: Machine, options: Options) -> Iterator[_Candidate]:
+def _shared(graph: Graph, machine: Machine, options: Options, system: int) -> Iterator[_Candidate]:
     """The graph on one of the chips alone, and shared by as many as make it shortest."""
     for sharing in sharings(graph, machine, options.chips or 1):
         part = shard(graph, machine, sharing)
-        plan, lowered = _fitted(machine, part, lower(part, options, machine))
+        plan, lowered = _fitted(machine, part, lower(part, options, machine), system)
         try:
             yield _Candidate(part, plan, *_placed(plan, lowered, options))
         except DoesNotFit:
@@ -155,9 +157,11 @@ def check_model(model: Model, machine: Machine, options: Options) -> Check:
     return Check(True, (), done.scheduler.chips)
 
 
-def _fitted(machine: Machine, graph: Graph, lowered: Lowered) -> tuple[Floorplan, Lowered]:
+def _fitted(
+    machine: Machine, graph: Graph, lowered: Lowered, system: int = 1
+) -> tuple[Floorplan, Lowered]:
     """What the waves of a machine can run, and the machine as it suits that best."""
-    plan = Floorplan(machine)
+    plan = Floorplan(machine, system=system)
     lowered = split(plan, stated(graph, fold(plan, spared(plan, lowered))))
     return replace(plan, loading=mostly_loads(lowered)), lowered
 

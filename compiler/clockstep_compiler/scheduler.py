@@ -161,7 +161,7 @@ class Scheduler:
 
     def __post_init__(self) -> None:
         self.storage = Storage(self.plan, self.chips, self.calendars, self.chunk)
-        self.links = Links(self.plan.machine, self.chips)
+        self.links = Links(self.plan.machine, self.chips, self.plan.system)
 
     # -- committing ---------------------------------------------------------------------------
 

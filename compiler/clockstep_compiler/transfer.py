@@ -18,13 +18,15 @@ __all__ = ["Arrival", "Links", "Sent", "send_block"]
 
 
 class Links:
-    """The wiring of the chips in use, as a graph."""
+    """The wiring of the chips in use, the first of a system, as a graph."""
 
-    def __init__(self, machine: Machine, chips: int) -> None:
+    def __init__(self, machine: Machine, chips: int, system: int = 1) -> None:
         self.ports: dict[tuple[int, int], list[tuple[int, int]]] = {}
         self._graph = nx.Graph()
         self._graph.add_nodes_from(range(chips))
-        for (a, port_a), (b, port_b) in wiring(machine, chips).items():
+        for (a, port_a), (b, port_b) in wiring(machine, max(chips, system)).items():
+            if max(a, b) >= chips:
+                continue
             self._graph.add_edge(a, b)
             self.ports.setdefault((a, b), []).append((port_a, port_b))
 
