@@ -23,6 +23,7 @@ from clockstep_isa.listing_header import LISTING_VERSION
 from clockstep_isa.machine import Machine
 from clockstep_isa.machine_file import load_machine, machine_to_dict, preset_names
 from clockstep_isa.metadata import binding_to_json, dump_json, node_to_json, probe_to_json
+from clockstep_isa.parts import one_chip, parts_of
 from clockstep_isa.program import Code, Image, Node, Note, Program, queue_name
 from clockstep_isa.table import BY_OPCODE, Instruction, Kind
 from clockstep_isa.values import print_value
@@ -68,10 +69,13 @@ def listing_lines(
     [start, end) keep the instructions that are dispatched there. Without `data` the directives
     are left out. Raises `UsageError` if there is no such chip or unit.
     """
-    code = program.code.take(_selection(program, chip, unit, cycles))
+    some = program
+    if chip is not None and len(parts_of(program)) > 1 and 0 <= chip < program.chips:
+        some = one_chip(program, chip)
+    code = some.code.take(_selection(some, chip, unit, cycles))
     if data:
         yield from _directives(program)
-    yield from _instructions(program, code)
+    yield from _instructions(some, code)
 
 
 def _selection(

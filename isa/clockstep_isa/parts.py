@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from clockstep_isa.geometry import geometry
 from clockstep_isa.machine import Machine
-from clockstep_isa.program import Code, Image, Note, Program
+from clockstep_isa.program import Code, Image, Note, Program, canonical_notes
 
-__all__ = ["PLACE", "Part", "image_of", "parts_of", "repeated"]
+__all__ = ["PLACE", "Part", "image_of", "one_chip", "parts_of", "repeated"]
 
 PLACE = ("chip", "cycle", "node")
 """Columns of `Part.places`: its first chip, its first cycle and its first node there."""
@@ -45,6 +45,22 @@ def parts_of(program: Program) -> tuple[Part, ...]:
         return code.parts
     place = np.zeros((1, len(PLACE)), np.int64)
     return (Part(program.chips, code, notes, image.regions, place),)
+
+
+def one_chip(program: Program, chip: int) -> Program:
+    """The program with the instructions of one chip alone, and their notes."""
+    queues = len(geometry(program.machine).queues)
+    found: list[Code] = []
+    notes: list[Note] = []
+    for part in parts_of(program):
+        at = part.code.queue // queues
+        for first, cycle, node in part.places.tolist():
+            code = part.code.take(at == chip - first)
+            found.append(_shifted(code, first * queues, cycle, len(notes)))
+            notes += [_moved(note, node) for note in (part.notes if len(code) else ())]
+    code = _joined(found)
+    note, used = canonical_notes(code.note, notes)
+    return replace(program, code=replace(code, note=note), notes=used)
 
 
 def repeated(
@@ -94,19 +110,24 @@ class _Code(Code):
     def _whole(self) -> Code:
         queues, found, notes = len(geometry(self.machine).queues), [], 0
         for part in self.parts:
-            code = part.code
             for chip, cycle, _ in part.places.tolist():
-                found.append(
-                    replace(
-                        code,
-                        queue=code.queue + np.int32(chip * queues),
-                        cycle=code.cycle + cycle,
-                        note=np.where(code.note < 0, -1, code.note + notes).astype(np.int32),
-                    )
-                )
+                found.append(_shifted(part.code, chip * queues, cycle, notes))
                 notes += len(part.notes)
-        columns = (np.concatenate([getattr(c, name) for c in found]) for name in _COLUMNS)
-        return Code(*columns).sorted()
+        return _joined(found)
+
+
+def _shifted(code: Code, queue: int, cycle: int, note: int) -> Code:
+    return replace(
+        code,
+        queue=code.queue + np.int32(queue),
+        cycle=code.cycle + cycle,
+        note=np.where(code.note < 0, -1, code.note + note).astype(np.int32),
+    )
+
+
+def _joined(found: Sequence[Code]) -> Code:
+    columns = (np.concatenate([getattr(code, name) for code in found]) for name in _COLUMNS)
+    return Code(*columns).sorted()
 
 
 class _Image(Image):

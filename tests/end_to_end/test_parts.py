@@ -17,6 +17,8 @@ from clockstep_isa import (
     MalformedFile,
     Part,
     Program,
+    UsageError,
+    listing_lines,
     load_machine,
     load_program,
     parts_of,
@@ -112,6 +114,17 @@ def test_files_hold_parts_once(program: Program, tmp_path: Path) -> None:
     assert program_bytes(loaded) == paths[0].read_bytes()
     assert program_bytes(flat(loaded)) == paths[1].read_bytes()
     assert print_listing(loaded) == print_listing(flat(program))
+
+
+def test_a_chip_is_listed_alone(program: Program) -> None:
+    every = 0
+    for chip in range(program.chips):
+        lines = list(listing_lines(program, chip=chip, data=False))
+        assert lines == list(listing_lines(flat(program), chip=chip, data=False))
+        every += len(lines)
+    assert every == len(program.code)
+    with pytest.raises(UsageError):
+        list(listing_lines(program, chip=program.chips, data=False))
 
 
 @pytest.mark.parametrize(
