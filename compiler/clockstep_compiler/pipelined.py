@@ -65,12 +65,13 @@ def _composed(
 ) -> Program:
     sizes = [program.chips for _, _, program in parts]
     chips = options.chips or max(sum(sizes), machine.system.chips_per_node)
+    most = min(machine.max_chips, 2 * chips + machine.system.chips_per_node)
     first = None
     while first is None:
         try:
             first = placed(machine, sizes, chips)
         except Unlike:
-            if options.chips is not None or chips >= machine.max_chips:
+            if options.chips is not None or chips >= most:
                 raise
             chips += 1
     instances = [
