@@ -1,16 +1,17 @@
-"""`python -m benchmarks WHAT ...`: schedules, peers or engine."""
+"""`python -m benchmarks WHAT ...`: schedules, peers, engine or collectives."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import engine, peers, schedules
+from benchmarks import collectives, engine, peers, schedules
 
 TOOLS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "schedules": schedules.main,
     "peers": peers.main,
     "engine": engine.main,
+    "collectives": collectives.main,
 }
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ generator, name it in `ALGORITHMS` and model its cost in `collective_cost.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
+from clockstep_compiler.collective_cost import Fabric
 from clockstep_compiler.collectives import Collective, Held, Phases
 from clockstep_compiler.storage import Copy, NoRoom
 
@@ -172,6 +174,52 @@ def all_reduce_hierarchical(c: Collective, held: Held) -> Phases:
     return out
 
 
+def all_reduce_nested(c: Collective, held: Held) -> Phases:
+    """`reduce_scatter` in each node, then its k-th chip with the k-th of every other, then back.
+
+    Sums are made by the chips of a node, and of these by nodes.
+    """
+    groups = by_node(c)
+    inside = [replace(c, chips=group) for group in groups]
+    scattered = [reduce_scatter(sub, _of(held, sub.chips)) for sub in inside]
+    sums = yield from _together(scattered)
+    twins = [replace(c, chips=chips) for chips in zip(*groups, strict=True)]
+    alike = [
+        all_reduce(sub, {(chip, 0): sums[chip, k] for chip in sub.chips if (chip, k) in sums})
+        for k, sub in enumerate(twins)
+    ]
+    totals = yield from _together(alike)
+    owned = {
+        (chip, k): totals[chip, 0]
+        for group in groups
+        for k, chip in enumerate(group)
+        if (chip, 0) in totals
+    }
+    out = yield from _together([all_gather(sub, _of(owned, sub.chips)) for sub in inside])
+    return out
+
+
+def _of(held: Held, chips: Sequence[int]) -> Held:
+    """The blocks that some chips hold."""
+    return {(chip, k): copy for (chip, k), copy in held.items() if chip in chips}
+
+
+def _together(parts: Sequence[Phases]) -> Phases:
+    """Collectives of other chips each, phase by phase side by side."""
+    out: Held = {}
+    active = list(parts)
+    while active:
+        for part in list(active):
+            try:
+                next(part)
+            except StopIteration as done:
+                out |= done.value
+                active.remove(part)
+        if active:
+            yield
+    return out
+
+
 def all_reduce_tree(c: Collective, held: Held) -> Phases:
     """Sums go to the first chip along shortest routes, and the total back."""
     levels = c.s.links.levels(c.chips[0], c.chips)
@@ -208,8 +256,8 @@ def _reduce_groups(c: Collective, held: Held, groups: Sequence[Sequence[int]]) -
     out: Held = {}
     for group in groups:
         order = [chip for chip in group if (chip, 0) in held]
-        for chip in group:
-            own = held.get((chip, 0), None)
+        for chip in group if order else ():
+            own = held.get((chip, 0))
             out[chip, 0] = c.sum_up(chip, own, got[chip], order)
     return out
 
@@ -251,29 +299,32 @@ def _forget(c: Collective) -> None:
 
 
 class Algorithm(NamedTuple):
-    """How it goes, and into how many blocks it cuts a message, given the chips and the links of
-    the one that has the fewest."""
+    """How it goes, and into how many blocks it cuts a message that goes over a fabric."""
 
     begin: Callable[[Collective, Held], Phases]
-    blocks: Callable[[int, int], int]
+    blocks: Callable[[Fabric], int]
 
 
-def _one(chips: int, links: int) -> int:
+def _one(fabric: Fabric) -> int:
     return 1
 
 
-def _each(chips: int, links: int) -> int:
-    return chips
+def _each(fabric: Fabric) -> int:
+    return fabric.chips
+
+
+def _mates(fabric: Fabric) -> int:
+    return fabric.chips // fabric.nodes
 
 
 ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = {
     "send": {
         "direct": Algorithm(send, _one),
-        "spread": Algorithm(send, lambda chips, links: links),
+        "spread": Algorithm(send, lambda fabric: fabric.degree),
     },
     "broadcast": {
         "direct": Algorithm(broadcast, _one),
-        "scatter": Algorithm(broadcast_scattered, lambda chips, links: chips - 1),
+        "scatter": Algorithm(broadcast_scattered, lambda fabric: fabric.chips - 1),
     },
     "all-gather": {
         "direct": Algorithm(all_gather, _each),
@@ -289,6 +340,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = {
         "ring": Algorithm(all_reduce_ring, _each),
         "hierarchical": Algorithm(all_reduce_hierarchical, _one),
         "tree": Algorithm(all_reduce_tree, _one),
+        "nested": Algorithm(all_reduce_nested, _mates),
     },
 }
 """By collective and name."""

@@ -17,13 +17,19 @@ from clockstep_isa.topology import hop_cycles
 __all__ = ["Fabric", "bound", "estimates", "fabric_of"]
 
 
+_DETOUR = 1.5
+"""How often a vector crosses a link between nodes on its way from one to another, about."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fabric:
     """The links among `chips` chips. `hop` is from SRAM to SRAM, `pace` a vector's time on a link.
 
-    `complete` says whether every chip has a link to every other, `nodes` whether that is so inside
-    each node and between any two of them. `degree` are the links of the chip that has the fewest,
-    `depth` the links from the first chip to the one farthest from it, `far` those to the last.
+    `complete` says whether every chip has a link to every other, `joined` whether that is so inside
+    each node and between any two of them, `even` whether all nodes have as many chips. `degree` are
+    the links of the chip that has the fewest, `leaving` those of a node that lead to others,
+    `depth` the links from the first chip to the one farthest from it, `far` those to the last,
+    `twins` those to the first chip of the farthest node.
     """
 
     chips: int
@@ -31,10 +37,14 @@ class Fabric:
     pace: int
     add: int
     complete: bool
-    nodes: bool
+    nodes: int
+    joined: bool
+    even: bool
     degree: int
+    leaving: int
     depth: int
     far: int
+    twins: int
 
 
 def fabric_of(machine: Machine, links: Links, chips: Sequence[int]) -> Fabric:
@@ -44,16 +54,19 @@ def fabric_of(machine: Machine, links: Links, chips: Sequence[int]) -> Fabric:
     ports: dict[int, int] = dict.fromkeys(chips, 0)
     joined: set[tuple[int, int]] = set()
     near = dict.fromkeys(chips, 0)
+    leaving: dict[int, int] = {chip // size: 0 for chip in chips}
     for (a, b), pairs in links.ports.items():
         if a in inside and b in inside:
             ports[a] += len(pairs)
             joined.add((a // size, b // size))
             near[a] += a // size == b // size
-    nodes = sorted({chip // size for chip in chips})
+            leaving[a // size] += len(pairs) * (a // size != b // size)
+    nodes = list(leaving)
     mates = {node: sum(chip // size == node for chip in chips) for node in nodes}
     all_near = all(near[chip] == mates[chip // size] - 1 for chip in chips)
     levels = links.levels(chips[0], chips)
-    far = next(i for i, level in enumerate(levels, 1) if chips[-1] in dict(level))
+    distance = {chip: i for i, level in enumerate(levels, 1) for chip, _ in level}
+    heads = [min(chip for chip in chips if chip // size == node) for node in nodes]
     place = geometry(machine)
     return Fabric(
         chips=len(chips),
@@ -61,10 +74,14 @@ def fabric_of(machine: Machine, links: Links, chips: Sequence[int]) -> Fabric:
         pace=machine.c2c.cycles_per_vector,
         add=place.positions + 4 * machine.vxm.op_latency,
         complete=all(links.linked(a, b) for a in chips for b in chips if a != b),
-        nodes=all_near and all((a, b) in joined for a in nodes for b in nodes if a != b),
+        nodes=len(nodes),
+        joined=all_near and all((a, b) in joined for a in nodes for b in nodes if a != b),
+        even=len(nodes) > 1 and len(set(mates.values())) == 1 < min(mates.values()),
         degree=min(ports.values()),
+        leaving=min(leaving.values()),
         depth=len(levels),
-        far=far,
+        far=distance[chips[-1]],
+        twins=max(distance.get(chip, 0) for chip in heads),
     )
 
 
@@ -111,11 +128,20 @@ def _reduce(f: Fabric, vectors: int) -> int:
 
 
 def _reduce_hierarchical(f: Fabric, vectors: int) -> int:
-    return 3 * (f.hop + f.add) + 2 * vectors * f.pace
+    # A link inside a node carries it twice: while it is short, long after the first time.
+    return f.hop + f.add + max(2 * (f.hop + f.add) + vectors * f.pace, 2 * vectors * f.pace)
 
 
 def _reduce_tree(f: Fabric, vectors: int) -> int:
     return f.depth * (2 * f.hop + f.add) + 2 * vectors * f.pace
+
+
+def _reduce_nested(f: Fabric, vectors: int) -> int:
+    mates = f.chips // f.nodes
+    near = 2 * ceil(vectors / mates)
+    far = ceil(vectors * (f.nodes - 1) * _DETOUR / max(1, f.leaving))
+    waves = 2 + (f.nodes - 1) // 7
+    return (2 + f.twins) * f.hop + waves * f.add + (near + far) * f.pace
 
 
 def _waves(f: Fabric) -> int:
@@ -136,8 +162,16 @@ _MODELS: Mapping[str, Mapping[str, Model]] = {
         "ring": lambda f, v: _scatter_ring(f, v) + _gather_ring(f, v),
         "hierarchical": _reduce_hierarchical,
         "tree": _reduce_tree,
+        "nested": _reduce_nested,
     },
 }
+
+
+_ASKED: Mapping[str, Callable[[Fabric], bool]] = {
+    "hierarchical": lambda f: f.joined,
+    "nested": lambda f: f.even,
+}
+"""What algorithms ask of the wiring."""
 
 
 def estimates(collective: str, fabric: Fabric, vectors: int) -> dict[str, int]:
@@ -146,7 +180,7 @@ def estimates(collective: str, fabric: Fabric, vectors: int) -> dict[str, int]:
     return {
         name: model(fabric, vectors)
         for name, model in models.items()
-        if name != "hierarchical" or fabric.nodes
+        if name not in _ASKED or _ASKED[name](fabric)
     }
 
 

@@ -75,7 +75,7 @@ def compile_collective(
         costs = estimates(collective, fabric, rows * element.bytes)
         name = _chosen(collective, algorithm, costs)
         how = ALGORITHMS[collective][name]
-        message = _message(machine, element, rows, how.blocks(chips, fabric.degree))
+        message = _message(machine, element, rows, how.blocks(fabric))
         held = [_placed(s, collective, message, part) for part in range(len(message.parts))]
         group = Collective(s, every, element, _sources(s.plan))
         done = run([how.begin(group, dict(blocks)) for blocks in held])

@@ -98,8 +98,11 @@ class Collective:
         Not where something lies that is yet to be sent, if there is any other.
         """
         plan, busy = self.s.plan, self.s.calendars.busy_until
+        latency, pace = plan.machine.link_latency, plan.machine.c2c.cycles_per_vector
+        # Where little is sent, any that is idle before it arrives is as good as another.
+        soon = latency if rows * pace < latency else 1
         shun = {
-            queue: busy(plan.queue_resource(chip, queue)) + (queue in self.sources) * _LATE
+            queue: busy(plan.queue_resource(chip, queue)) // soon + (queue in self.sources) * _LATE
             for queue in (*plan.slices["W"], *plan.slices["E"])
         }
         try:

@@ -23,6 +23,7 @@ class Links:
     def __init__(self, machine: Machine, chips: int, system: int = 1) -> None:
         self.ports: dict[tuple[int, int], list[tuple[int, int]]] = {}
         self._graph = nx.Graph()
+        self._shortest: dict[int, tuple[dict[int, int], dict[int, list[int]]]] = {}
         self._graph.add_nodes_from(range(chips))
         for (a, port_a), (b, port_b) in wiring(machine, max(chips, system)).items():
             if max(a, b) >= chips:
@@ -41,7 +42,9 @@ class Links:
         near = [chip for chip in origins if self.linked(chip, target)]
         if near and target not in origins:
             return [min(near, key=lambda chip: (when(chip), chip)), target]
-        lengths, paths = nx.single_source_dijkstra(self._graph, target)
+        if target not in self._shortest:
+            self._shortest[target] = nx.single_source_dijkstra(self._graph, target)
+        lengths, paths = self._shortest[target]
         reached = [chip for chip in origins if chip in lengths]
         if not reached:
             raise NoRoom(target, f"a link that leads to it from chip {origins[0]}", 0)

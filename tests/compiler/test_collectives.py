@@ -34,7 +34,8 @@ CASES = [
     for system in SYSTEMS
     for collective in COLLECTIVES
     for algorithm in ALGORITHMS[collective]
-    if algorithm != "hierarchical" or system in ("node", "nodes")
+    if (algorithm != "hierarchical" or system in ("node", "nodes"))
+    and (algorithm != "nested" or system in ("nodes", "racks"))
 ]
 
 
