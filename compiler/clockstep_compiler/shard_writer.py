@@ -164,6 +164,9 @@ class _Writer:
                 held += math.prod(self._tensors[source].shape)
                 names.append(source)
             first += math.prod(shape)
+        if not names:  # nothing but fill: of a source's type all the same
+            parts = self._names[sources[0]]
+            names = [parts[rank] or next(filter(None, parts))]
         return self._move(node, tuple(names), out, local.reshape(index.shape), (rank,))
 
     def _cut_out(
