@@ -85,4 +85,4 @@ def test_every_node_is_between_two_probes() -> None:
 def test_reshapes() -> None:
     model = reshapes(np.random.default_rng(7))
     program = checked(model, MACHINES["tiny"], 5, dims={"N": 3})
-    assert [p.binding.name for p in program.probes] == ["product", "pairs", "kept"]  # y is kept
+    assert [p.binding.name for p in program.probes] == ["product", "pairs", "y"]  # kept is y
