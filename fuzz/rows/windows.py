@@ -45,9 +45,19 @@ def _window(g: Graph, sizes: Sequence[int]) -> dict[str, Any]:
     if g.integer(0, 3) == 3:
         found["auto_pad"] = g.choose("SAME_UPPER", "SAME_LOWER", "VALID")
         found.pop("dilations", None)
+        strides = found.get("strides", [1] * len(kernel))
+        if _crops(sizes, kernel, strides) and found["auto_pad"] != "VALID":
+            found.pop("strides")
     elif g.flag():
         found["pads"] = [g.integer(0, k - 1) for k in (*kernel, *kernel)]
     return found
+
+
+def _crops(sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether padding to the same size would be negative, which ONNX does not define: onnx's
+    evaluator crops, onnxruntime refuses."""
+    axes = zip(sizes, kernel, strides, strict=True)
+    return any((-(-n // s) - 1) * s + k < n for n, k, s in axes)
 
 
 def _convolution(g: Graph, op: str) -> None:
