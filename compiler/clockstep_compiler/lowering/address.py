@@ -19,6 +19,7 @@ from clockstep_compiler.lowering.lower import Lowering, is_float, lowers
 from clockstep_compiler.lowering.matmul import transposed
 from clockstep_compiler.lowering.reduce_rows import hold, relaid
 from clockstep_compiler.steps import Product, Term, Value, Weights
+from clockstep_compiler.uniform import different, in_order
 from clockstep_isa.table import Type
 
 __all__: list[str] = []
@@ -126,14 +127,14 @@ def _rows(
     """
     batch, height, width = table.batch, table.height, table.width
     plane = table.plane(byte)
-    if byte and plane is not None and not plane.any():
+    if byte and plane is not None and not different(plane).any():
         return None
     if plane is None:
         assert table.value is not None
         turned = transposed(state, table.value, batch)
         weights = Weights(batch, width, height, value=turned, byte=byte)
     else:
-        data = np.ascontiguousarray(plane.reshape(batch, height, width).transpose(0, 2, 1))
+        data = in_order(plane.reshape(batch, height, width).transpose(0, 2, 1))
         state.weight_bytes += data.nbytes
         weights = Weights(batch, width, height, data=data)
     index = None if owned else np.tile(np.arange(per_table), batch)
@@ -145,7 +146,7 @@ def _rows(
 def _elements(state: Lowering, table: Table, hot: Value, byte: int) -> Expr | None:
     """One byte of the elements that are taken of every row: the one-hot rows are the weights."""
     plane = table.plane(byte)
-    if byte and plane is not None and not plane.any():
+    if byte and plane is not None and not different(plane).any():
         return None
     weights = Weights(1, hot.rows, table.height, value=hot)
     if plane is None:

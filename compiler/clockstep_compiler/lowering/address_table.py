@@ -18,6 +18,7 @@ from clockstep_compiler.lowering.lower import (
 )
 from clockstep_compiler.lowering.reduce_rows import hold
 from clockstep_compiler.steps import Value
+from clockstep_compiler.uniform import different, spread
 from clockstep_isa.layout import numpy_type
 from clockstep_isa.table import Type
 
@@ -67,8 +68,9 @@ class Table:
         """One byte of every element of a constant matrix."""
         if self.data is None:
             return None
-        raw = np.ascontiguousarray(self.data).view(np.int8)
-        return raw.reshape(*self.data.shape, self.kind.bytes)[..., byte]
+        few = different(self.data)
+        raw = np.ascontiguousarray(few).view(np.int8)
+        return spread(raw.reshape(*few.shape, self.kind.bytes)[..., byte], self.data.shape)
 
     def stored(self, state: Lowering) -> Value:
         """The matrix in SRAM."""
