@@ -182,6 +182,8 @@ def _against_runtime(case: Case, outputs: Mapping[str, Array]) -> list[str]:
         return []
     if any(n.op_type in _ADDED_UP for n in case.model.graph.node):
         return []  # onnxruntime's result is a double that it clamps; onnx's evaluator wraps
+    if any(v.size == 0 for v in case.inputs.values()):
+        return []  # onnxruntime leaves integer sums of nothing as its memory was
     want = expected(case.model, case.inputs)
     return [
         f"{n}: onnxruntime differs" for n, v in outputs.items() if not np.array_equal(v, want[n])
