@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,9 +64,9 @@ def compile(  # noqa: A001 - the contract's name
         precision,
         weights=not no_weights,
         effort=effort,
+        objective=objective,
     )
-    _one_of("objective", objective, OBJECTIVES)
-    return compile_model(model, target, replace(options, objective=objective))
+    return compile_model(model, target, options)
 
 
 def check(
@@ -161,9 +160,11 @@ def _request(
     *,
     weights: bool,
     effort: str,
+    objective: str = "latency",
 ) -> tuple[Machine, Options]:
     _one_of("precision", precision, PRECISIONS)
     _one_of("effort", effort, EFFORTS)
+    _one_of("objective", objective, OBJECTIVES)
     options = Options(
         chips=_chips(chips),
         dims=dict(dim or {}),
@@ -173,6 +174,7 @@ def _request(
         precision=precision,
         weights=weights,
         effort=effort,
+        objective=objective,
     )
     return _machine(machine, overrides), options
 
