@@ -79,7 +79,7 @@ def _scatter(
     s.commit(bundle, time)
     done = time + machine.mem.write_latency
     for source in (new, place, copy):
-        source.last_use = max(source.last_use, time + bundle.end)
+        source.used(time + bundle.end)
     copy.ready[inside] = np.maximum(copy.ready[inside], done)
     copy.writers.append(s.trail.last)
 
@@ -103,7 +103,7 @@ def _beside(
     for wrong in sides:
         copy = s.storage.find((value.number, chunk, tile), chip, wrong | avoid)
         if copy is not None:
-            s.pinned.add(id(copy))
+            s.pinned.add(copy)
             return copy
     fuller = sorted(sides, key=len)
     try:

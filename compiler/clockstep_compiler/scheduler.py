@@ -149,7 +149,8 @@ class Scheduler:
 
     Kernels of a step on the same ALUs leave the others to what runs beside it, undivided.
     """
-    pinned: set[int] = field(default_factory=set)
+    pinned: set[Copy] = field(default_factory=set)
+    """Copies that are about to be read: not to be given back for the room of others."""
     scratch: list[tuple[int, Copy]] = field(default_factory=list)
     """Copies made for one block alone, given back with the next."""
     reached: dict[int, int] = field(default_factory=dict)
@@ -407,12 +408,11 @@ class Scheduler:
         for origin in kernel.origins:
             for piece in pieces(origin.rows, kernel.count):
                 left = (kernel.count - piece.at - piece.count) * kernel.interval
-                copy = piece.rows.copy
-                copy.last_use = max(copy.last_use, end - left)
+                piece.rows.copy.used(end - left)
             if isinstance(origin, FromMxm):
                 for run in origin.array.runs:
                     if run.rows is not None:
-                        run.rows.copy.last_use = max(run.rows.copy.last_use, end)
+                        run.rows.copy.used(end)
         for part, written in zip(parts, bundle.written, strict=True):
             steps = np.arange(part.count)
             rows = part.place.start + part.place.stride * steps
@@ -496,7 +496,7 @@ class Scheduler:
         It is in one of the hemispheres `sides`.
         """
         copy = self._fetch(value, (value.number, chunk, tile), chip, avoid, sides)
-        self.pinned.add(id(copy))
+        self.pinned.add(copy)
         return copy
 
     def _fetch(
@@ -530,6 +530,7 @@ class Scheduler:
         side: str = "WE",
     ) -> Copy:
         """Copy a block into other slices of its chip, in one of the hemispheres `side`."""
+        self.pinned.add(copy)
         rows = len(copy.ready)
         new, since = self.room(chip, kind, rows, avoid | copy.slices, what, sides=side)
         self.run(
@@ -558,7 +559,7 @@ class Scheduler:
         ):
             time = self.earliest(origin, bundle)
             self.commit(bundle, time)
-            copy.last_use = max(copy.last_use, time + bundle.end)
+            copy.used(time + bundle.end)
             for k, written in zip(reached, bundle.written, strict=True):
                 new = arrivals[k].copy
                 np.maximum(new.ready, time + written + steps, out=new.ready)

@@ -7,7 +7,7 @@ other chips, or in other slices where two operands of one kernel would meet in o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,7 +71,8 @@ class Copy:
     """One copy of a block: `planes[b]` is (slice, address) of byte `b`; row r is r words on.
 
     `ready[r]` is the cycle from which row `r` may be read; `last_use` one past its last access.
-    `writers` are the numbers of the bundles that write it.
+    `writers` are the numbers of the bundles that write it. Once it is `given` back nothing may
+    read or write it any more.
     """
 
     side: str
@@ -79,6 +80,12 @@ class Copy:
     ready: NDArray[np.int64]
     last_use: int = 0
     writers: list[int] = field(default_factory=list)
+    given: bool = False
+
+    def used(self, until: int) -> None:
+        """Something reads or writes it until a cycle."""
+        assert not self.given, "a copy is used whose room has been given back"
+        self.last_use = max(self.last_use, until)
 
     @property
     def slices(self) -> frozenset[int]:
@@ -190,6 +197,8 @@ class Storage:
 
     def give(self, chip: int, copy: Copy, tensor: str, kind: str) -> None:
         """Give a copy's room back from its last use on."""
+        assert not copy.given, "room is given back twice"
+        copy.given = True
         since = max(copy.last_use, int(copy.ready.max(initial=0)))
         for queue, address in copy.planes:
             self.memories[chip].give(queue, address, len(copy.ready), since)
@@ -240,13 +249,13 @@ class Storage:
             self.calendars.busy_until(plan.queue_resource(chip, queue)) for queue, _ in copy.planes
         )
 
-    def evict(self, chip: int, pinned: set[int], names: dict[int, str]) -> bool:
+    def evict(self, chip: int, pinned: Set[Copy], names: dict[int, str]) -> bool:
         """Give back every second copy on a chip that nobody is about to read; whether any was."""
         found = False
         for (block, where), copies in self.copies.items():
             if where != chip or len(copies) < 2 or block[0] in self.constant:
                 continue
-            for copy in [c for c in copies[1:] if id(c) not in pinned]:
+            for copy in [c for c in copies[1:] if c not in pinned]:
                 copies.remove(copy)
                 self.give(chip, copy, names.get(block[0], ""), "copy")
                 found = True

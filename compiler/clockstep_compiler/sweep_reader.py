@@ -34,8 +34,12 @@ class Reader:
         byte: int | None,
         side: str = "",
         after: int = 0,
+        shun: frozenset[int] = frozenset(),
     ) -> Track:
-        """The rows of an operand, all in one hemisphere and in slices that are free for them."""
+        """The rows of an operand, all in one hemisphere and in slices that are free for them.
+
+        Copies of constants that are made for it are in slices of `shun` only if they must be.
+        """
         s, value, fill = self.s, operand.value, operand.fill
         runs = list(runs_of(operand.index, s.storage.block_rows(value)))
         blocks: dict[int, tuple[int, int]] = {}  # the first and last row of the kernel in each
@@ -49,7 +53,7 @@ class Reader:
             wanted.append((source, chunk, busy.during(low, high - low, after)))
         side = side or self._side(wanted, tile, chip)
         copies = {
-            chunk: self._copy(source, max(0, chunk), tile, chip, avoid, side)
+            chunk: self._copy(source, max(0, chunk), tile, chip, (avoid, shun), side)
             for source, chunk, avoid in wanted
         }
         found = []
@@ -59,15 +63,23 @@ class Reader:
         return busy.track(tuple(found), after)
 
     def _copy(
-        self, value: Value, chunk: int, tile: int, chip: int, avoid: frozenset[int], side: str
+        self,
+        value: Value,
+        chunk: int,
+        tile: int,
+        chip: int,
+        apart: tuple[frozenset[int], frozenset[int]],
+        side: str,
     ) -> Copy:
         """A copy of a block; of a short constant one that no other kernel is reading, if any."""
         s, block = self.s, (value.number, chunk, tile)
+        avoid, shun = apart
         if value.origin == "const" and value.rows <= _SHORT:
             free = s.storage.find(block, chip, avoid, side)
             if free is None or s.storage.busy_until(chip, free) > s.storage.now:
                 copies = s.storage.copies.get((block, chip), ())
-                for others in (avoid | self._at_work(chip), avoid):
+                at_work = avoid | self._at_work(chip)
+                for others in (at_work | shun, at_work, avoid):
                     if len(copies) < _COPIES:
                         try:
                             return s.storage.load(value, block, chip, others, side)

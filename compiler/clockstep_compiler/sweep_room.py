@@ -108,10 +108,12 @@ class Room:
                 self.s.storage.give(job.chip, copy, job.step.out.name, "scratch")
         job.out.clear()
 
-    def near(self, job: Job) -> frozenset[int]:
-        """Slices of all that the step reads."""
+    def near(self, job: Job, *, moving: bool = False) -> frozenset[int]:
+        """Slices of all that the step reads; `moving`: constants left out."""
         s, found = self.s, frozenset[int]()
         for value in sources_of(job.step):
+            if moving and value.origin == "const":
+                continue
             for chunk in range(s.storage.chunks(value)):
                 for tile in range(s.storage.tiles(value)):
                     for copy in s.storage.copies.get(((value.number, chunk, tile), job.chip), ()):

@@ -325,13 +325,14 @@ class Sweeper:
         They are read `after` the kernel's first row is.
         """
         origins: list[Origin] = []
+        shun = job.taken | self.room.near(job, moving=True)
         for operand in job.operands:
             if operand is not None:
                 tile = operand.tile_for(job.tile)
                 own = replace(operand, index=operand.index[rows])
                 side = sides[len(origins) % len(sides)] if sides else ""
                 origins.append(
-                    FromMem(self.reader.track(own, tile, job.chip, busy, None, side, after))
+                    FromMem(self.reader.track(own, tile, job.chip, busy, None, side, after, shun))
                 )
         return origins
 

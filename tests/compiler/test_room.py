@@ -6,7 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clockstep_compiler.calendar import Calendars, Reservation
+from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.memory import ChipMemory
+from clockstep_compiler.scheduler import Scheduler
+from clockstep_compiler.steps import Value
+from clockstep_isa.table import Type
+from tests.support.machines import MACHINES
 
 RESERVATIONS = st.lists(
     st.tuples(st.integers(0, 2), st.integers(-4, 4), st.integers(1, 5)), min_size=1, max_size=4
@@ -50,3 +55,24 @@ def test_words_that_are_kept_go_to_what_is_there_from_the_start() -> None:
     assert memory.virgin_room(0) == 0
     assert memory.offer(0, 48, 0) is not None
     assert memory.untouched() == 64
+
+
+def test_a_block_is_not_given_back_while_it_is_copied() -> None:
+    s = Scheduler(Floorplan(MACHINES["tiny"]), 1, "fast", chunk=16)
+    a, b = (Value(number, "x", 16, 8, Type.I8, "input") for number in range(2))
+    nothing = frozenset[int]()
+    s.begin((0,), "copies")
+    first = s.fetch(a, 0, 0, 0, nothing)
+    source = s.duplicate(first, 0, Type.I8, nothing, "a")
+    s.storage.add((a.number, 0, 0), 0, source)
+    s.duplicate(first, 0, Type.I8, source.slices, "so that the first is busier")
+    spare = s.duplicate(s.fetch(b, 0, 0, 0, nothing), 0, Type.I8, first.slices | source.slices, "b")
+    s.storage.add((b.number, 0, 0), 0, spare)
+    for queue in s.storage.memories[0].free:
+        while s.storage.memories[0].offer(queue, 1, 0) is not None:
+            s.storage.memories[0].take(queue, 1, 0)
+    s.begin((1,), "no room but for what is had twice")
+    moved = s.fetch(a, 0, 0, 0, first.slices | source.slices)
+    assert moved.slices == spare.slices
+    assert spare.given
+    assert not source.given

@@ -260,6 +260,15 @@ def test_arrays_of_heads_are_loaded_while_others_are_multiplied() -> None:
     assert run.program.cycles < 2400
 
 
+@pytest.mark.parametrize("lead", [(), (2,)])
+def test_integer_products_of_depth_zero_are_zero(lead: tuple[int, ...]) -> None:
+    weights = {"b": np.zeros((*lead, 0, 7), np.int8)}
+    node = helper.make_node("MatMulInteger", ["a", "b"], ["y"], "matmul")
+    model = build([node], {"a": ("int8", (*lead, 8, 0))}, {"y": ("int32", (*lead, 8, 7))}, weights)
+    run = run_checked(model, TINY, {"a": np.zeros((*lead, 8, 0), np.int8)})
+    np.testing.assert_array_equal(run.outputs["y"], np.zeros((*lead, 8, 7), np.int32))
+
+
 @pytest.mark.parametrize("precision", ["fp16", "exact"])
 @pytest.mark.parametrize("rows", [1, 40])
 @pytest.mark.parametrize("name", ["tiny", "lpu-v1"])

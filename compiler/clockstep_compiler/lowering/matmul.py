@@ -296,7 +296,8 @@ def _integer_weights(state: Lowering, b: _Operand) -> tuple[tuple[Weights, ...],
         matrix = constant.astype(np.int64).reshape(_swapped(b.shape, b.swap))
         if b.swap:
             matrix = np.swapaxes(matrix, -1, -2)
-        effective = np.swapaxes(matrix - b.zero, -1, -2).reshape(-1, b.shape[-1], b.shape[-2])
+        effective = np.swapaxes(matrix - b.zero, -1, -2)
+        effective = effective.reshape(math.prod(b.shape[:-2]), b.shape[-1], b.shape[-2])
         weights = tuple(Weights(*effective.shape, data=part) for part in int8_parts(effective))
         state.weight_bytes += sum(w.data.nbytes for w in weights if w.data is not None)
         sums = effective.sum(axis=2).reshape(*b.shape[:-2], 1, b.shape[-1])
