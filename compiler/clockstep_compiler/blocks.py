@@ -70,7 +70,7 @@ class BlockMaker:
     """Schedules the blocks of compute steps; `consts` keeps the matrices of their constants."""
 
     s: Scheduler
-    consts: dict[int, Value] = field(default_factory=dict)
+    consts: dict[tuple[Const, int], Value] = field(default_factory=dict)
 
     def make(self, step: Compute, chunk: int, tile: int, chip: int, groups: list[Group]) -> None:
         """Every kernel of one block of `step.out`, the last of each run on `chip`."""
@@ -149,11 +149,12 @@ class BlockMaker:
         return Operand(value, index[first : first + rows], tile=tile)
 
     def _constant(self, const: Const, columns: int) -> Value:
-        if id(const) not in self.consts:
+        key = const, columns
+        if key not in self.consts:
             array = np.atleast_1d(const.array)
             array = array.reshape(-1, array.shape[-1])
             full = np.broadcast_to(array, (len(array), columns)).astype(numpy_type(const.out))
-            self.consts[id(const)] = Value(
+            self.consts[key] = Value(
                 -1 - len(self.consts),
                 "constant",
                 len(array),
@@ -162,7 +163,7 @@ class BlockMaker:
                 "const",
                 np.ascontiguousarray(full),
             )
-        return self.consts[id(const)]
+        return self.consts[key]
 
     def _spans(
         self, operands: list[Operand | None], product: Product | None, first: int, rows: int
