@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from clockstep_compiler.channel_rules import PULLED, RULES
-from clockstep_compiler.channels import channels_last
+from clockstep_compiler.arranged import arranged
 from clockstep_compiler.driver import TALL, Schedule, least_chips, schedule
 from clockstep_compiler.emit import emit
 from clockstep_compiler.facts import facts, instruction_bytes_of
@@ -19,7 +18,6 @@ from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.fold import fold
 from clockstep_compiler.frontend import Model, Survey, survey
 from clockstep_compiler.graph import Graph
-from clockstep_compiler.late_moves import late_moves
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import EFFORTS, OBJECTIVES, PRECISIONS, Options
 from clockstep_compiler.partition import WEIGHTS, mostly_loads, total_words
@@ -98,7 +96,7 @@ def _in_stages(found: Survey, machine: Machine, options: Options) -> Program | N
 
 def compile_graph(graph: Graph, machine: Machine, options: Options, system: int = 1) -> Program:
     """`compile_model` from where the frontend ends, for the first chips of a system."""
-    graph = replace(late_moves(channels_last(graph, RULES, PULLED)), states=graph.states)
+    graph = replace(arranged(graph, machine), states=graph.states)
     return _scheduled(graph, lower(graph, options, machine), machine, options, system)
 
 

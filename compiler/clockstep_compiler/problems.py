@@ -9,11 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import NoReturn
 
-from clockstep_compiler.channel_rules import PULLED, RULES
-from clockstep_compiler.channels import channels_last
+from clockstep_compiler.arranged import arranged
 from clockstep_compiler.frontend import Model, Survey, survey
 from clockstep_compiler.graph import Graph
-from clockstep_compiler.late_moves import late_moves
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import Options
 from clockstep_compiler.states import paired
@@ -39,7 +37,7 @@ def lowered_survey(found: Survey, options: Options, machine: Machine) -> tuple[G
     """`lowered_model` of a model that has been read."""
     problems, nodes = found.problems, found.nodes
     states = paired(found.graph, options.states)
-    graph = replace(late_moves(channels_last(found.graph, RULES, PULLED)), states=states)
+    graph = replace(arranged(found.graph, machine), states=states)
     del found  # and with it weights that now lie in another order
     try:
         lowered = lower(graph, options, machine)

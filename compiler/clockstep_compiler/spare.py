@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Acc, Const, Expr, Leaf, Op, flatten, substituted
 from clockstep_compiler.floorplan import Floorplan
+from clockstep_compiler.joined_operands import apart
 from clockstep_compiler.steps import (
     Compute,
     Lowered,
@@ -47,8 +48,9 @@ _EVERY = np.arange(-128, 128).astype(np.int8)
 
 
 def spared(plan: Floorplan, lowered: Lowered) -> Lowered:
-    """The model without steps that copy, and with narrow matrices turned in place of wide ones."""
-    return _turned_late(plan, _without_copies(lowered))
+    """The model without steps that copy or join operands, and with narrow matrices turned in place
+    of wide ones."""
+    return _turned_late(plan, apart(plan, _without_copies(lowered)))
 
 
 # -- bytes that stay as they are -------------------------------------------------------------------
