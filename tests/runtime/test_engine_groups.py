@@ -32,6 +32,19 @@ def session() -> Session:
     return build_session(onnx.parser.parse_model(GATED), load_machine("tiny"))
 
 
+def test_inputs_are_loaded_a_few_runs_at_a_time(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three runs, two at a time."""
+    runs = [random_inputs(session.program, seed) for seed in range(3)]
+    stacked = {name: np.stack([run[name] for run in runs]) for name in runs[0]}
+    monkeypatch.setattr(run_module, "_LOADED", 2 * runs[0]["x"].size)
+    outputs = session.run(stacked)
+    for i, run in enumerate(runs):
+        for name, value in session.run(run).items():
+            assert value.tobytes() == outputs[name][i].tobytes()
+
+
 def test_what_only_elements_are_computed_from_is_no_value(session: Session) -> None:
     engine = session._engine  # what is tested cannot be told from the results
     assert engine is not None
@@ -55,16 +68,20 @@ def test_some_runs_at_a_time_change_no_bit(
         assert value.tobytes() == whole[name].tobytes()
 
 
-@pytest.mark.parametrize("vectors", [1, 2, 1 << 18])
+@pytest.mark.parametrize(
+    ("vectors", "multiplied"), [(1, 1), (1, 3), (2, 3), (2, 1), (1 << 18,) * 2]
+)
 def test_blocks_change_no_bit(
-    session: Session, vectors: int, monkeypatch: pytest.MonkeyPatch
+    session: Session, vectors: int, multiplied: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a batch, too, whatever the vectors of a block."""
+    """In a batch, too, whatever the vectors of a block, and those multiplied at a time."""
     program = session.program
     runs = [random_inputs(program, seed) for seed in range(3)]
     stacked = {name: np.stack([run[name] for run in runs]) for name in runs[0]}
     monkeypatch.setattr(group, "_FEW", 0)
-    monkeypatch.setattr(group, "_BLOCK", vectors * len(runs) * program.machine.vector)
+    wide = len(runs) * program.machine.vector
+    monkeypatch.setattr(group, "_BLOCK", vectors * wide)
+    monkeypatch.setattr(group, "_PRODUCTS", multiplied * wide)
     session = Session(program)
     outputs = session.run(stacked)
     for i, run in enumerate(runs):

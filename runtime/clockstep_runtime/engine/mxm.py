@@ -28,6 +28,10 @@ _CACHE_BYTES = 512 << 20
 _PREPARED = {Type.I8: 6, Type.F16: 10}
 """Bytes that a prepared weight takes at most: int8 twice and float32; fp16 and float64."""
 
+_NEARLY = 0.75
+"""Int8 arrays with that part of all columns get all of them: a product of zeros takes less than to
+copy the others."""
+
 _TYPE, _ROWS = (BY_NAME["abc"].field(name) for name in ("type", "rows"))
 _INSTALL_TYPE = BY_NAME["iw"].field("type")
 _NAN = np.uint32(0x7FC00000)
@@ -93,6 +97,8 @@ class Arrays:
         bounds = self._linked.operands_of
         loads = _loads(self._linked.operands.between(int(bounds[step]), int(bounds[step + 1])))
         used = max((max(t, t + d * (n - 1)) + 1 for *_, t, d, n in loads), default=1)
+        if kind is Type.I8 and used >= _NEARLY * self._lanes:
+            used = self._lanes
         batch = max((values[value].shape[1] for _, value, *_ in loads), default=1)
         raw = np.zeros((used, batch, self._lanes, kind.bytes), np.uint8)
         whole = as_value(raw)

@@ -92,7 +92,7 @@ class _Stretch:
         for source, i in last.items():
             dead[i].append(source)
         members = [
-            Member(self._bind(step), mine, tuple(gone))
+            Member(self._products[step], self._bind(step), mine, tuple(gone))
             for step, mine, gone in zip(steps, sources, dead, strict=True)
         ]
         return Group(self._gather, outside, members, self._lanes)

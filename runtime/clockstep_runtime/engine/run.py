@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -25,6 +26,8 @@ _CHUNK = 4096
 _KEPT = 8 * _CHUNK
 """Groups up to which a program's plan is kept from run to run: about a kilobyte each."""
 
+_LOADED = 1 << 18
+"""Elements of an input that are brought to words at a time: what is made of them stays small."""
 
 _TOGETHER = 1 << 23
 """Elements of the largest value up to which runs are done together, with arrays for all of them."""
@@ -84,7 +87,7 @@ class Engine:
 
     def _run(self, inputs: Mapping[str, Tensor], batch: int) -> dict[str, Tensor]:
         values = self._image.copy()
-        self._load_inputs(values, inputs)
+        self._load_inputs(values, inputs, batch)
         for begin in range(0, len(self.linked.groups) - 1, _CHUNK):
             for value, make, dead in self._planned(begin):
                 values[value] = make(values)
@@ -103,26 +106,30 @@ class Engine:
             self._plans[begin] = made
         return made
 
-    def _load_inputs(self, values: list[Any], inputs: Mapping[str, Tensor]) -> None:
+    def _load_inputs(self, values: list[Any], inputs: Mapping[str, Tensor], batch: int) -> None:
+        """Put the words of all inputs [batch, ...] among the values, few runs at a time."""
         program = self.linked.program
         lanes = program.machine.vector
         for number, binding in enumerate(program.inputs):
             pieces = [
-                (number, layout, piece)
+                self._inputs.get((number, layout, piece))
                 for layout, table in enumerate(binding.layouts)
                 for piece in range(len(table.pieces))
             ]
-            waiting = iter(pieces)
+            few = max(1, _LOADED // max(1, math.prod(binding.shape)))
+            for part in (slice(start, start + few) for start in range(0, batch, few)):
+                waiting = iter(pieces)
 
-            def place(chip: int, queue: int, address: int, words: Array) -> None:
-                at = self._inputs.get(next(waiting))  # noqa: B023 - called before the next round
-                if at is not None:
-                    batch, rows, columns = words.shape
-                    value = np.zeros((rows, batch, lanes), np.uint8)
-                    value[..., :columns] = words.swapaxes(0, 1)
-                    values[at] = value
+                def place(chip: int, queue: int, address: int, words: Array) -> None:
+                    at = next(waiting)  # noqa: B023 - called before the next round
+                    if at is None:
+                        return
+                    _, rows, columns = words.shape
+                    if values[at] is None:
+                        values[at] = np.zeros((rows, batch, lanes), np.uint8)
+                    values[at][:, part, :columns] = words.swapaxes(0, 1)  # noqa: B023
 
-            binding.encode(inputs[binding.name], place)
+                binding.encode(inputs[binding.name][part], place)
 
     def _outputs(self, values: list[Any], batch: int) -> dict[str, Tensor]:
         linked = self.linked

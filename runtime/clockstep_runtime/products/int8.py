@@ -5,6 +5,7 @@ A new way to multiply is a provider (`provider.py`); this file decides only what
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
@@ -77,12 +78,10 @@ def int8_sum(terms: Sequence[tuple[NDArray[np.int8], Int8Weights]]) -> NDArray[n
     share the only one.
     """
     first = terms[0][0]
-    if first.ndim == 2:
-        return _sum([(activation, weights.at(0)) for activation, weights in terms])
+    if first.ndim == 2 or not any(weights.batched for _, weights in terms):
+        flat = _sum([(activation, weights.at(0)) for activation, weights in terms])
+        return flat.reshape(*first.shape[:-1], flat.shape[1])
     n, batch, _ = first.shape
-    if not any(weights.batched for _, weights in terms):
-        flat = _sum([(a.reshape(n * batch, -1), weights.at(0)) for a, weights in terms])
-        return flat.reshape(n, batch, -1)
     result = np.empty((n, batch, terms[0][1].at(0).columns), np.int32)
     for i in range(batch):
         result[:, i] = _sum([(a[:, i], weights.at(i)) for a, weights in terms])
@@ -90,11 +89,13 @@ def int8_sum(terms: Sequence[tuple[NDArray[np.int8], Int8Weights]]) -> NDArray[n
 
 
 def _sum(terms: Sequence[Term]) -> NDArray[np.int32]:
-    n, columns = terms[0][0].shape[0], terms[0][1].columns
-    depths = [activation.shape[1] for activation, _ in terms]
+    """The sum of activations [..., r] as int32 [n, columns], n being all axes but the last."""
+    n, columns = math.prod(terms[0][0].shape[:-1]), terms[0][1].columns
+    depths = [activation.shape[-1] for activation, _ in terms]
     product = chosen_product(n * columns * sum(depths))
     if product is not None:
         return _through_provider(product, terms)
+    terms = [(a.reshape(n, r), matrix) for r, (a, matrix) in zip(depths, terms, strict=True)]
     result = np.empty((n, columns), np.int32)
     step = max(1, min(n, BLOCK_ELEMENTS // max(columns, *depths, 1)))
     wide = np.empty((step, max(depths)), np.float32)
@@ -160,10 +161,11 @@ def _pieces(activation: NDArray[np.int8], matrix: _Matrix) -> Iterator[Piece]:
 
 def _through_provider(product: Product, terms: Sequence[Term]) -> NDArray[np.int32]:
     """All terms as one product. Providers take activations as uint8, 128 more than they are."""
-    ends = np.cumsum([0] + [activation.shape[1] for activation, _ in terms]).tolist()
-    biased = np.empty((terms[0][0].shape[0], ends[-1]), np.uint8)
-    for start, (activation, _) in zip(ends, terms, strict=False):
-        lanes = biased[:, start : start + activation.shape[1]]
-        np.bitwise_xor(activation.view(np.uint8), np.uint8(128), out=lanes)
-    weights = [matrix.tall[: activation.shape[1]] for activation, matrix in terms]
-    return product(biased, weights[0] if len(weights) == 1 else np.concatenate(weights))
+    ends = np.cumsum([0] + [activation.shape[-1] for activation, _ in terms]).tolist()
+    biased = np.empty((*terms[0][0].shape[:-1], ends[-1]), np.uint8)
+    for start, end, (activation, _) in zip(ends, ends[1:], terms, strict=False):
+        biased[..., start:end] = activation.view(np.uint8)
+    np.bitwise_xor(biased, np.uint8(128), out=biased)
+    weights = [matrix.tall[: activation.shape[-1]] for activation, matrix in terms]
+    tall = weights[0] if len(weights) == 1 else np.concatenate(weights)
+    return product(biased.reshape(-1, ends[-1]), tall)
