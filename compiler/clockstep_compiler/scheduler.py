@@ -106,6 +106,9 @@ def _target(parts: tuple[Part, ...]) -> Target:
 _SQUEEZES = 24
 """Times at which a kernel is tried beside others."""
 
+_ALL_SQUEEZES = 1 << 15
+"""Variants of all kernels of a program that are tried so: large ones cannot have more of them."""
+
 _SOON = 12
 """Cycles until all ALUs of a wave are at work, about."""
 
@@ -153,6 +156,8 @@ class Scheduler:
     """Copies that are about to be read: not to be given back for the room of others."""
     scratch: list[tuple[int, Copy]] = field(default_factory=list)
     """Copies made for one block alone, given back with the next."""
+    squeezes: int = 0
+    """Variants that have been tried beside other kernels."""
     reached: dict[int, int] = field(default_factory=dict)
     """By chip: the time of the last kernel of the step at hand."""
     names: dict[int, str] = field(default_factory=dict)
@@ -293,6 +298,8 @@ class Scheduler:
         first = max(best.bundle.not_before, -best.bundle.first)
         tried: set[Busy] = set()
         for time in sorted(self._ends(kernel.chip, first, best.time)):
+            if self.squeezes >= _ALL_SQUEEZES:
+                return
             busy = self._busy(kernel, time)
             if busy is None or busy in tried:
                 continue
@@ -304,6 +311,7 @@ class Scheduler:
                 if not has_ranks(self.plan.machine, kernel.program, variant, busy):
                     continue
                 self._try(kernel, target, variant, busy, found)
+                self.squeezes += 1
                 if min(found).time < best.time:
                     return
                 if len(found) > before + 1:

@@ -250,15 +250,22 @@ class Storage:
         )
 
     def evict(self, chip: int, pinned: Set[Copy], names: dict[int, str]) -> bool:
-        """Give back every second copy on a chip that nobody is about to read; whether any was."""
+        """Give back every copy on a chip that nobody is about to read; whether any was.
+
+        A block keeps one copy on the chip where it was made.
+        """
         found = False
-        for (block, where), copies in self.copies.items():
-            if where != chip or len(copies) < 2 or block[0] in self.constant:
+        for (block, where), copies in list(self.copies.items()):
+            if where != chip or block[0] in self.constant:
                 continue
-            for copy in [c for c in copies[1:] if c not in pinned]:
+            home = self.homes[block][0]
+            kept = 0 if where != home and (block, home) in self.copies else 1
+            for copy in [c for c in copies[kept:] if c not in pinned]:
                 copies.remove(copy)
                 self.give(chip, copy, names.get(block[0], ""), "copy")
                 found = True
+            if not copies:
+                del self.copies[block, where]
         return found
 
     def holders(self, block: Block) -> list[int]:

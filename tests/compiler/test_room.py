@@ -76,3 +76,24 @@ def test_a_block_is_not_given_back_while_it_is_copied() -> None:
     assert moved.slices == spare.slices
     assert spare.given
     assert not source.given
+
+
+def test_copies_on_other_chips_are_given_back_before_room_is_wanting() -> None:
+    s = Scheduler(Floorplan(MACHINES["tiny"]), 2, "fast", chunk=16)
+    a, b = (Value(number, "x", 16, 8, Type.I8, "input") for number in range(2))
+    nothing = frozenset[int]()
+    s.begin((0,), "copies")
+    home = s.fetch(a, 0, 0, 0, nothing)
+    sent = s.send(home, 0, 1, Type.I8, nothing, "a")
+    s.storage.add((a.number, 0, 0), 1, sent)
+    own = s.fetch(b, 0, 0, 1, nothing)
+    memory = s.storage.memories[1]
+    for queue in memory.free:
+        while memory.offer(queue, 1, 0) is not None:
+            memory.take(queue, 1, 0)
+    s.begin((1,), "no room but for what another chip has as well")
+    s.duplicate(own, 1, Type.I8, own.slices, "b")
+    assert sent.given
+    assert not home.given
+    assert not own.given
+    assert s.storage.holders((a.number, 0, 0)) == [0]

@@ -80,6 +80,23 @@ def test_short_time_transforms(onesided: int, given: str) -> None:
     _check("STFT", feeds, constants, out, onesided=onesided, order=order)
 
 
+def test_signals_without_an_axis_of_parts_are_real() -> None:
+    """As onnxruntime takes them, and exporters of speech models write them."""
+    x, constants = RNG.normal(size=(2, 21)).astype(np.float32), {"step": 3, "length": 8}
+    node = helper.make_node("STFT", ["x", "step", "", "length"], ["y"])
+    model = build(
+        [node],
+        {"x": ("float32", x.shape)},
+        {"y": ("float32", (2, 5, 5, 2))},
+        {name: np.array(value) for name, value in constants.items()},
+    )
+    run = run_checked(model, TINY, {"x": x}, precision="exact")
+    frames = np.lib.stride_tricks.sliding_window_view(x, 8, axis=1)[:, ::3]
+    found = np.fft.rfft(frames.astype(np.float64))
+    wanted = np.stack([found.real, found.imag], axis=-1).astype(np.float32)
+    assert_close(run.outputs, {"y": wanted}, 1e-5)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (2, 2), (3, 2, 2), (2, 3, 3), (2, 2, 5, 5), (7, 7)])
 def test_determinants(shape: tuple[int, ...]) -> None:
     _check("Det", {"x": RNG.normal(size=shape).astype(np.float32)}, {}, shape[:-2])

@@ -1,6 +1,6 @@
 """Words: none is read before it is written, and image, inputs and outputs lie inside slices.
 
-Who wrote what a read finds is asked of all slices at once. The addresses of a slice are cut
+Who wrote what a read finds is asked of several slices at once. The addresses of a slice are cut
 wherever an access begins or ends; in every piece between two cuts an access takes part wholly or
 not at all, and the last writer before a reader is the one whose words it finds.
 """
@@ -19,12 +19,16 @@ from clockstep_isa.program import Program
 from clockstep_runtime.verifier.columns import Columns
 from clockstep_runtime.verifier.progressions import Segments, expand, first_missing
 from clockstep_runtime.verifier.report import Findings
+from clockstep_runtime.verifier.tables import Table
 
 __all__ = ["Block", "Words", "check_memory"]
 
 Ints = NDArray[np.int64]
 _BEFORE = -(2**62)
 """The cycle in which what is there from the start was written."""
+
+_TOGETHER = 1 << 13
+"""Accesses from which on slices are looked at in several groups: pieces take memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True)
-class _Accesses:
+class _Accesses(Table):
     """Arrays of one length. Element i is word `address + i * stride` of slice `queue`.
 
     `order` puts the accesses of a slice in time; elements follow each other in cycles
@@ -142,6 +146,24 @@ def _accesses(
 
 def _last_writers(accesses: _Accesses) -> Segments:
     """For every word of every reader the last access before it that wrote the word."""
+    parts = []
+    for group in _groups(accesses.queue):
+        found = _last_in(accesses.take(group))
+        parts.append(replace(found, consumer=group[found.consumer], producer=group[found.producer]))
+    whole = Segments.stacked(parts)
+    return whole.take(np.argsort(whole.consumer, kind="stable"))
+
+
+def _groups(queue: Ints) -> list[Ints]:
+    """Accesses in groups of whole slices: as many slices as have few accesses."""
+    order = np.argsort(queue, kind="stable")
+    begins = np.flatnonzero(np.diff(queue[order], prepend=-1))
+    kept = begins[np.diff(begins // _TOGETHER, prepend=0) > 0]
+    return [np.sort(group) for group in np.split(order, kept)]
+
+
+def _last_in(accesses: _Accesses) -> Segments:
+    """As `_last_writers`, of some slices."""
     access, piece, words, number = _pieces_touched(accesses)
     order = np.lexsort((accesses.order[access], piece))
     writers = np.where(accesses.writes[access[order]], np.arange(len(order)), -1)

@@ -102,6 +102,8 @@ def _dft(body: Body) -> None:
 @composes("STFT")
 def _stft(body: Body) -> None:
     x, step_name, window, length_name = body.inputs(4)
+    if len(body.shape(x)) == 2:  # [batch, samples]: real numbers, as onnxruntime reads them too
+        x = body.reshape(x, (*body.shape(x), 1))
     *batch, samples, parts = body.shape(x)
     step = _number(body, step_name, 0, "step between frames")
     usual = body.shape(window)[0] if window else samples
