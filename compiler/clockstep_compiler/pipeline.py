@@ -21,9 +21,9 @@ from clockstep_compiler.graph import Graph
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import EFFORTS, OBJECTIVES, PRECISIONS, Options
 from clockstep_compiler.partition import WEIGHTS, mostly_loads, total_words
-from clockstep_compiler.pipelined import pipelined
+from clockstep_compiler.pipelined import least_ranks, pipelined
 from clockstep_compiler.problems import lowered_survey
-from clockstep_compiler.shard import shard, sharings
+from clockstep_compiler.shard import Sharing, shard, share, sharings
 from clockstep_compiler.spare import spared
 from clockstep_compiler.split import split
 from clockstep_compiler.states import stated
@@ -89,7 +89,7 @@ def compile_model(model: Model, machine: Machine, options: Options) -> Program:
 
 def _in_stages(found: Survey, machine: Machine, options: Options) -> Program | None:
     def compile_one(graph: Graph, one: Options) -> Program:
-        return compile_graph(graph, machine, one, machine.system.chips_per_node)
+        return compile_stage(graph, machine, one)
 
     return None if found.problems else pipelined(found.graph, machine, options, compile_one)
 
@@ -98,6 +98,34 @@ def compile_graph(graph: Graph, machine: Machine, options: Options, system: int 
     """`compile_model` from where the frontend ends, for the first chips of a system."""
     graph = replace(arranged(graph, machine), states=graph.states)
     return _scheduled(graph, lower(graph, options, machine), machine, options, system)
+
+
+def compile_stage(graph: Graph, machine: Machine, options: Options) -> Program:
+    """`compile_graph` for the first chips of a node, which share what one of them cannot hold.
+
+    They are as few as will do, and so many that a node has room for several stages alike.
+    """
+    node, least = machine.system.chips_per_node, least_ranks(graph, machine)
+    if least > 1:
+        laid = replace(arranged(graph, machine), states=graph.states)
+        alone = share(laid, machine, 1).cycles
+        for ranks in (n for n in range(least, node + 1) if node % n == 0):
+            sharing = share(laid, machine, ranks)
+            if sharing.cycles < alone:
+                try:
+                    return _on_ranks(laid, machine, options, sharing)
+                except NoRoom:
+                    continue
+    return compile_graph(graph, machine, options, node)
+
+
+def _on_ranks(graph: Graph, machine: Machine, options: Options, sharing: Sharing) -> Program:
+    """A graph shared as said. Raises `NoRoom` if the ranks do not hold it."""
+    part = shard(graph, machine, sharing, joined=False)
+    lowered = lower(part, options, machine)
+    plan, fitted = _fitted(machine, part, lowered, machine.system.chips_per_node)
+    done = _attempt(plan, fitted, sharing.ranks, options.effort)
+    return _emitted(_Candidate(part, plan, *done), options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +146,15 @@ def _scheduled(
     if options.objective == "latency" and (options.chips or 1) > 1:
         candidates += _shared(graph, machine, options, system)
     best = min(candidates, key=lambda candidate: candidate.done.scheduler.makespan)
-    graph, plan, lowered, done = best.graph, best.plan, best.lowered, best.done
-    info = facts(plan, graph, lowered, done, options)
-    program = emit(graph, lowered, done, options.weights, info)
-    assert program.cycles == done.scheduler.makespan, "causes are of another number of cycles"
+    return _emitted(best, options)
+
+
+def _emitted(best: _Candidate, options: Options) -> Program:
+    """The program of a schedule."""
+    info = facts(best.plan, best.graph, best.lowered, best.done, options)
+    program = emit(best.graph, best.lowered, best.done, options.weights, info)
+    makespan = best.done.scheduler.makespan
+    assert program.cycles == makespan, "causes are of another number of cycles"
     return program
 
 

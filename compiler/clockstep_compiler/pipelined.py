@@ -21,7 +21,7 @@ from clockstep_isa.diagnostics import DoesNotFit, UnsupportedModel
 from clockstep_isa.machine import Machine
 from clockstep_isa.program import Program
 
-__all__ = ["pipelined"]
+__all__ = ["least_ranks", "pipelined"]
 
 Compile = Callable[[Graph, Options], Program]
 
@@ -33,7 +33,7 @@ def pipelined(
 
     `compile_one` compiles the graph of a stage for the fewest chips.
     """
-    wanted = options.chips or _least_chips(graph, machine)
+    wanted = options.chips or -(-_bytes(graph) // machine.sram_bytes)
     if wanted <= machine.system.chips_per_node:
         return None
     graph = replace(graph, states=paired(graph, options.states))
@@ -51,10 +51,19 @@ def pipelined(
         return None
 
 
-def _least_chips(graph: Graph, machine: Machine) -> int:
-    """Chips that the constants alone fill, floats in fp16."""
-    total = sum(array.size * min(2, array.itemsize) for array in graph.constants.values())
-    return -(-total // machine.sram_bytes)
+def _bytes(graph: Graph) -> int:
+    """Bytes of the constants, floats in fp16."""
+    return sum(array.size * min(2, array.itemsize) for array in graph.constants.values())
+
+
+_FULL = (9, 10)
+"""The part of its chips that the constants of a stage fill at most."""
+
+
+def least_ranks(graph: Graph, machine: Machine) -> int:
+    """Chips that have room for the constants of a stage, and some to spare."""
+    part, whole = _FULL
+    return max(1, -(-_bytes(graph) * whole // (part * machine.sram_bytes)))
 
 
 def _composed(

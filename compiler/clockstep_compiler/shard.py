@@ -44,10 +44,13 @@ class _Made(NamedTuple):
     strategy: Strategy
 
 
-def shard(graph: Graph, machine: Machine, sharing: Sharing) -> Graph:
-    """The graph for the first `ranks` chips; every node is pinned to those that it runs on."""
+def shard(graph: Graph, machine: Machine, sharing: Sharing, *, joined: bool = True) -> Graph:
+    """The graph for the first `ranks` chips; every node is pinned to those that it runs on.
+
+    Without `joined`, outputs that are no states are not left in parts for the host to join.
+    """
     view = View(graph, sharing.ranks)
-    return write(view, Costs(view, machine), sharing.strategies, sharing.states)
+    return write(view, Costs(view, machine), sharing.strategies, sharing.states, joined)
 
 
 def sharings(graph: Graph, machine: Machine, chips: int) -> list[Sharing]:

@@ -68,6 +68,9 @@ class Costs:
         found = 0 if node.op in RENAMING else _STEP
         if node.op == "Move" or node.op in RENAMING:
             found += self._fetched(node, strategy)
+        if node.op == "Take" and node.inputs[0] in view.graph.constants:
+            table = part_shape(view.shape(node.inputs[0]), strategy.inputs[0], ranks)
+            found += self._vectors(table) * 2 // (2 * self.machine.mxm.install_streams)
         for name in node.outputs:
             shape = part_shape(view.shape(name), strategy.output, ranks)
             found += _PASSES.get(node.op, 1) * self._vectors(shape)

@@ -212,6 +212,13 @@ def index_of(view: View, node: Node) -> NDArray[np.int64]:
     return np.asarray(node.attributes["index"], np.int64).reshape(shape)
 
 
+def _take(view: View, node: Node) -> Iterator[Strategy]:
+    """Rows of tables: each rank takes its part of every row."""
+    last = len(view.shape(node.outputs[0])) - 1
+    if last in view.axes(node) and not node.attributes.get("last", 0):
+        yield Strategy((len(view.shape(node.inputs[0])) - 1, WHOLE), last)
+
+
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(PULLED, _pointwise),
     **dict.fromkeys(("Identity", "IsNaN", "Sum"), _pointwise),
@@ -222,5 +229,6 @@ RULES: Mapping[str, Rule] = {
         ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"), _reduction
     ),
     **dict.fromkeys(("Move", *RENAMING), _move),
+    "Take": _take,
 }
 """By operator; everything else is done by every rank."""

@@ -38,13 +38,17 @@ Names = tuple[str, ...]
 
 
 def write(
-    view: View, costs: Costs, strategies: Sequence[Strategy], states: Mapping[str, Placement]
+    view: View,
+    costs: Costs,
+    strategies: Sequence[Strategy],
+    states: Mapping[str, Placement],
+    joined: bool,
 ) -> Graph:
     """The graph with a node for each rank, by the strategy of each node.
 
-    `states` says where inputs are that are states.
+    `states` says where inputs are that are states. Other outputs may be left in parts if `joined`.
     """
-    writer = _Writer(view, costs, states)
+    writer = _Writer(view, costs, states, joined)
     for node, strategy in zip(view.graph.nodes, strategies, strict=True):
         writer.node(node, strategy)
     return writer.graph()
@@ -53,8 +57,11 @@ def write(
 class _Writer:
     """The graph as it is written. `_names` are the tensors of a tensor in a placement."""
 
-    def __init__(self, view: View, costs: Costs, states: Mapping[str, Placement]) -> None:
+    def __init__(
+        self, view: View, costs: Costs, states: Mapping[str, Placement], joined: bool
+    ) -> None:
         self._view, self._costs, self._old = view, costs, view.graph
+        self._in_parts = joined
         self._ranks, self._states = range(view.ranks), states
         self._tensors: dict[str, Tensor] = dict(self._old.tensors)
         self._constants: dict[str, NDArray[np.generic]] = dict(self._old.constants)
@@ -101,7 +108,7 @@ class _Writer:
         given = next((a for a, b in self._old.states if b == name), None)
         if given is not None:
             place = self._states.get(given, WHOLE)
-        if place < 0 or name in self._old.views:
+        if place < 0 or name in self._old.views or (given is None and not self._in_parts):
             self._wanted(name, WHOLE)
         elif name not in self._joined:
             self._joined[name] = place, self._wanted(name, place)

@@ -12,6 +12,7 @@ alike, with the same small constants. To let something else tell stages apart, a
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clockstep_compiler.channel_rules import PULLED
+from clockstep_compiler.channels import RENAMING
 from clockstep_compiler.graph import Graph, Node, Tensor
 from clockstep_compiler.lowering.wide import wide_tensors
 from clockstep_compiler.options import Options
@@ -171,6 +174,29 @@ def _last_reads(nodes: list[Node]) -> dict[str, int]:
     return {name: i for i, node in enumerate(nodes) for name in node.inputs if name}
 
 
+_CHEAP = 1 << 20
+"""Elements of a constant up to which nodes that read it are made again rather than sent."""
+
+_FEW = 64
+"""The same of an input of the model, such as the position."""
+
+
+def _cheap(graph: Graph, nodes: list[Node]) -> frozenset[int]:
+    """Nodes whose results are sooner made again than sent: masks, and rows of small tables."""
+    states = {name for pair in graph.states for name in pair}
+    free = {n for n, array in graph.constants.items() if array.size <= _CHEAP}
+    free |= {n for n in graph.inputs if math.prod(graph.tensors[n].shape) <= _FEW} - states
+    found: list[int] = []
+    for number, node in enumerate(nodes):
+        if node.op in _REPEATED and free.issuperset(filter(None, node.inputs)):
+            found.append(number)
+            free.update(set(node.outputs) - states - set(graph.outputs))
+    return frozenset(found)
+
+
+_REPEATED = frozenset((*PULLED, *RENAMING, "Move", "Take"))
+
+
 # -- cutting ---------------------------------------------------------------------------------
 
 
@@ -182,6 +208,7 @@ class _Cutter:
         self._maker, self._last = _made(nodes), _last_reads(nodes)
         self._weights, self._half = options.weights, options.precision != "exact"
         self._digests: dict[str, str] = {}
+        self._cheap = _cheap(graph, nodes)
 
     def stages(self) -> Iterator[Stage]:
         """All stages, in order."""
@@ -192,13 +219,15 @@ class _Cutter:
     def _part(self, begin: int, end: int) -> Graph:
         """The graph of some nodes: what they read of others are inputs, what others read outputs.
 
-        Floats are sent as fp16, which is what they are kept in wherever they are stored.
+        Floats are sent as fp16, which is what they are kept in wherever they are stored. What is
+        cheap is not sent, but made again.
         """
-        whole, nodes = self._graph, self._nodes[begin:end]
+        whole, nodes = self._graph, self._again(begin, end)
         made = _made(nodes)
         read = dict.fromkeys(name for node in nodes for name in node.inputs if name)
         taken = [name for name in read if name not in made and name not in whole.constants]
-        given = [name for name in made if self._last.get(name, 0) >= end]
+        others = [name for name in made if self._last.get(name, 0) >= end]
+        given = [name for name in others if self._maker[name] not in self._cheap]
         tensors = {name: whole.tensors[name] for name in (*read, *made)}
         inputs, outputs, before, after = [], [], [], []
         for name in taken:
@@ -224,6 +253,16 @@ class _Cutter:
             whole.sha256,
             states=tuple(pair for pair in whole.states if pair[0] in inputs and pair[1] in outputs),
         )
+
+    def _again(self, begin: int, end: int) -> list[Node]:
+        """The nodes from `begin` to `end`, and cheap ones before them that these need."""
+        found, rest = set(range(begin, end)), list(range(begin, end))
+        while rest:
+            makers = {self._maker.get(name, begin) for name in self._nodes[rest.pop()].inputs}
+            wanted = {i for i in makers if i < begin and i in self._cheap} - found
+            found |= wanted
+            rest += sorted(wanted)
+        return [self._nodes[i] for i in sorted(found)]
 
     def _sent(self, name: str) -> str:
         """The name of a tensor on its way from one stage to another."""

@@ -45,6 +45,18 @@ def residual(rows: int, columns: int, factors: tuple[float, ...] = (2,) * LAYERS
     return net.model()
 
 
+def masked(rows: int, width: int) -> ModelProto:
+    """Layers that share a mask of many rows, which follows from a position alone."""
+    net = Net("masked")
+    x, position = net.input("x", (rows, width)), net.input("position", (1,))
+    mask = net.op("Less", net.constant(np.arange(rows).reshape(-1, 1)), position)
+    for _ in range(LAYERS):
+        y = net.op("MatMul", x, net.normal((width, width), 0.1))
+        x = net.op("Add", x, net.op("Where", mask, net.op("Tanh", y), net.constant(np.zeros(()))))
+    net.output(x, "y", (rows, width))
+    return net.model()
+
+
 def counted(model: ModelProto, machine: Machine, options: Options) -> tuple[Program, list[Graph]]:
     """A program in stages, and the graphs that were compiled for it."""
     found: list[Graph] = []
@@ -77,6 +89,31 @@ def test_stages_of_several_chips() -> None:
     assert max(chips for _, chips in placed) > 1
     size = machine.system.chips_per_node
     assert all(first % size + chips <= size for first, chips in placed)
+    assert_close(run.outputs, expected(model, inputs))
+
+
+def test_ranks_share_what_one_chip_cannot_hold() -> None:
+    """Each has an equal part of the weights of a layer, and what is sent on is whole."""
+    model, machine = residual(5, 128), with_words("tiny", 48)
+    rng = np.random.default_rng(4)
+    shapes = {"x": (5, 128), "m": (5, 20)}
+    inputs = {name: rng.standard_normal(s).astype(np.float32) for name, s in shapes.items()}
+    run = run_checked(model, machine, inputs)
+    layers = [row for row in run.program.info["stages"] if row[1] > 1]
+    assert len(layers) >= LAYERS - 2
+    weights = [chip["weights"] for chip in run.program.info["chip_bytes"]]
+    assert all(len({*weights[first : first + n]}) == 1 for first, n, *_ in layers[1:-1])
+    assert_close(run.outputs, expected(model, inputs))
+
+
+def test_masks_are_made_again_rather_than_sent() -> None:
+    model, machine = masked(20, 16), load_machine("tiny")
+    for stage in stages(import_model(model, Options()), Options(), LAYERS):
+        assert "position" in stage.graph.inputs
+        assert len(stage.graph.inputs) == 2
+    rng = np.random.default_rng(5)
+    inputs = {"x": rng.standard_normal((20, 16)).astype(np.float32), "position": np.float32([7])}
+    run = run_checked(model, machine, inputs, chips=LAYERS)
     assert_close(run.outputs, expected(model, inputs))
 
 

@@ -43,8 +43,11 @@ def settle(
 
     None if it is a constant that is too large to make.
     """
-    bounds = np.cumsum([0, *sizes])
     flat = move.index.reshape(-1)
+    if len(names) == 1 and names[0] not in constants and flat.size and flat.min() >= 0:
+        whole = replace(move, index=flat.reshape(output.shape), fill=0)
+        return Moved(output, tuple(names), whole)
+    bounds = np.cumsum([0, *sizes])
     owner = np.searchsorted(bounds, flat, "right") - 1 if len(names) > 1 else np.minimum(flat, 0)
     counts = np.bincount(owner + 1, minlength=len(names) + 1)
     fill = move.fill if counts[0] else None
@@ -110,7 +113,7 @@ def through(
             sizes.append(count)
             continue
         index = inner[name].move.index.reshape(-1)
-        tables.append(np.where(index < 0, -1, index + first))
+        tables.append(np.where(index < 0, -1, index + first) if first else index)
         fills += [inner[name].move.fill] if (index < 0).any() else []
         names += inner[name].inputs
         sizes += [math.prod(types[source].shape) for source in inner[name].inputs]
