@@ -88,7 +88,9 @@ def _needed(graph: Graph) -> list[Node]:
 def _cuts(graph: Graph, nodes: list[Node], most: int) -> list[int]:
     """The numbers of the nodes that stages begin with, the first stage excepted."""
     kinds: dict[tuple[object, ...], int] = {}
-    alike = np.array([kinds.setdefault(_kind(graph, n), len(kinds)) for n in nodes], np.int64)
+    known: dict[int, str] = {}
+    every = (_kind(graph, node, known) for node in nodes)
+    alike = np.array([kinds.setdefault(kind, len(kinds)) for kind in every], np.int64)
     begin, period, length = _period(alike)
     if 2 * length < len(nodes) or length < 2 * period:
         return []
@@ -108,10 +110,10 @@ def _fewer(cuts: list[int], most: int) -> list[int]:
     return cuts[every - 1 :: every]
 
 
-def _kind(graph: Graph, node: Node) -> tuple[object, ...]:
+def _kind(graph: Graph, node: Node, known: dict[int, str]) -> tuple[object, ...]:
     """What nodes of one kind have in common, whatever they are wired to."""
     shapes = tuple(_type(graph, name) for name in (*node.inputs, *node.outputs))
-    return (node.op, node.domain, node.opset, _attributes(node), shapes)
+    return (node.op, node.domain, node.opset, _attributes(node, known), shapes)
 
 
 def _type(graph: Graph, name: str) -> tuple[object, ...]:
@@ -122,12 +124,17 @@ def _type(graph: Graph, name: str) -> tuple[object, ...]:
     return (tensor.dtype, tensor.shape, False) if tensor is not None else ()
 
 
-def _attributes(node: Node) -> tuple[tuple[str, str], ...]:
-    return tuple((key, _text(value)) for key, value in sorted(node.attributes.items()))
+def _attributes(node: Node, known: dict[int, str]) -> tuple[tuple[str, str], ...]:
+    return tuple((key, _text(value, known)) for key, value in sorted(node.attributes.items()))
 
 
-def _text(value: Any) -> str:
-    return _digest(value) if isinstance(value, np.ndarray) else repr(value)
+def _text(value: Any, known: dict[int, str]) -> str:
+    """A value as text; `known` are arrays by their identity, which moves have in common."""
+    if not isinstance(value, np.ndarray):
+        return repr(value)
+    if id(value) not in known:
+        known[id(value)] = _digest(value)
+    return known[id(value)]
 
 
 def _digest(array: NDArray[np.generic]) -> str:
@@ -208,6 +215,7 @@ class _Cutter:
         self._maker, self._last = _made(nodes), _last_reads(nodes)
         self._weights, self._half = options.weights, options.precision != "exact"
         self._digests: dict[str, str] = {}
+        self._known: dict[int, str] = {}
         self._cheap = _cheap(graph, nodes)
 
     def stages(self) -> Iterator[Stage]:
@@ -282,7 +290,7 @@ class _Cutter:
                     parts.append((len(number), _type(graph, name), value))
                     number[name] = len(number)
             wires = [number.get(name, -1) for name in (*node.inputs, *node.outputs)]
-            parts.append((node.op, node.domain, node.opset, _attributes(node), wires))
+            parts.append((node.op, node.domain, node.opset, _attributes(node, self._known), wires))
         parts.append([number[name] for name in graph.outputs])
         parts.append([(number[given], number[made]) for given, made in graph.states])
         return hashlib.sha256(repr(parts).encode()).hexdigest()

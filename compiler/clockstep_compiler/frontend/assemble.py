@@ -140,8 +140,9 @@ def _hash(
     digest = hashlib.sha256()
     rows: list[Any] = [name, inputs, outputs]
     rows += [[t.name, t.shape, t.dtype] for t in tensors.values()]
+    known: dict[int, Any] = {}
     for n in nodes:
-        attributes = [[key, _plain(value)] for key, value in n.attributes.items()]
+        attributes = [[key, _plain(value, known)] for key, value in n.attributes.items()]
         rows.append([n.name, n.op, n.domain, n.opset, n.inputs, n.outputs, attributes])
     rows.append(list(constants))
     digest.update(json.dumps(rows, ensure_ascii=True, separators=(",", ":")).encode("ascii"))
@@ -163,10 +164,14 @@ def _parts(array: Array) -> Iterator[Array]:
     yield from (array[i : i + rows] for i in range(0, len(array), rows))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, known: dict[int, Any]) -> Any:
+    """A value as JSON has it; `known` are arrays by their identity, which moves have in common."""
     if isinstance(value, np.ndarray):
-        data = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
-        return [value.dtype.name, value.shape, hashlib.sha256(data).hexdigest()]
+        if id(value) not in known:
+            data = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
+            found = [value.dtype.name, value.shape, hashlib.sha256(data).hexdigest()]
+            known[id(value)] = found
+        return known[id(value)]
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, known) for item in value]
     return value.hex() if isinstance(value, float) else value

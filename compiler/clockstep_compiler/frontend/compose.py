@@ -40,9 +40,11 @@ def compose(walk: Walk, outputs: Sequence[str]) -> None:
         name = step.node.output[0]
         outer = Moved(walk.types[name], tuple(step.node.input), step.move)
         inner = _worthwhile(outer, made, uses, walk.types)
-        moved = through(outer, inner, walk.types, walk.constants) or outer
+        moved = outer
+        if inner or len(outer.inputs) > 1 or outer.inputs[0] in walk.constants:
+            moved = through(outer, inner, walk.types, walk.constants) or outer
         if walk.add_move(step, moved):
-            made[name] = moved
+            made[name] = replace(moved, move=walk.steps[-1].move or moved.move)
 
 
 def _worthwhile(

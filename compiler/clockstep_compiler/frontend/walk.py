@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import NodeProto, TypeProto, helper
 from onnx.defs import OpSchema
 
@@ -57,6 +58,10 @@ Rewrite = Callable[["Walk", Step], bool]
 """Takes the place of a step where it can, and says whether it did."""
 
 
+_EVERY = 1021
+"""Of so many elements of an index one is compared before all are."""
+
+
 class Walk:
     """The flat graph as far as it is known. `declared` has the types the file itself states.
 
@@ -86,6 +91,7 @@ class Walk:
         self.shared: dict[tuple[object, ...], str] = {}
         """Values that several nodes have in common, by what they are."""
         self._deferred: dict[str, Step] = {}
+        self._indices: dict[tuple[tuple[int, ...], bytes], NDArray[np.int64]] = {}
         self._integers = Integers(self.types, self.constants)
         self._poisoned: set[str] = set()
         self._vague: set[str] = set()
@@ -115,9 +121,16 @@ class Walk:
         else:
             node = helper.make_node("Move", moved.inputs, [name], step.node.name, domain=CLOCKSTEP)
             self.types[name] = moved.output
-            self.steps.append(Step(node, step.name, {CLOCKSTEP: 1}, moved.move))
+            move = replace(moved.move, index=self._known(moved.move.index))
+            self.steps.append(Step(node, step.name, {CLOCKSTEP: 1}, move))
             return True
         return False
+
+    def _known(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The same index that another move has, if one does: those of equal layers are large."""
+        key = index.shape, index.reshape(-1)[::_EVERY].tobytes()
+        known = self._indices.setdefault(key, index)
+        return known if np.array_equal(known, index) else index
 
     def forward(self, source: str, target: str) -> None:
         """Let `target` be another name of `source`."""
