@@ -29,7 +29,7 @@ _KEPT = 8 * _CHUNK
 _LOADED = 1 << 18
 """Elements of an input that are brought to words at a time: what is made of them stays small."""
 
-_TOGETHER = 1 << 23
+_TOGETHER = 1 << 21
 """Elements of the largest value up to which runs are done together, with arrays for all of them."""
 
 
