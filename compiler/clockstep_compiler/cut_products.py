@@ -109,7 +109,8 @@ class _Cutting:
         if node.op != "Move" or len(node.inputs) != 1:
             return None
         shape, index = self._shape(node.inputs[0]), node.attributes["index"]
-        if not index.size or index.shape[:-1] != shape[:-1] or index.shape == shape:
+        alike = len(index.shape) == len(shape) > 0 and index.shape[:-1] == shape[:-1]
+        if not index.size or not alike or index.shape == shape:
             return None
         low = int(index.flat[0])
         cut = _Cut(low, low + index.shape[-1], shape[-1])

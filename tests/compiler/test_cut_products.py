@@ -128,3 +128,17 @@ def test_many_small_parts_of_many_rows_are_moved() -> None:
     model = build(nodes, {"a": ("int8", (40, 2 * DEPTH))}, outputs, CONSTANTS)
     _, lowered = lowered_model(model, Options(), TINY)
     assert sum(isinstance(step, Move) for step in lowered.steps) == 16
+
+
+@pytest.mark.parametrize(("shape", "taken"), [((), ()), ((5,), ()), ((1,), ()), ((5,), (2,))])
+def test_elements_of_few_are_no_cuts(shape: tuple[int, ...], taken: tuple[int, ...]) -> None:
+    """A number that becomes a vector of one, and elements that are taken from a vector."""
+    place = np.zeros(taken, np.int64)
+    nodes = [_node("Neg", "x", "y0"), _node("Reshape", "y0 long", "y1")]
+    nodes += [_node("Gather", "y1 place", "y2"), _node("Abs", "y2", "y")]
+    long = np.array([max(1, int(np.prod(shape)))])
+    outputs = {"y": ("float32", taken)}
+    model = build(nodes, {"x": ("float32", shape)}, outputs, {"place": place, "long": long})
+    x = RNG.normal(size=shape).astype(np.float32)
+    run = run_checked(model, TINY, {"x": np.asarray(x)}, precision="exact")
+    assert_close(run.outputs, expected(model, {"x": np.asarray(x)}), 0.0)
