@@ -57,8 +57,8 @@ def dynamic_runs(
     while row < first + count:
         chunk, local = divmod(row, s.storage.block_rows(value))
         rows = min(first + count - row, s.storage.rows_of(value, chunk) - local)
-        copy = s.storage.find((value.number, chunk, tile), chip, frozenset(), side)
-        copy = copy or s.fetch(value, chunk, tile, chip, frozenset())
+        found = s.storage.find((value.number, chunk, tile), chip, frozenset(), side)
+        copy = s.fetch(value, chunk, tile, chip, frozenset(), side if found else "WE")
         stripes = tuple((queue, address + local, 1, rows) for queue, address in copy.planes)
         runs.append(Run(stripes, rows, 1, Rows(copy, local, 1)))
         row += rows
