@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clockstep_compiler.blocks import dynamic_runs
 from clockstep_compiler.calendar import Calendars, Reservation
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.memory import ChipMemory
@@ -97,3 +98,18 @@ def test_copies_on_other_chips_are_given_back_before_room_is_wanting() -> None:
     assert not home.given
     assert not own.given
     assert s.storage.holders((a.number, 0, 0)) == [0]
+
+
+def test_weights_that_are_computed_stay_until_they_are_loaded() -> None:
+    s = Scheduler(Floorplan(MACHINES["tiny"]), 1, "fast", chunk=16)
+    a = Value(0, "x", 16, 8, Type.I8, "input")
+    s.begin((0,), "copies")
+    first = s.fetch(a, 0, 0, 0, frozenset())
+    other = "E" if first.side == "W" else "W"
+    s.storage.add((0, 0, 0), 0, s.duplicate(first, 0, Type.I8, frozenset(), "a", other))
+    s.begin((1,), "weights from the other hemisphere")
+    (run,) = dynamic_runs(s, a, 0, 16, 0, 0, other)
+    s.storage.evict(0, s.pinned, {})
+    assert run.rows is not None
+    assert run.rows.copy.side == other
+    assert not run.rows.copy.given

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from onnx import ModelProto, helper
+from onnx import ModelProto
 
 from benchmarks.builder import Net
 from clockstep_compiler import Options, check_model, compile_model
@@ -14,7 +14,7 @@ from clockstep_isa import DoesNotFit, Machine, Program, load_machine
 from clockstep_isa.table import BY_NAME
 from tests.support.endtoend import assert_close, assert_equal, expected, fp16_inputs, run_checked
 from tests.support.machines import MACHINES, with_words
-from tests.support.models import ACTIVATIONS, build, mlp, random_inputs
+from tests.support.models import ACTIVATIONS, mlp, random_inputs
 from tests.support.quantized import matmul_integer, qdq_mlp
 
 
@@ -170,17 +170,3 @@ def test_norms_stay_on_the_chip_of_their_layers() -> None:
     matrix = rows * 4 * columns // machine.vector  # vectors of float32
     assert 0 < sent <= layers // 2 * matrix
     assert_close(run.outputs, expected(model, inputs))
-
-
-def test_weights_that_are_computed_stay_while_room_is_made_for_sums() -> None:
-    """Two chips read the same row, and copies of rows are given back for partial sums."""
-    nodes = [helper.make_node("Abs", ["x"], ["a"]), helper.make_node("Abs", ["a"], ["b"])]
-    nodes += [helper.make_node("CumSum", ["b", "axis"], ["c"])]
-    nodes += [helper.make_node("GatherND", ["c", "place"], ["y"])]
-    inputs = {"x": ("float32", (1, 2, 2, 40)), "place": ("int64", (1, 4))}
-    model = build(nodes, inputs, {"y": ("float32", (1,))}, {"axis": np.array(0)})
-    x = np.random.default_rng(0).normal(size=(1, 2, 2, 40)).astype(np.float32)
-    options = Options(chips=2, precision="exact", effort="fast")
-    place = np.array([[0, 1, 0, 39]])
-    run = run_checked(model, MACHINES["tiny"], {"x": x, "place": place}, options)
-    np.testing.assert_array_equal(run.outputs["y"], np.abs(x)[0, 1, 0, 39:])
