@@ -19,7 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun, RuntimeTypeError
 
-__all__ = ["ELEMENTS", "Array", "Graph", "Skip", "draw_array", "evaluate_node"]
+__all__ = ["ELEMENTS", "Array", "Graph", "NoReference", "Skip", "draw_array", "evaluate_node"]
 
 Array = NDArray[Any]
 ELEMENTS = 400
@@ -31,6 +31,10 @@ _STYLES = ("normal", "integers", "tiny", "large", "constant", "wide")
 
 class Skip(Exception):
     """A row cannot do anything with the graph as it stands."""
+
+
+class NoReference(Exception):
+    """onnx's evaluator cannot say what the result is, as of the maximum of nothing but NaNs."""
 
 
 class LRN(OpRun):
@@ -46,7 +50,8 @@ class LRN(OpRun):
 def evaluate_node(node: NodeProto, inputs: dict[str, Array], opset: int) -> list[Array]:
     """The results of one node by onnx's reference evaluator.
 
-    Some of its functions have float32 constants inside; these take float64 as float32.
+    Some of its functions have float32 constants inside; these take float64 as float32. Raises
+    `NoReference` where it fails on the values.
     """
     evaluator = ReferenceEvaluator(node, opsets={"": opset}, new_ops=[LRN])
     with np.errstate(all="ignore"):
@@ -56,6 +61,8 @@ def evaluate_node(node: NodeProto, inputs: dict[str, Array], opset: int) -> list
             wide = {n: v.dtype == np.float64 for n, v in inputs.items()}
             single = {n: v.astype(np.float32) if wide[n] else v for n, v in inputs.items()}
             found = evaluator.run(None, single)
+        except ValueError as error:
+            raise NoReference(str(error)) from error
     return [np.asarray(value) for value in found]
 
 

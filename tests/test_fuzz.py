@@ -14,9 +14,10 @@ import onnx
 import pytest
 from hypothesis import given, seed, settings
 from numpy.typing import NDArray
+from onnx import helper
 
 import fuzz.case
-from clockstep_compiler import expr
+from clockstep_compiler import Options, expr
 from clockstep_compiler.lowering import elementwise, quantized
 from clockstep_compiler.operators import OPERATORS
 from clockstep_isa import load_machine, machine_to_dict
@@ -26,6 +27,7 @@ from fuzz.graphs import save, search
 from fuzz.mutators import blind
 from fuzz.operators import ROWS
 from fuzz.targets import TARGETS, Target
+from tests.support.models import build
 
 Array = NDArray[Any]
 
@@ -43,6 +45,17 @@ def test_forty_graphs() -> None:
     assert tally.cases == tally.agreed + sum(tally.refused.values()) == 40
     assert tally.agreed > 30
     assert tally.unbounded < tally.elements / 4
+
+
+def test_cases_without_a_reference_are_counted_apart() -> None:
+    """The maximum of nothing but NaNs: onnx's evaluator fails there."""
+    nodes = [helper.make_node("Acos", ["x"], ["t"])]
+    nodes += [helper.make_node("MaxPool", ["t"], ["y"], kernel_shape=[1])]
+    model = build(nodes, {"x": ("float32", (1, 1, 2))}, {"y": ("float32", (1, 1, 2))}, {})
+    x, tally = np.array([[[0.5, 3.0]]], np.float32), Tally()
+    case = Case(model, {"x": x}, load_machine("tiny"), Options(effort="fast"), "tiny", False)
+    fuzz.case.check(case, tally)
+    assert dict(tally.refused) == {"by onnx's evaluator": 1}
 
 
 def test_the_same_seed_gives_the_same_cases() -> None:
