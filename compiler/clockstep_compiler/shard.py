@@ -62,6 +62,8 @@ def sharings(graph: Graph, machine: Machine, chips: int) -> list[Sharing]:
         return []
     most = min(chips, machine.system.chips_per_node)
     alone = share(graph, machine, 1)
+    if any(0 in graph.tensors[name].shape for name in (*graph.inputs, *graph.outputs)):
+        return [alone]  # parts of nothing are not laid out
     found = [share(graph, machine, ranks) for ranks in range(most, 1, -1)]
     best = min(found, key=lambda sharing: sharing.cycles, default=alone)
     return [alone, best] if best.cycles < alone.cycles else [alone]
