@@ -1,4 +1,4 @@
-"""Arrangements of images and of their depthwise convolutions, chosen together.
+"""Arrangements of images and of their convolutions, chosen together.
 
 A depthwise convolution of rows of whole pixels takes a product for each of its taps, whatever the
 number of channels: its weights are zero but for a diagonal. Where rows are patches of pixels and
@@ -7,6 +7,9 @@ are multiplied with these alone.
 
     3x3, rows of 1 x 4 pixels, the result's begin one before       3 lines of 2: 6 products, not 9
     3x3, patches of 2 x 2 pixels, the result's begin one before       2 x 2: 4 products
+
+So it is with other convolutions of few channels, whose patches have room in one vector: a 3x3
+kernel over 64 channels takes 4 products of 4 pixels, where rows of 1 x 4 pixels take 9.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import numpy as np
 
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.fold_patches import Fold, Patches
+from clockstep_compiler.fold_product import can_fold
 from clockstep_compiler.partition import find_product
 from clockstep_compiler.steps import Compute, Lowered, Product, Value, sources_of
 from clockstep_isa.table import Type
@@ -31,21 +35,22 @@ _SIZES = ((1, 2), (1, 4), (1, 5), (1, 8), (1, 10), (2, 2), (2, 4))
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Pair:
-    """An image, its depthwise convolution, and arrangements of both."""
+    """An image, its convolution, and arrangements of both; `depthwise`: of a channel each."""
 
     image: Value
     result: Value
+    depthwise: bool
     candidates: list[tuple[Patches, Patches]]
 
 
 def pairs(plan: Floorplan, lowered: Lowered) -> list[Pair]:
-    """Depthwise convolutions of integers that steps make and steps read, in order."""
+    """Convolutions of integers by several taps that steps make and steps read, in order."""
     makers = {s.out.number: s for s in lowered.steps if isinstance(s, Compute)}
     kept = {value.number for _, value in lowered.outputs}
     found = []
     for step in lowered.steps:
         product = find_product(step.expr) if isinstance(step, Compute) else None
-        if product is None or not isinstance(step, Compute) or not _is_depthwise(product):
+        if product is None or not isinstance(step, Compute) or not _is_window(product):
             continue
         image = product.terms[0].a
         maker = makers.get(image.number)
@@ -53,8 +58,15 @@ def pairs(plan: Floorplan, lowered: Lowered) -> list[Pair]:
             continue
         candidates = _candidates(plan, maker, step, product)
         if candidates:
-            found.append(Pair(image, step.out, candidates))
+            found.append(Pair(image, step.out, _is_depthwise(product), candidates))
     return found
+
+
+def _is_window(product: Product) -> bool:
+    """Whether a row of the result is of several rows of one image, its neighbours."""
+    terms = product.terms
+    one = all(term.a is terms[0].a for term in terms)
+    return one and len(terms) > 1 and product.w_set is None and can_fold(product)
 
 
 def _is_depthwise(product: Product) -> bool:
@@ -79,9 +91,11 @@ def _candidates(
         return []
     reach = (math.isqrt(len(product.terms)) - 1) // 2
     same = before == after
+    columns = max(maker.out.columns, step.out.columns)
+    most = plan.machine.vector if _is_depthwise(product) else plan.machine.vector // columns
     found = []
     for high, wide in _SIZES:
-        if not _suits(plan, before, high, wide):
+        if not _suits(plan, before, high, wide) or high * wide > most:
             continue
         up, left = (min(reach, high - 1), min(reach, wide - 1)) if same else (0, 0)
         found.append((Patches(*before, high, wide), Patches(*after, high, wide, up, left)))
@@ -132,7 +146,7 @@ def regions(
 
 def _homes(plan: Floorplan, lowered: Lowered, ties: Mapping[int, int]) -> dict[int, int]:
     """The tie of the images that every image about depthwise convolutions goes with."""
-    known = pairs(plan, lowered)
+    known = [pair for pair in pairs(plan, lowered) if pair.depthwise]
     images = {pair.image.number: pair.result.number for pair in known}
     results = {number: image for image, number in images.items()}
     steps = [s for s in lowered.steps if isinstance(s, Compute)]

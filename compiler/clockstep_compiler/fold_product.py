@@ -95,15 +95,15 @@ def folded_product(product: Product, fold: Fold, view: View, tile: Tile) -> Prod
     None if its rows want too many different parts of the operands' rows.
     """
     own, m = pixels_of(fold, product.rows), count_of(fold)
-    count = len(own)
+    count, some = len(own), np.maximum(own, 0)
     rows, keys = [], []
     for term in product.terms:
-        index = own if term.index is None else np.where(own < 0, own, term.index[own])
+        index = own if term.index is None else np.where(own < 0, own, term.index[some])
         row, key = place(view(term.a)[1], index)
         rows.append(np.where(row < 0, NOBODY, row) if _stands_beyond(term, view) else row)
         keys.append(key)
     if product.w_set is not None:
-        keys.append(np.where(own < 0, -1, product.w_set[own]))
+        keys.append(np.where(own < 0, -1, product.w_set[some]))
     classes = _classes(np.stack(keys, axis=2).reshape(count, -1))
     if classes is None:
         return None

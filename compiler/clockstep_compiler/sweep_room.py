@@ -222,3 +222,5 @@ def _shared(step: Compute, product: Product) -> Iterator[Value]:
         _, sources = flatten(step.expr)
         leaves = [s.value for s in sources if isinstance(s, Leaf)]
         yield from (value for value in leaves if 1 < value.rows < step.out.rows)
+        if all(term.weights.value is None for term in product.terms):
+            yield from (term.a for term in product.terms)

@@ -159,8 +159,8 @@ def _folded(model: ModelProto, target: Machine) -> dict[str, tuple[int, int]]:
 def test_pixels_of_a_line_share_a_row() -> None:
     """Eight channels of sixteen lanes: two pixels in a row, from the input to the output."""
     chain = _Chain(np.random.default_rng(0), 8, 16, 16)
-    chain.convolve(8, 3, 1)
-    chain.convolve(8, 3, 1)
+    chain.convolve(8, 1, 1)
+    chain.convolve(8, 1, 1)
     shapes = _folded(chain.model(), machine("tiny"))
     assert len(shapes) >= 4
     assert set(shapes.values()) == {(128, 16)}
@@ -259,6 +259,25 @@ def test_pixels_of_a_depthwise_convolution_lie_channel_by_channel(
     steps = [s for s in _lowered(model, target)[1].steps if isinstance(s, Compute)]
     products = [find_product(s.expr) for s in steps]
     assert terms in [len(p.terms) for p in products if p is not None]
+    _same_bits(model, target, monkeypatch)
+    inputs = _inputs(model, np.random.default_rng(6))
+    assert_equal(run_checked(model, target, inputs).outputs, expected(model, inputs))
+
+
+@pytest.mark.parametrize(("channels", "terms"), [(4, 4), (8, 6)])
+def test_patches_of_a_convolution_that_fill_a_vector(
+    channels: int, terms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patches of two by two pixels, or of one by two: few of them meet."""
+    chain = _Chain(np.random.default_rng(7), channels, 8, 8)
+    chain.convolve(16, 1, 1)
+    chain.convolve(channels, 1, 1)
+    chain.convolve(channels, 3, 1)
+    chain.convolve(16, 1, 1)
+    model, target = chain.model(), machine("tiny", mem__words_per_bank=4096)
+    steps = [s for s in _lowered(model, target)[1].steps if isinstance(s, Compute)]
+    products = [p for s in steps if (p := find_product(s.expr)) is not None]
+    assert max(len(product.terms) for product in products) == terms
     _same_bits(model, target, monkeypatch)
     inputs = _inputs(model, np.random.default_rng(6))
     assert_equal(run_checked(model, target, inputs).outputs, expected(model, inputs))
