@@ -353,12 +353,13 @@ def _home(s: Scheduler, step: Step, chunk: int, tile: int, position: int) -> int
     """The chip of a block without weights: where its first computed source is, else in turn.
 
     A step that is pinned to chips has its blocks there, in turn. One row that all rows of the
-    result read, such as a scale, may be sent anywhere.
+    result read, such as a scale, may be sent anywhere; not so one that is cut in several.
     """
     if step.out.chips:
         return step.out.chips[position % len(step.out.chips)]
     for value in sources_of(step):
-        if value.origin != "step" or value.rows == 1 < step.out.rows:
+        repeated = isinstance(step, Compute | Broadcast) and value.rows == 1 < step.out.rows
+        if value.origin != "step" or repeated:
             continue
         for c in (chunk, 0):
             for t in (tile, 0):

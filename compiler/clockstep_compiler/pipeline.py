@@ -160,12 +160,13 @@ def _emitted(best: _Candidate, options: Options) -> Program:
 
 def _shared(graph: Graph, machine: Machine, options: Options, system: int) -> Iterator[_Candidate]:
     """The graph on one of the chips alone, and shared by as many as make it shortest."""
-    for sharing in sharings(graph, machine, options.chips or 1):
+    chips = options.chips or 1
+    for sharing in sharings(graph, machine, chips):
         part = shard(graph, machine, sharing)
         plan, lowered = _fitted(machine, part, lower(part, options, machine), system)
         try:
-            yield _Candidate(part, plan, *_placed(plan, lowered, options))
-        except DoesNotFit:
+            yield _Candidate(part, plan, *_attempt(plan, lowered, chips, options.effort))
+        except NoRoom:
             continue
 
 

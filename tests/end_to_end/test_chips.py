@@ -170,3 +170,25 @@ def test_norms_stay_on_the_chip_of_their_layers() -> None:
     matrix = rows * 4 * columns // machine.vector  # vectors of float32
     assert 0 < sent <= layers // 2 * matrix
     assert_close(run.outputs, expected(model, inputs))
+
+
+def test_a_row_cut_in_heads_stays_on_its_chip() -> None:
+    """One row as a row for each head, behind every product: sent once, at the border."""
+    layers, columns, heads = 8, 64, 4
+    rng = np.random.default_rng(4)
+    net = Net("heads")
+    x = net.input("x", (1, columns))
+    for _ in range(layers):
+        x = net.op("MatMul", x, net.normal((columns, columns), 0.1))
+        x = net.op("Reshape", x, net.constant([heads, columns // heads], dtype="int64"))
+        x = net.op("Softmax", x, axis=-1)
+        x = net.op("Reshape", x, net.constant([1, columns], dtype="int64"))
+    net.output(x, "y", (1, columns))
+    model, machine = net.model(), load_machine("tiny")
+    inputs = {"x": rng.standard_normal((1, columns)).astype(np.float32)}
+    run = run_checked(model, machine, inputs, Options(chips=2, objective="throughput"))
+    code = run.program.code
+    sent = int(code.repeat[code.opcode == BY_NAME["send"].opcode].sum())
+    row = 4 * columns // machine.vector  # vectors of float32
+    assert 0 < sent <= 2 * row
+    assert_close(run.outputs, expected(model, inputs))
