@@ -4,7 +4,8 @@
 q_i; so few operations do, whatever the graph spelled out. A constant of whole units, as biases and
 zero points are, meets an i32 sum before that is converted: added after scaling, in f32, with the
 zero point of the result, it would spare an operation, and put so many more elements a step off that
-networks end further from the exact result than onnxruntime does.
+networks end further from the exact result than onnxruntime does. An odd zero point, which ties may
+not meet before they are rounded, is added in f32 where a search shows that no sum ends elsewhere.
 """
 
 from __future__ import annotations
@@ -49,6 +50,11 @@ def quantized_sum(quotient: Expr, shift: Array, kind: Type) -> Expr | None:
     if odd and relu:
         return None
     total = _sum(found.terms, found.constant)
+    joint = _joint(found, shift) if odd and kind == Type.I8 else None
+    if joint is not None:
+        (base, _), *_ = found.terms
+        units = np.rint(found.constant / found.terms[0][1]).astype(np.int64)
+        return cast(add(mul(cast(add(base, units), Type.F32), joint[0]), joint[1]), kind)
     if odd:  # ties go to even before the shift
         return cast(binary("add_sat", cast(total, Type.I32), Const(shift, Type.I32)), kind)
     whole = _whole(found)
@@ -57,6 +63,40 @@ def quantized_sum(quotient: Expr, shift: Array, kind: Type) -> Expr | None:
     if relu and np.any(shift != low):
         total = binary("max", total, Const(np.asarray(shift, np.float64), Type.F32))
     return cast(total, kind)
+
+
+_NUDGES = sorted(np.ndindex(9, 17), key=lambda at: (abs(at[0] - 4) + abs(at[1] - 8), at))
+"""Neighbours of a factor and of a term that are tried, the nearest first: units in the last place
+from -4 to 4, and steps of the term from -8 to 8."""
+
+_STEP = 2.0**-19
+"""A step of the term: less than half a unit in the last place of sums from 32 on."""
+
+
+def _joint(sums: _Affine, shift: Array) -> tuple[Array, Array] | None:
+    """A factor k and a term c for which round(a k + c) in f32, clamped to bytes, is what the sum
+    `a` in i32 becomes if it is scaled and rounded before the odd `shift`; None if there are none.
+
+    Both are steps that only go up, so they are alike for every `a` if they are about each of the
+    255 sums from which the result is one more.
+    """
+    if len(sums.terms) > 1 or not _whole(sums) or sums.terms[0][1].size > 1 or shift.size > 1:
+        return None
+    factor, zero = np.float32(sums.terms[0][1].item()), int(shift.item())
+    if not 2.0**-15 < factor < 1 or abs(zero) > 128:  # elsewhere sums might not be exact in f32
+        return None
+    results = np.arange(-127, 128)
+    first = np.floor((results - zero - 0.5) / float(factor))[:, None]
+    a = (first + np.arange(-3, 5)).astype(np.float32)
+    wanted = np.clip(np.rint(a * factor) + np.float32(zero), -128, 127)
+    assert (wanted[:, 0] < results).all(), "a result comes earlier"
+    assert (wanted[:, -1] >= results).all(), "a result comes later"
+    for units, steps in _NUDGES:
+        k = np.float32(float(factor) * (1 + (units - 4) * 2.0**-23))
+        c = np.float32(zero + (steps - 8) * _STEP)
+        if np.array_equal(np.clip(np.rint(a * k + c), -128, 127), wanted):
+            return np.asarray(k, np.float64), np.asarray(c, np.float64)
+    return None
 
 
 def _is_zero(e: Expr) -> bool:
