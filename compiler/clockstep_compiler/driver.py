@@ -15,7 +15,14 @@ from clockstep_compiler.in_place import put
 from clockstep_compiler.joins import Joiner
 from clockstep_compiler.liveness import last_readers, peak_words, read_until, words_of
 from clockstep_compiler.movement import Mover
-from clockstep_compiler.partition import Group, Partition, find_product, partition, total_words
+from clockstep_compiler.partition import (
+    FULL_ROWS,
+    Group,
+    Partition,
+    find_product,
+    partition,
+    total_words,
+)
 from clockstep_compiler.scheduler import Scheduler
 from clockstep_compiler.steps import (
     Broadcast,
@@ -69,10 +76,11 @@ def chunk_rows(plan: Floorplan, lowered: Lowered) -> int:
     A slice cannot be read while it is written, so a layer can start on the rows of the one before
     only if those are in blocks, and so slices, of their own. Layers of few tiles get up to four
     blocks, as long as loading weights again for each takes no longer than its rows do; layers of
-    many tiles overlap by tiles as they are. Never more than an eighth of a slice.
+    many tiles overlap by tiles as they are. Never more than an eighth of a slice; nor more than an
+    array takes, where the weights of few rows are computed: arrays load from slices of their own.
     """
     machine, lanes = plan.machine, plan.machine.vector
-    rows, loading, tiles = 1, 1, 1
+    rows, loading, tiles, few, loaded = 1, 1, 1, True, False
     for step in lowered.steps:
         rows = max(rows, step.out.rows)
         product = find_product(step.expr) if isinstance(step, Compute) else None
@@ -80,6 +88,7 @@ def chunk_rows(plan: Floorplan, lowered: Lowered) -> int:
             continue
         computed = [t.weights.value for t in product.terms if t.weights.value is not None]
         rows = max(rows, *(value.rows for value in computed), 1)
+        few, loaded = few and product.rows <= FULL_ROWS, loaded or bool(computed)
         width = min(lanes, product.columns) * product.type.bytes
         pace = 1 if product.type == Type.I8 else machine.mxm.fp16_interval
         loading = max(loading, -(-width // plan.install_streams) // pace)
@@ -87,6 +96,7 @@ def chunk_rows(plan: Floorplan, lowered: Lowered) -> int:
         tiles = max(tiles, inner * -(-product.columns // lanes))
     blocks = min(4, rows // loading) if tiles <= _FEW_TILES else 1
     most = min(machine.icu.repeat_max, machine.words_per_slice // 8)
+    most = min(most, lanes) if few and loaded else most
     return max(1, min(most, -(-rows // max(1, blocks))))
 
 

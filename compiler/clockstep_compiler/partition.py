@@ -25,6 +25,7 @@ from clockstep_compiler.uniform import different, in_order, spread
 from clockstep_isa.table import Type
 
 __all__ = [
+    "FULL_ROWS",
     "MANY_ROWS",
     "WEIGHTS",
     "Group",

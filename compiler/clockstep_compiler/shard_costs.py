@@ -34,6 +34,9 @@ _STEP = 60
 _TURN = 300
 """The same where elements come to other lanes: they pass the array."""
 
+_JOIN = 100
+"""The same of one vector of elements that come out of other vectors, in place of some of them."""
+
 _PRODUCT = 150
 """The same of a product."""
 
@@ -67,7 +70,7 @@ class Costs:
             return _PRODUCT + self._product(node, shapes, strategy)
         found = 0 if node.op in RENAMING else _STEP
         if node.op == "Move" or node.op in RENAMING:
-            found += self._fetched(node, strategy)
+            found += self._fetched(node, strategy) + self._rejoined(node, strategy)
         if node.op == "Take" and node.inputs[0] in view.graph.constants:
             table = part_shape(view.shape(node.inputs[0]), strategy.inputs[0], ranks)
             found += self._vectors(table) * 2 // (2 * self.machine.mxm.install_streams)
@@ -90,6 +93,20 @@ class Costs:
                     vectors = len(pick.rows) * -(-(pick.high - pick.low) // self.machine.vector)
                     most = max(most, vectors)
         return self._sent(most * self._bytes(node.inputs[0])) if most else 0
+
+    def _rejoined(self, node: Node, strategy: Strategy) -> int:
+        """Vectors of a row that are put together of others, one after another."""
+        lanes, ranks = self.machine.vector, self.view.ranks
+        old, new = (
+            (part_shape(self.view.shape(name), place, ranks) or (1,))[-1]
+            for name, place in (
+                (node.inputs[0], strategy.inputs[0]),
+                (node.outputs[0], strategy.output),
+            )
+        )
+        if max(old, new) <= lanes or old == new or old % lanes == new % lanes == 0:
+            return 0
+        return _JOIN * -(-max(old, new) // lanes)
 
     def _product(self, node: Node, shapes: list[tuple[int, ...]], strategy: Strategy) -> int:
         """All K tiles of all tiles of columns, or as long as the weights take to come."""

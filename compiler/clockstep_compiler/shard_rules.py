@@ -44,9 +44,9 @@ class View:
         return self.graph.tensors[name].shape if name else ()
 
     def is_quantized(self, node: Node) -> bool:
-        """Whether a node multiplies what was dequantized: its sums are exact, and stay so."""
-        quantized = (n.outputs[0] for n in self.graph.nodes if n.op in _DEQUANTIZING)
-        return not set(node.inputs).isdisjoint(quantized)
+        """Whether both sides of a product were dequantized: its sums are exact, and stay so."""
+        quantized = {n.outputs[0] for n in self.graph.nodes if n.op in _DEQUANTIZING}
+        return quantized.issuperset(node.inputs[:2])
 
     def axes(self, node: Node) -> Iterator[int]:
         """Axes along which the result of a node can be split."""

@@ -263,14 +263,24 @@ class _Cutter:
         )
 
     def _again(self, begin: int, end: int) -> list[Node]:
-        """The nodes from `begin` to `end`, and cheap ones before them that these need."""
-        found, rest = set(range(begin, end)), list(range(begin, end))
-        while rest:
-            makers = {self._maker.get(name, begin) for name in self._nodes[rest.pop()].inputs}
-            wanted = {i for i in makers if i < begin and i in self._cheap} - found
-            found |= wanted
-            rest += sorted(wanted)
-        return [self._nodes[i] for i in sorted(found)]
+        """The nodes from `begin` to `end`, and cheap ones before them, just before what needs
+        these: what all else waits for is scheduled first."""
+        found: list[Node] = []
+        seen: set[int] = set()
+
+        def add(number: int) -> None:
+            if number in seen:
+                return
+            seen.add(number)
+            makers = {self._maker.get(name, begin) for name in self._nodes[number].inputs}
+            for maker in sorted(makers):
+                if maker < begin and maker in self._cheap:
+                    add(maker)
+            found.append(self._nodes[number])
+
+        for number in range(begin, end):
+            add(number)
+        return found
 
     def _sent(self, name: str) -> str:
         """The name of a tensor on its way from one stage to another."""
