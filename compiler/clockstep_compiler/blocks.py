@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from clockstep_compiler.kernel import Array, FromMem, FromMxm, Origin, Rows, Run
 from clockstep_compiler.partition import Group, Member, columns_of, find_product
 from clockstep_compiler.runs import Span, spans
 from clockstep_compiler.scheduler import Place, Scheduler
-from clockstep_compiler.steps import Compute, Product, Value, sources_of
+from clockstep_compiler.steps import Compute, Interleaved, Product, Value, sources_of
 from clockstep_compiler.storage import Copy, NoRoom
 from clockstep_compiler.sums import sum_program, with_sum
 from clockstep_compiler.sweep_parts import Operand
@@ -60,7 +61,7 @@ def dynamic_runs(
         found = s.storage.find((value.number, chunk, tile), chip, frozenset(), side)
         copy = s.fetch(value, chunk, tile, chip, frozenset(), side if found else "WE")
         stripes = tuple((queue, address + local, 1, rows) for queue, address in copy.planes)
-        runs.append(Run(stripes, rows, 1, Rows(copy, local, 1)))
+        runs.append(Run(stripes, rows, 1, (Rows(copy, local, 1),)))
         row += rows
     return tuple(runs)
 
@@ -262,6 +263,12 @@ class BlockMaker:
         """The weights of a member in a plane `place`, constant or computed."""
         weights, lanes = member.term.weights, self.s.plan.machine.vector
         columns = columns_of(product, tile, lanes)
+        if weights.interleaved is not None:
+            first = tile * lanes
+            found = self._interleaved(
+                weights.interleaved, range(first, first + columns), member.k_tile, chip, place[0]
+            )
+            return Array(*place, tuple(found))
         if weights.value is None:
             runs = striped(member.from_side(place[0])[w_set], columns, product.type.bytes)
             return Array(*place, runs)
@@ -271,6 +278,29 @@ class BlockMaker:
         if weights.byte is not None:
             runs = tuple(run.byte(weights.byte) for run in runs)
         return Array(*place, runs)
+
+    def _interleaved(
+        self, own: Interleaved, columns: range, k_tile: int, chip: int, side: str
+    ) -> Iterator[Run]:
+        """Some columns of interleaved weights: as many at a time as there are matrices."""
+        tile, many = 0 if own.k_tile is not None else k_tile, len(own.values)
+        at = max(own.first, columns.start)
+        end, skipped = min(own.first + own.count, columns.stop), at - columns.start
+        while at < end:
+            number, turn = divmod(at - own.first, many)
+            width = min(many - turn, end - at)
+            size = self.s.storage.block_rows(own.values[0])
+            chunk, local = divmod(own.row + number, size)
+            count = min(size - local, (end - at) // many) if width == many else 1
+            rows, taken = list[Rows](), frozenset[int]()
+            for value in own.values[turn : turn + width]:
+                found = self.s.storage.find((value.number, chunk, tile), chip, taken, side)
+                copy = self.s.fetch(value, chunk, tile, chip, taken, side if found else "WE")
+                taken |= copy.slices
+                rows.append(Rows(copy, local, 1))
+            stripes = tuple((q, first + local, 1, count) for r in rows for q, first in r.planes)
+            yield Run(stripes, count, width, tuple(rows), skipped)
+            at, skipped = at + count * width, 0
 
     # -- products -----------------------------------------------------------------------------
 
@@ -353,8 +383,8 @@ def striped(stripes: tuple[tuple[int, int], ...], columns: int, width: int) -> t
     runs = []
     if full:
         every = tuple((queue, address, 1, full) for queue, address in stripes)
-        runs.append(Run(every, full, a_dispatch, None))
+        runs.append(Run(every, full, a_dispatch))
     if rest:
         some = tuple((queue, address + full, 1, 1) for queue, address in stripes[: rest * width])
-        runs.append(Run(some, 1, rest, None))
+        runs.append(Run(some, 1, rest))
     return tuple(runs)

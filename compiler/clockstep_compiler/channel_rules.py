@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from clockstep_compiler.channels import RENAMING, Layout, Rule, order
 from clockstep_compiler.graph import Node
 
-__all__ = ["PULLED", "RULES"]
+__all__ = ["ALONG", "POINTWISE", "PULLED", "RULES"]
 
 _IMAGES = (
     *("Conv", "ConvInteger", "QLinearConv", "ConvTranspose"),
@@ -25,7 +25,7 @@ _GLOBAL = {
     "GlobalMaxPool": "MaxPool",
 }
 
-_POINTWISE = (
+POINTWISE = (
     *("Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitShift"),
     *("BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast", "Ceil", "Celu", "Clip"),
     *("Cos", "Cosh", "Dequantize", "Div", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu"),
@@ -36,7 +36,7 @@ _POINTWISE = (
     *("Tanh", "ThresholdedRelu", "Where", "Xor"),
 )
 
-_ALONG = ("DequantizeLinear", "QuantizeLinear")
+ALONG = ("DequantizeLinear", "QuantizeLinear")
 
 _REDUCTIONS = (
     *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean"),
@@ -245,8 +245,8 @@ def _bias(state: Layout, node: Node) -> tuple[str, ...] | None:
 
 
 PULLED: Mapping[str, Rule] = {
-    **dict.fromkeys(_POINTWISE, _pointwise),
-    **dict.fromkeys(_ALONG, _along),
+    **dict.fromkeys(POINTWISE, _pointwise),
+    **dict.fromkeys(ALONG, _along),
 }
 """Operators whose result may as well be computed channels last, whatever their operands are."""
 

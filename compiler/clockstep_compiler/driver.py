@@ -86,7 +86,7 @@ def chunk_rows(plan: Floorplan, lowered: Lowered) -> int:
         product = find_product(step.expr) if isinstance(step, Compute) else None
         if product is None:
             continue
-        computed = [t.weights.value for t in product.terms if t.weights.value is not None]
+        computed = [value for t in product.terms for value in t.weights.matrices]
         rows = max(rows, *(value.rows for value in computed), 1)
         few, loaded = few and product.rows <= FULL_ROWS, loaded or bool(computed)
         width = min(lanes, product.columns) * product.type.bytes

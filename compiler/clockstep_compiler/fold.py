@@ -282,7 +282,7 @@ def _beside(step: Compute) -> list[Leaf]:
 def _operands(product: Product) -> set[int]:
     """All matrices of a product."""
     found = {t.a.number for t in product.terms}
-    return found | {t.weights.value.number for t in product.terms if t.weights.value is not None}
+    return found | {value.number for t in product.terms for value in t.weights.matrices}
 
 
 def _cost(plan: Floorplan, step: Compute) -> int:

@@ -8,7 +8,7 @@ cycle in which level 0 of the wave samples its first vector.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -91,18 +91,20 @@ class FromMem:
 class Run:
     """Consecutive columns of an array: `dispatches` of `lw`, `columns` each.
 
-    Stripe i is (slice, address, stride, words) and feeds stream i. `rows` is the block that the
-    columns are rows of, None for constant weights.
+    Stripe i is (slice, address, stride, words) and feeds stream i. `rows` are those of the blocks
+    that the columns are rows of, in turn; none for constant weights. The `skipped` columns before
+    them stay zero.
     """
 
     stripes: tuple[tuple[int, int, int, int], ...]
     dispatches: int
     columns: int
-    rows: Rows | None
+    rows: tuple[Rows, ...] = ()
+    skipped: int = 0
 
     def byte(self, index: int) -> Run:
         """One byte of every element as an int8 column of its own."""
-        return Run(self.stripes[index : index + 1], self.dispatches, self.columns, self.rows)
+        return replace(self, stripes=self.stripes[index : index + 1])
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -417,14 +419,15 @@ def _load(b: _Builder, origin: FromMxm, lw: Queue) -> int:
     column = start = 0
     direction = plan.outward(array.side)
     for run in array.runs:
+        column += run.skipped
         for i, (queue, address, stride, words) in enumerate(run.stripes):
             way = plan.way(plan.queues[queue], lw)
             at = start - way.hops - plan.machine.mem.read_latency
             feed = (address, stride, direction << 8 | base + i)
             b.bundle.issue(chip, queue, "read", at, feed, words)
             b.bundle.reservations += plan.hold(chip, way, base + i, 1, start, lw.x, words)
-            if run.rows is not None:
-                _wait(b, run.rows, words, 1, at)
+            for rows in run.rows:
+                _wait(b, rows, words, 1, at)
         args = (int(origin.type), direction << 8 | base, len(run.stripes), column, run.columns)
         b.bundle.issue(chip, lw.id, "lw", start, args, run.dispatches)
         start += run.dispatches

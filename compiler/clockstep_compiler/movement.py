@@ -349,7 +349,7 @@ class Mover:
             copy = s.fetch(source, chunk, turn.tile, chip, frozenset())
             queue, address = copy.planes[byte]
             stripe = (queue, address + local, stride, count)
-            runs.append(Run((stripe,), count, 1, Rows(copy, local, stride, byte)))
+            runs.append(Run((stripe,), count, 1, (Rows(copy, local, stride, byte),)))
         return tuple(runs)
 
     def _identity(self) -> Value:

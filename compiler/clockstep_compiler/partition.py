@@ -78,7 +78,7 @@ class Member:
     @property
     def anywhere(self) -> bool:
         """Whether any plane can take it."""
-        return bool(self.twins) or self.term.weights.value is not None
+        return bool(self.twins) or bool(self.term.weights.matrices)
 
     def from_side(self, side: str) -> Stripes:
         """Stripes in a hemisphere, those in the other if there are none."""
@@ -154,16 +154,23 @@ def mostly_loads(lowered: Lowered) -> bool:
 def inner_tiles(product: Product, tile: int, lanes: int) -> list[tuple[Term, int]]:
     """The K tiles of a tile of columns, one at least.
 
-    Integers whose weights are all zero there are left out, as most of a convolution in groups are.
+    Integers whose weights are all zero there are left out, as most of a convolution in groups are,
+    and of what is computed what is known to be zero.
     """
-    every = [(t, k) for t in product.terms for k in range(-(-t.weights.depth // lanes))]
+    columns = range(tile * lanes, (tile + 1) * lanes)
+    every = [
+        (t, k)
+        for t in product.terms
+        for k in range(-(-t.weights.depth // lanes))
+        if t.weights.interleaved is None or not t.weights.interleaved.is_zero(columns, k)
+    ]
     if product.type != Type.I8:
         return every
-    columns = slice(tile * lanes, (tile + 1) * lanes)
     kept = [
         (t, k)
         for t, k in every
-        if t.weights.data is None or t.weights.data[:, columns, k * lanes : (k + 1) * lanes].any()
+        if t.weights.data is None
+        or t.weights.data[:, columns.start : columns.stop, k * lanes : (k + 1) * lanes].any()
     ]
     return kept or every[:1]
 

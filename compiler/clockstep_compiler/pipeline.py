@@ -18,6 +18,7 @@ from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.fold import fold
 from clockstep_compiler.frontend import Model, Survey, survey
 from clockstep_compiler.graph import Graph
+from clockstep_compiler.heads import heads_together
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import EFFORTS, OBJECTIVES, PRECISIONS, Options
 from clockstep_compiler.partition import WEIGHTS, mostly_loads, total_words
@@ -96,8 +97,9 @@ def _in_stages(found: Survey, machine: Machine, options: Options) -> Program | N
 
 def compile_graph(graph: Graph, machine: Machine, options: Options, system: int = 1) -> Program:
     """`compile_model` from where the frontend ends, for the first chips of a system."""
-    graph = replace(arranged(graph, machine), states=graph.states)
-    return _scheduled(graph, lower(graph, options, machine), machine, options, system)
+    laid = replace(arranged(graph, machine), states=graph.states)
+    graph = heads_together(laid, machine)
+    return _scheduled(laid, graph, lower(graph, options, machine), machine, options, system)
 
 
 def compile_stage(graph: Graph, machine: Machine, options: Options) -> Program:
@@ -121,7 +123,7 @@ def compile_stage(graph: Graph, machine: Machine, options: Options) -> Program:
 
 def _on_ranks(graph: Graph, machine: Machine, options: Options, sharing: Sharing) -> Program:
     """A graph shared as said. Raises `NoRoom` if the ranks do not hold it."""
-    part = shard(graph, machine, sharing, joined=False)
+    part = heads_together(shard(graph, machine, sharing, joined=False), machine)
     lowered = lower(part, options, machine)
     plan, fitted = _fitted(machine, part, lowered, machine.system.chips_per_node)
     done = _attempt(plan, fitted, sharing.ranks, options.effort)
@@ -139,12 +141,18 @@ class _Candidate:
 
 
 def _scheduled(
-    graph: Graph, lowered: Lowered, machine: Machine, options: Options, system: int = 1
+    laid: Graph,
+    graph: Graph,
+    lowered: Lowered,
+    machine: Machine,
+    options: Options,
+    system: int = 1,
 ) -> Program:
+    """The best program of a graph, or, with several chips, of what they share of it as `laid`."""
     plan, fitted = _fitted(machine, graph, lowered, system)
     candidates = [_Candidate(graph, plan, *_placed(plan, fitted, options))]
     if options.objective == "latency" and (options.chips or 1) > 1:
-        candidates += _shared(graph, machine, options, system)
+        candidates += _shared(laid, machine, options, system)
     best = min(candidates, key=lambda candidate: candidate.done.scheduler.makespan)
     return _emitted(best, options)
 
@@ -162,7 +170,7 @@ def _shared(graph: Graph, machine: Machine, options: Options, system: int) -> It
     """The graph on one of the chips alone, and shared by as many as make it shortest."""
     chips = options.chips or 1
     for sharing in sharings(graph, machine, chips):
-        part = shard(graph, machine, sharing)
+        part = heads_together(shard(graph, machine, sharing), machine)
         plan, lowered = _fitted(machine, part, lower(part, options, machine), system)
         try:
             yield _Candidate(part, plan, *_attempt(plan, lowered, chips, options.effort))
@@ -178,7 +186,7 @@ def check_model(model: Model, machine: Machine, options: Options) -> Check:
         program = _in_stages(found[0], machine, options)
         if program is not None:
             return Check(True, (), program.chips)
-        plan, lowered = _fitted(machine, *lowered_survey(found.pop(), options, machine))
+        plan, lowered = _fitted(machine, *lowered_survey(found.pop(), options, machine)[1:])
     except UnsupportedModel as error:
         return Check(False, tuple(_problem(d) for d in error.diagnostics), None)
     try:

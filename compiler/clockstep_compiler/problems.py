@@ -12,6 +12,7 @@ from typing import NoReturn
 from clockstep_compiler.arranged import arranged
 from clockstep_compiler.frontend import Model, Survey, survey
 from clockstep_compiler.graph import Graph
+from clockstep_compiler.heads import heads_together
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import Options
 from clockstep_compiler.states import paired
@@ -25,19 +26,22 @@ Nodes = Mapping[str, tuple[str, int]]
 
 
 def lowered_model(model: Model, options: Options, machine: Machine) -> tuple[Graph, Lowered]:
-    """The graph, images with channels last, and its steps on a machine.
+    """The graph as the array wants it, and its steps on a machine.
 
     Raises `UnsupportedModel` with every problem of the model; `UsageError` and `MalformedFile` as
     `import_model` does.
     """
-    return lowered_survey(survey(model, options), options, machine)
+    return lowered_survey(survey(model, options), options, machine)[1:]
 
 
-def lowered_survey(found: Survey, options: Options, machine: Machine) -> tuple[Graph, Lowered]:
-    """`lowered_model` of a model that has been read."""
+def lowered_survey(
+    found: Survey, options: Options, machine: Machine
+) -> tuple[Graph, Graph, Lowered]:
+    """`lowered_model` of a model that has been read, after the graph that ranks would share."""
     problems, nodes = found.problems, found.nodes
     states = paired(found.graph, options.states)
-    graph = replace(arranged(found.graph, machine), states=states)
+    laid = replace(arranged(found.graph, machine), states=states)
+    graph = heads_together(laid, machine)
     del found  # and with it weights that now lie in another order
     try:
         lowered = lower(graph, options, machine)
@@ -45,7 +49,7 @@ def lowered_survey(found: Survey, options: Options, machine: Machine) -> tuple[G
         _refuse([*problems, *error.diagnostics], nodes)
     if problems:
         _refuse(problems, nodes)
-    return graph, lowered
+    return laid, graph, lowered
 
 
 def _refuse(problems: Iterable[Diagnostic], nodes: Nodes) -> NoReturn:

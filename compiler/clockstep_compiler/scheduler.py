@@ -419,8 +419,8 @@ class Scheduler:
                 piece.rows.copy.used(end - left)
             if isinstance(origin, FromMxm):
                 for run in origin.array.runs:
-                    if run.rows is not None:
-                        run.rows.copy.used(end)
+                    for source in run.rows:
+                        source.copy.used(end)
         for part, written in zip(parts, bundle.written, strict=True):
             steps = np.arange(part.count)
             rows = part.place.start + part.place.stride * steps

@@ -163,7 +163,10 @@ def _renamed(e: Expr, new: Callable[[Value], Value]) -> Expr | None:
     terms = []
     for term in e.product.terms:
         weights = term.weights
-        if weights.value is not None:
+        own = weights.interleaved
+        if own is not None:
+            weights = replace(weights, interleaved=replace(own, values=tuple(map(new, own.values))))
+        elif weights.value is not None:
             weights = replace(weights, value=new(weights.value))
         terms.append(replace(term, a=new(term.a), weights=weights))
     return Acc(replace(e.product, terms=tuple(terms)))

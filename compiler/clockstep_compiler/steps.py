@@ -19,6 +19,7 @@ from clockstep_isa.table import Type
 __all__ = [
     "Broadcast",
     "Compute",
+    "Interleaved",
     "Lowered",
     "Move",
     "Outer",
@@ -58,11 +59,33 @@ class Value:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Interleaved:
+    """Columns `first` to `first` + `count` - 1 of computed weights, in turn from several matrices.
+
+    Column `first` + n of m `values` is row `row` + n // m of number n % m. With `k_tile` they have
+    that K tile alone, else all; `present` elements of a column are any number, all else is zero.
+    """
+
+    values: tuple[Value, ...]
+    first: int
+    count: int
+    row: int
+    k_tile: int | None
+    present: int
+
+    def is_zero(self, columns: range, k_tile: int) -> bool:
+        """Whether nothing is in some columns and a K tile."""
+        apart = columns.stop <= self.first or self.first + self.count <= columns.start
+        return apart or self.k_tile not in (None, k_tile)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Weights:
     """The right operand of a product, lanes along the inner dimension.
 
     Constant: `data` [sets, columns, depth]. Otherwise `value` has rows set * columns + column; of
-    its elements only the byte of number `byte`, as int8, if that is given.
+    its elements only the byte of number `byte`, as int8, if that is given. Or they are one set,
+    zero but for what is `interleaved`.
     """
 
     sets: int
@@ -71,6 +94,14 @@ class Weights:
     data: NDArray[np.generic] | None = None
     value: Value | None = None
     byte: int | None = None
+    interleaved: Interleaved | None = None
+
+    @property
+    def matrices(self) -> tuple[Value, ...]:
+        """What they are computed as; nothing if they are constant."""
+        if self.interleaved is not None:
+            return self.interleaved.values
+        return () if self.value is None else (self.value,)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -238,8 +269,7 @@ def _read(expr: Expr) -> list[Value]:
                 visit(arg)
         elif isinstance(e, Acc):
             for term in e.product.terms:
-                computed = term.weights.value
-                found.extend([term.a] if computed is None else [term.a, computed])
+                found.extend([term.a, *term.weights.matrices])
 
     visit(expr)
     return found

@@ -349,7 +349,7 @@ class Sweeper:
 
 def _is_computed(terms: Sequence[Term]) -> bool:
     """Whether any weights are computed."""
-    return any(term.weights.value is not None for term in terms)
+    return any(term.weights.matrices for term in terms)
 
 
 def _cut(rows: Ints, ways: int) -> list[Ints]:

@@ -117,6 +117,11 @@ def _terms(product: Product, lanes: int) -> Terms:
 def _nonzero(product: Product, weights: Weights, sets: int) -> tuple[Ints, Ints]:
     """Weights that count, by set and column, and by set the inner elements that meet any."""
     data, shape = weights.data, (sets, product.columns)
+    own = weights.interleaved
+    if own is not None:
+        there = np.zeros(shape, np.int64)
+        there[:, own.first : own.first + own.count] = own.present
+        return there, np.full(sets, own.present)
     if data is None or product.type != Type.I8:
         return np.full(shape, weights.depth), np.full(sets, weights.depth)
     present = data[:sets] != 0
@@ -126,7 +131,6 @@ def _nonzero(product: Product, weights: Weights, sets: int) -> tuple[Ints, Ints]
 def _array(weights: Weights) -> object:
     """Equal for weights that are the same elements."""
     if weights.data is None:
-        assert weights.value is not None
-        return weights.value.number, weights.byte
+        return *(value.number for value in weights.matrices), weights.byte
     array = weights.data.__array_interface__
     return array["data"][0], weights.data.shape, weights.data.strides, weights.data.dtype.str

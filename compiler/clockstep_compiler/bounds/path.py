@@ -180,14 +180,14 @@ class Path:
 
     def _weights(self, weights: Weights, w_set: Ints | None, latency: int, times: _Times) -> None:
         """A row of the result needs every column of its set."""
-        if weights.value is None:
+        if not weights.matrices:
             if not self.alone:
                 times.after(latency, latency, latency)
             return
-        ready = self._of(weights.value)
+        ready = self._of(weights.matrices[0])
         row = ready.all if weights.sets == 1 else ready.row
         every = w_set is None or len(np.unique(w_set)) == weights.sets
-        whole = every and weights.sets * weights.columns == weights.value.rows
+        whole = every and weights.sets * weights.columns == weights.matrices[0].rows
         times.after(
             ready.row + latency,
             (row if whole else ready.row) + latency,

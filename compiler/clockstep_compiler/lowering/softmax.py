@@ -54,11 +54,11 @@ def _softmax(state: Lowering, node: Node) -> None:
         return cast(cast(a, Type.F16), Type.F32) if half else a
 
     axis = int(node.attributes.get("axis", -1)) % max(1, len(shape))
+    found = coarse_softmax(state, name, out, axis) if node.op == "Softmax" else None
+    if found is not None:
+        state.define(out, found)
+        return
     if node.op == "Softmax" and axis == len(shape) - 1:
-        found = coarse_softmax(state, name, out)
-        if found is not None:
-            state.define(out, found)
-            return
         width = _width(*matrix_shape(shape))
         if width:
             _in_short_rows(state, name, out, width, rounded)

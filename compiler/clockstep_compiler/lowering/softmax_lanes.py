@@ -12,7 +12,7 @@ import math
 from clockstep_compiler.expr import Expr, Leaf, add, binary, cast, mul, unary
 from clockstep_compiler.lowering.lane_sums import lane_sum, spread
 from clockstep_compiler.lowering.lower import Lowering, matrix_shape
-from clockstep_compiler.lowering.reduce_rows import Stored, along, hold
+from clockstep_compiler.lowering.reduce_rows import Along, Stored, along, hold
 from clockstep_compiler.steps import Value
 from clockstep_isa.table import Type
 
@@ -34,18 +34,20 @@ def reciprocal(a: Expr) -> Expr:
     return binary("mul", inverse, inverse)
 
 
-def coarse_softmax(state: Lowering, name: str, out: str) -> Expr | None:
+def coarse_softmax(state: Lowering, name: str, out: str, axis: int) -> Expr | None:
     """exp(x - max) / sum, within 2**-11 of itself or 2**-30 of 1; None where it must be better."""
-    rows, columns = matrix_shape(state.shape(name))
-    if columns == 1 or state.options.precision == "int8" or not state.is_coarse(out):
+    shape = state.shape(name)
+    if shape[-1] == 1 or state.options.precision == "int8" or not state.is_coarse(out):
         return None
     quant = state.tensors[name].quant if name in state.tensors else None
     if quant is None or quant.scale.size > 1 or state.dtype(quant.source) not in ("int8", "uint8"):
         return None
     value, unit = state.store(quant.source), float(quant.scale.reshape(())) / math.log(2)
-    if 255 * unit > _RANGE:
-        return _of_any(state, Stored(value, (rows, columns)), unit)
-    return _of_few(state, value, unit)
+    few, last = 255 * unit <= _RANGE, axis == len(shape) - 1
+    if few and last:
+        return _of_few(state, value, unit)
+    stored = Stored(value, matrix_shape(shape) if last else shape)
+    return _over_rows(state, along(state, stored, 1 if last else axis), unit, few)
 
 
 def _of_few(state: Lowering, value: Value, unit: float) -> Expr:
@@ -61,16 +63,22 @@ def _of_few(state: Lowering, value: Value, unit: float) -> Expr:
     return binary("mul", cast(Leaf(powers.value, None), Type.F32), factor)
 
 
-def _of_any(state: Lowering, stored: Stored, unit: float) -> Expr:
-    """Of any bytes: with the last axis over rows, where their greatest are found."""
-    x = along(state, stored, 1)
+def _over_rows(state: Lowering, x: Along, unit: float, few: bool) -> Expr:
+    """With the axis over rows, where the greatest of any bytes are found, if not all of them are
+    `few`."""
 
     def wide(a: Expr) -> Expr:
         return cast(a, Type.F32)
 
-    greatest = x.fold(state, x.value, "max")
-    below = binary("sub", wide(Leaf(x.value, None)), wide(x.spread(greatest)))
-    powers = x.hold(state, cast(unary("exp2", add(mul(below, unit), _TOP)), Type.F16))
+    own = Leaf(x.value, None)
+    if few:
+        exponents = add(mul(wide(own), unit), _TOP - 127 * unit)
+    else:
+        greatest = x.fold(state, x.value, "max")
+        exponents = add(mul(binary("sub", wide(own), wide(x.spread(greatest))), unit), _TOP)
+    powers = x.hold(state, cast(unary("exp2", exponents), Type.F16))
     factor = x.fold(state, powers, "add", wide, reciprocal)
     result = binary("mul", wide(Leaf(powers, None)), x.spread(factor))
+    if not x.turned:
+        return result
     return wide(Leaf(x.back(state, x.hold(state, cast(result, Type.F16))), None))
