@@ -78,9 +78,31 @@ class Sweeper:
         """Every kernel of some blocks of tiles of `step.out`; those for which it can be done.
 
         `places` are tiles with their chips and groups. The last kernel of a tile comes after the
-        first of the next tile, if it takes less time than the sums that it waits for.
+        first of the next tile, if it takes less time than the sums that it waits for, or if they
+        are first kernels of floats that arrays have room for together.
         """
         made: set[int] = set()
+        together = self._together(step, places)
+        if together == 1:
+            self._in_line(step, chunks, places, made)
+        for first in range(0, len(places), together) if together > 1 else ():
+            started = [self._begin(step, chunks, *p) for p in places[first : first + together]]
+            begun = [making for making in started if making is not None]
+            for making in begun:
+                self._go_on(making, made)
+            for making in begun:
+                while not making.over:
+                    self._go_on(making, made)
+        return made
+
+    def _in_line(
+        self,
+        step: Compute,
+        chunks: range,
+        places: Sequence[tuple[int, int, Sequence[Group]]],
+        made: set[int],
+    ) -> None:
+        """Tiles one after the other; where one stops, the next begins before it goes on."""
         waiting: _Making | None = None
         for tile, chip, groups in places:
             making = self._begin(step, chunks, tile, chip, groups)
@@ -94,7 +116,23 @@ class Sweeper:
             waiting = None if making.over else making
         if waiting is not None:
             self._go_on(waiting, made)
-        return made
+
+    def _together(self, step: Compute, places: Sequence[tuple[int, int, Sequence[Group]]]) -> int:
+        """Tiles whose first kernels have arrays beside each other; the others follow them."""
+        product, groups = find_product(step.expr), places[0][2]
+        if product is None or not self._shares_arrays(product, groups, step.out.rows):
+            return 1
+        return len(self.s.plan.pairs) // len(groups[0].members)
+
+    def _shares_arrays(self, product: Product, groups: Sequence[Group], rows: int) -> bool:
+        """Whether the first group of a tile of floats takes few of the arrays, and rows are many.
+
+        Of bytes, whose rows are shorter, the next tile's first kernel often fits beside anyway.
+        """
+        if product.type == Type.I8 or len(groups) < 2 or product.w_set is not None:
+            return False
+        first = groups[0].members
+        return 2 * len(first) <= len(self.s.plan.pairs) and rows >= _LEAST_ROWS
 
     def _begin(
         self,
@@ -180,7 +218,8 @@ class Sweeper:
         while chains > 1 and not self._adds_up(job, product, groups[-1], chains):
             chains -= 1
         strips: list[Strip] = []
-        stops = len(groups) > 1 and len(rows) * pace < _LEAST_ROWS
+        few = len(groups) > 1 and len(rows) * pace < _LEAST_ROWS
+        stops = few or self._shares_arrays(product, groups, len(rows))
         for number, group in enumerate(groups[:-1]):
             if stops and number == 1:
                 yield
