@@ -181,7 +181,8 @@ def _reduction(view: View, node: Node) -> Iterator[Strategy]:
 def _move(view: View, node: Node) -> Iterator[Strategy]:
     """Elements put elsewhere: out of parts where each rank has what it needs, or of all of it.
 
-    Out of one tensor also where ranks have to send what others need.
+    Out of one tensor also where ranks have to send what others need; not if it is turned as well,
+    which would be a turn for each of the parts.
     """
     index = index_of(view, node)
     first, places = 0, []
@@ -199,9 +200,15 @@ def _move(view: View, node: Node) -> Iterator[Strategy]:
         yield Strategy((*found, *rest), axis)
         if found != (WHOLE,) * len(found):
             yield Strategy((WHOLE,) * len(node.inputs), axis)
-    if len(places) == 1:
+    if len(places) == 1 and _keeps_neighbours(index):
         for own in splits(view.shape(node.inputs[0]), view.ranks):
             yield from (Strategy((own, *rest), axis) for axis in (WHOLE, *view.axes(node)))
+
+
+def _keeps_neighbours(index: NDArray[np.int64]) -> bool:
+    """Whether most elements of a result lie beside the one that was beside them."""
+    beside = np.diff(index, axis=-1) == 1
+    return bool(2 * np.count_nonzero(beside) >= beside.size)
 
 
 def index_of(view: View, node: Node) -> NDArray[np.int64]:

@@ -12,6 +12,10 @@ from onnx import ModelProto
 
 from benchmarks.builder import Net
 from clockstep_compiler import Options, compile_model
+from clockstep_compiler.arranged import arranged
+from clockstep_compiler.frontend import survey
+from clockstep_compiler.placements import WHOLE
+from clockstep_compiler.shard_rules import View, strategies
 from clockstep_isa import Machine, Program
 from clockstep_isa.table import BY_NAME
 from samples.llama.write import SIZES, llama
@@ -104,6 +108,20 @@ def test_attention_takes_less_on_more_chips() -> None:
     inputs = fp16_inputs(random_inputs(model, np.random.default_rng(2)))
     one, two, four = (cycles_on(model, TINY, chips, inputs) for chips in (1, 2, 4))
     assert four < two < 0.9 * one
+
+
+def test_parts_are_joined_before_they_are_turned() -> None:
+    """Rows that every rank wants as columns: turned once, not part by part."""
+    net = Net("turned")
+    x = net.input("x", (32, 48))
+    net.output(net.op("Transpose", x, perm=(1, 0)), "y", (48, 32))
+    ends = (net.constant([n], dtype="int64") for n in (4, 28, 0))
+    net.output(net.op("Slice", x, *ends), "z", (24, 48))
+    found = survey(net.model(), Options(chips=4))
+    view = View(arranged(found.graph, TINY), 4)
+    turned, cut = (view.graph.nodes[i] for i in (0, 1))
+    assert (0,) not in {s.inputs for s in strategies(view, turned) if s.output == WHOLE}
+    assert (0,) in {s.inputs for s in strategies(view, cut) if s.output == WHOLE}
 
 
 @pytest.mark.parametrize("chips", [2, 4])
