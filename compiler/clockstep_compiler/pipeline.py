@@ -260,12 +260,15 @@ def _uncut(plan: Floorplan, lowered: Lowered, chips: int, effort: str) -> Schedu
     reserves: tuple[int, ...] = (words // 4, words // 16, 0)
     if 8 * total_words(plan, lowered) < chips * plan.machine.words_per_chip:
         reserves = reserves[:1]  # weights are not what fills the chips
+    # Weights of a stage may well fill its chips: it is swept all the same.
+    swept = reserves[:2] if plan.system > 1 else reserves[:1]
     for reserve, trial, sweep in (
-        (reserves[0], 0, True),
+        *((reserve, 0, True) for reserve in swept),
         *((reserve, 0, False) for reserve in reserves),
         (words // 16, TALL, False),
     ):
-        if len(failures) > 1 and failures[-1].what != WEIGHTS and not trial:
+        again = len(failures) > (0 if sweep else len(swept))
+        if again and failures[-1].what != WEIGHTS and not trial:
             continue  # more weights in a slice leave no more room
         try:
             done = _fitting(plan, lowered, chips, effort, reserve, trial, sweep)

@@ -37,7 +37,7 @@ def pipelined(
     if wanted <= machine.system.chips_per_node:
         return None
     graph = replace(graph, states=paired(graph, options.states))
-    parts = stages(graph, options, options.chips or machine.max_chips)
+    parts = _parts(graph, machine, options)
     if len(parts) < 2:
         return None
     one = replace(options, chips=None)
@@ -49,6 +49,22 @@ def pipelined(
         return _composed(graph, machine, options, [(p, *made[p.form]) for p in parts])
     except (DoesNotFit, UnsupportedModel, NoRoom, Unlike):
         return None
+
+
+def _parts(graph: Graph, machine: Machine, options: Options) -> tuple[Stage, ...]:
+    """Stages of a layer each; if the chips are too few for ranks of these, of parts of layers, so
+    that each fills a node."""
+    parts, chips = stages(graph, options, options.chips or machine.max_chips), options.chips
+    node = machine.system.chips_per_node
+    if chips is None or sum(_ranks(part.graph, machine) for part in parts) <= chips:
+        return parts
+    return stages(graph, options, chips // node, fine=True) or parts
+
+
+def _ranks(graph: Graph, machine: Machine) -> int:
+    """Chips of a stage: so many that a node has room for several stages alike."""
+    least, node = least_ranks(graph, machine), machine.system.chips_per_node
+    return next((n for n in range(least, node + 1) if node % n == 0), least)
 
 
 def _bytes(graph: Graph) -> int:

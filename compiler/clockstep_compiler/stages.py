@@ -46,10 +46,13 @@ class Stage:
     form: str
 
 
-def stages(graph: Graph, options: Options, most: int) -> tuple[Stage, ...]:
-    """The stages of a model in order, at most `most`; none if its layers are not alike."""
+def stages(graph: Graph, options: Options, most: int, *, fine: bool = False) -> tuple[Stage, ...]:
+    """The stages of a model in order, at most `most`; none if its layers are not alike.
+
+    `fine`: they may begin within a layer, wherever no more bytes cross than at its ends.
+    """
     nodes = _needed(graph)
-    cuts = _cuts(graph, nodes, most)
+    cuts = _cuts(graph, nodes, most, fine)
     if not cuts or any(name not in _made(nodes) for name in graph.outputs):
         return ()
     cutter = _Cutter(graph, nodes, options, [0, *cuts, len(nodes)])
@@ -85,7 +88,7 @@ def _needed(graph: Graph) -> list[Node]:
 # -- where to cut ----------------------------------------------------------------------------
 
 
-def _cuts(graph: Graph, nodes: list[Node], most: int) -> list[int]:
+def _cuts(graph: Graph, nodes: list[Node], most: int, fine: bool) -> list[int]:
     """The numbers of the nodes that stages begin with, the first stage excepted."""
     kinds: dict[tuple[object, ...], int] = {}
     known: dict[int, str] = {}
@@ -97,7 +100,22 @@ def _cuts(graph: Graph, nodes: list[Node], most: int) -> list[int]:
     bytes_cut = _crossing(graph, nodes)
     choice = min(range(begin, begin + period), key=lambda cut: (bytes_cut[cut], cut))
     cuts = list(range(choice, begin + length + 1, period))
+    if fine:
+        last = min(begin + length + 1, len(nodes))
+        fewest = [cut for cut in range(choice, last) if bytes_cut[cut] == bytes_cut[choice]]
+        return _level(fewest, most)
     return _fewer([cut for cut in cuts if 0 < cut < len(nodes)], most)
+
+
+def _level(cuts: list[int], most: int) -> list[int]:
+    """As many of the cuts as leave at most `most` stages: the longer ones first, which makes few
+    forms; the first stage has nothing added to it, the last is two parts."""
+    inner = most - 2
+    if inner < 1 or len(cuts) - 2 <= inner:
+        return cuts[:-1]
+    each, longer = divmod(len(cuts) - 2, inner)
+    ends = [number * each + min(number, longer) for number in range(inner + 1)]
+    return [cuts[end] for end in ends]
 
 
 def _fewer(cuts: list[int], most: int) -> list[int]:

@@ -171,6 +171,22 @@ def test_models_of_a_node_are_compiled_as_a_whole() -> None:
     assert not asked
 
 
+def test_stages_of_parts_of_layers() -> None:
+    """Fewer stages than layers: some have a part of a layer more, and these come first."""
+    options, model = Options(weights=False), Decoder("opset", layers=2 * LAYERS).model(1)
+    graph = import_model(model, options)
+    layers, parts = stages(graph, options, 99), stages(graph, options, 99, fine=True)
+    assert len(parts) > len(layers) + LAYERS
+    made = [name for part in parts for node in part.graph.nodes for name in node.outputs]
+    assert {name for node in graph.nodes for name in node.outputs} <= set(made)
+    most = len(layers) - 2
+    fewer = stages(graph, options, most, fine=True)
+    assert len(fewer) == most
+    sizes = [len(part.graph.nodes) for part in fewer]
+    assert max(sizes[1:-1]) in sizes[1:4]
+    assert len({part.form for part in fewer}) < LAYERS
+
+
 def test_states_of_stages() -> None:
     """A cache stays on the chip of its layer, and what one run leaves there is in the next."""
     decoder = Decoder("opset", layers=LAYERS)
