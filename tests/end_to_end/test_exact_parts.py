@@ -168,3 +168,23 @@ def test_convolutions(
     )
     inputs["x"] = (generator.standard_normal(image) * 1e6).astype(np.float32)
     assert_close(run(model, inputs), expected(model, inputs), 1e-6)
+
+
+@pytest.mark.parametrize("turned", [0, 1])
+def test_dequantized_weights(turned: int) -> None:
+    """Integers with a scale for each column, as they lie or transposed, are their floats' parts."""
+    generator = np.random.default_rng(8)
+    a = generator.standard_normal((3, 18)).astype(np.float32)
+    codes = generator.integers(-128, 128, (18, 17)).astype(np.int8)
+    scale = generator.uniform(0.001, 0.1, 17).astype(np.float32)
+    stored = codes.T.copy() if turned else codes
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s"], ["b"], axis=1 - turned),
+        helper.make_node("Gemm", ["a", "b"], ["y"], name="product", transB=turned),
+    ]
+    weights = [numpy_helper.from_array(stored, "q"), numpy_helper.from_array(scale, "s")]
+    given = [helper.make_tensor_value_info("a", FLOAT, a.shape)]
+    out = helper.make_tensor_value_info("y", FLOAT, None)
+    graph = helper.make_graph(nodes, "g", given, [out], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert_bounded(run(model, {"a": a})["y"], a, codes * scale, True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from clockstep_compiler import Options, compile_model
 from clockstep_isa import MalformedFile, load_machine
+from samples.llama.decode import CLOSE, decoded, reference
 from samples.llama.write import SIZES, WEIGHTS, llama
 from tests.support.endtoend import expected
 
@@ -48,3 +51,18 @@ def test_absent_weights_take_the_same_cycles() -> None:
     assert absent.timing_only
     with pytest.raises(MalformedFile):
         compile_model(models[1].SerializeToString(), machine, Options(effort="fast"))
+
+
+def test_decoding_goes_as_onnxruntime_does() -> None:
+    """Token by token along the reference; a wrong token or state would be counted."""
+    model = llama(SIZES["tiny"], context=8, weights="int8").SerializeToString()
+    wanted = reference(model, [3, 1], 3)
+    machine = load_machine("tiny")
+    options = Options(effort="fast", precision="exact")
+    program = compile_model(model, machine, options)
+    apart = compile_model(model, machine, replace(options, states={}))
+    done = decoded(program, apart, wanted)
+    assert (done.same, done.chosen, done.apart) == (3, 3, 0)
+    assert done.error <= CLOSE["exact"]
+    others = wanted._replace(tokens=[*wanted.tokens[:2], *(t ^ 1 for t in wanted.tokens[2:])])
+    assert decoded(program, None, others).same < 3

@@ -132,14 +132,19 @@ def transposed(state: Lowering, value: Value, batch: int) -> Value:
 def _weights(state: Lowering, b: _Operand, kind: Type) -> Weights:
     """The right operand of `a @ b`: inner dimension along the lanes."""
     sets, depth, columns = math.prod(b.shape[:-2]), b.shape[-2], b.shape[-1]
-    # a vector is stored as one row, which is its layout as weights already
-    swap = not b.swap and len(state.shape(b.name)) > 1
-    value = _lanes_matrix(state, b.name, _swapped(b.shape, b.swap), swap, kind)
+    value = _turned(state, b, kind)
     if value.origin != "const":
         return Weights(sets, columns, depth, value=value)
     assert value.data is not None
     _count(state, value)
     return Weights(sets, columns, depth, data=value.data.reshape(sets, columns, depth))
+
+
+def _turned(state: Lowering, b: _Operand, kind: Type) -> Value:
+    """The right operand of `a @ b` as the array takes it: a row for each column."""
+    # a vector is stored as one row, which is its layout as weights already
+    swap = not b.swap and len(state.shape(b.name)) > 1
+    return _lanes_matrix(state, b.name, _swapped(b.shape, b.swap), swap, kind)
 
 
 def _count(state: Lowering, value: Value) -> None:
@@ -209,21 +214,24 @@ def _weight_parts(state: Lowering, b: _Operand) -> tuple[list[Weights], Array, l
     Side by side where K is short enough for that to save K tiles, else high and low.
     """
     sets, depth, columns = math.prod(b.shape[:-2]), b.shape[-2], b.shape[-1]
-    constant = state.constant(b.name)
-    if constant is None:
-        both = _weights(state, b, Type.F32)
-        assert both.value is not None
-        parts = split(state, both.value)
-        values = [beside(state, parts, WEIGHTS)] if depth <= SHORT else [parts.high, parts.low]
-        unit = [parts.unit] if isinstance(parts.unit, Value) else []
-        scale = np.ones(1) if unit else np.full(1, parts.unit)
-        return [Weights(sets, columns, v.columns, value=v) for v in values], scale, unit
     key = "parts", b.name, b.swap, b.shape
-    if key not in state.memo:
+    if key in state.memo:
+        return (*state.memo[key], [])
+    constant = state.constant(b.name)
+    if constant is not None:
         stack = constant.reshape(_swapped(b.shape, b.swap))
         stack = (stack if b.swap else np.swapaxes(stack, -1, -2)).reshape(sets, columns, depth)
         state.memo[key] = _constant_parts(state, stack)
-    return (*state.memo[key], [])
+        return (*state.memo[key], [])
+    both = _turned(state, b, Type.F32)
+    if both.data is not None:  # of integers, dequantized
+        state.memo[key] = _constant_parts(state, both.data.reshape(sets, columns, depth))
+        return (*state.memo[key], [])
+    parts = split(state, both)
+    values = [beside(state, parts, WEIGHTS)] if depth <= SHORT else [parts.high, parts.low]
+    unit = [parts.unit] if isinstance(parts.unit, Value) else []
+    scale = np.ones(1) if unit else np.full(1, parts.unit)
+    return [Weights(sets, columns, v.columns, value=v) for v in values], scale, unit
 
 
 def _constant_parts(state: Lowering, stack: Array) -> tuple[list[Weights], Array]:
