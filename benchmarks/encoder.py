@@ -13,7 +13,7 @@ import onnx
 
 from benchmarks.builder import Net
 
-__all__ = ["BASE", "Bert"]
+__all__ = ["BASE", "LARGE", "Bert"]
 
 _STD = 0.02
 _EPSILON = 1e-12
@@ -122,3 +122,6 @@ class Bert:
 
 BASE = Bert()
 """BERT-base at a sequence of 128."""
+
+LARGE = Bert(layers=24, hidden=1024, heads=16, inner=4096)
+"""BERT-Large at the same."""

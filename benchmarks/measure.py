@@ -65,6 +65,8 @@ def measure(row: Row, extra: list[str], cache: Path = CACHE) -> dict[str, Any]:
 def compiled(row: Row, model: Path, program: Path, extra: list[str]) -> dict[str, Any]:
     """Figures of the schedule, and of what it took to make it."""
     options = ["--machine", row.machine, "--precision", row.precision, *extra]
+    if row.chips is not None:
+        options += ["--chips", str(row.chips), "--objective", "throughput"]
     said, seconds = _clockstep("compile", str(model), "-o", str(program), *options)
     kept = ("chips", "cycles", "lower_bound_cycles", "bound_by", "instructions", "sha256")
     megabytes = round(said["peak_rss_bytes"] / 2**20)

@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 Found = dict[str, Any]
 
 _SECTIONS = (
-    ("Networks", ("resnet50", "mobilenetv2", "bert")),
+    ("Networks", ("resnet50", "mobilenetv2", "bert", "large")),
     ("One step of an LSTM", ("lstm",)),
     ("Products of int8 matrices, 4096 x 4096 constant weights", ("matmul",)),
     ("Perceptrons", ("mlp",)),
@@ -47,7 +47,8 @@ peak.
 Models are made by `benchmarks/`: architectures as published, random weights, quantized by
 onnxruntime's static quantizer (`clockstep quantize`) where the name says int8. `bert` is as torch
 exports it, from token ids; `bert-encoder` begins after the sum of the embeddings; `bert-erf` is in
-the words of older exporters. Spellings of an LSTM's step: `node`, an LSTM node with quantized and
+the words of older exporters; `large-bert` is BERT-Large as torch exports it, a part of it on each
+of 4 chips. Spellings of an LSTM's step: `node`, an LSTM node with quantized and
 dequantized operands; `qdq`, a MatMul of [x, h] with [W; R] likewise; `integer`, a MatMulInteger;
 `dynamic`, onnxruntime's DynamicQuantizeLSTM. Of a product: `integer`, MatMulInteger to int32;
 `qlinear` and `qdq`, to int8 by QLinearMatMul or by a MatMul between dequantizing and quantizing.

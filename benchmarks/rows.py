@@ -18,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 
 from benchmarks import convnets, products, recurrent
-from benchmarks.encoder import BASE, Bert
+from benchmarks.encoder import BASE, LARGE, Bert
 from benchmarks.models import Mlp
 
 __all__ = ["ROWS", "Arrays", "Feeds", "Row", "chosen"]
@@ -32,7 +32,8 @@ Feeds = Callable[[int], Arrays]
 class Row:
     """`quantized` says of which type activations become when onnxruntime quantizes the model.
 
-    `like` is the name of the row that has the same model, if it is this one's.
+    `like` is the name of the row that has the same model, if it is this one's. A row of so many
+    `chips` has a part of the model on each; else there are as few as hold it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Row:
     goal: int | float | None = None
     machine: str = "lpu-v1"
     like: str = ""
+    chips: int | None = None
 
 
 def chosen(names: list[str]) -> list[Row]:
@@ -124,6 +126,9 @@ def _encoders() -> Iterator[Row]:
         for precision, kind, goal in (("int8", "int8", 80_000), ("fp16", "", 150_000)):
             how = "fp16" if precision == "fp16" else "auto"
             yield Row(f"{name}-{precision}", bert.model, feeds, how, kind, published, goal)
+    yield Row(
+        "large-bert-int8", LARGE.model, _tokens(LARGE), quantized="int8", goal=1_102_500, chips=4
+    )
 
 
 _LSTM = {

@@ -107,6 +107,8 @@ def _compile_text(data: dict[str, Any], program: Program) -> str:
             "machine": f"{data['machine']}, {data['chips']} chip{'s' * (data['chips'] > 1)}",
             "cycles": f"{number(data['cycles'])} = {data['seconds'] * 1e6:.3f} us "
             f"at {megahertz:g} MHz",
+            "throughput": f"a run every {number(data['interval_cycles'])} cycles, "
+            f"{number(data['runs_per_second'])} a second",
             "lower bound": f"{number(bound)} cycles ({data['bound_by'] or 'not known'}); "
             f"the program takes {number(data['bound_ratio'])} times that",
             "as laid out": f"{number(data['layout_cycles'])} cycles of the busiest resource",

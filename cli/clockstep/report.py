@@ -14,6 +14,7 @@ import numpy as np
 from clockstep import memory_map, traffic
 from clockstep.limits import ABSENT, COLUMNS, bound_ratio, limits, limits_text, waits
 from clockstep_isa import PLACE, MalformedFile, Program, geometry, parts_of
+from clockstep_runtime import interval
 
 __all__ = ["SECTIONS", "Row", "Section", "summary"]
 
@@ -36,9 +37,23 @@ def summary(program: Program) -> Row:
         "chips": program.chips,
         "cycles": program.cycles,
         "seconds": program.seconds,
+        **_rate(program),
         "instructions": len(program.code),
         **{key: program.info.get(key) for key in _INFO},
         "bound_ratio": bound_ratio(program),
+    }
+
+
+_MANY = 10**6
+
+
+def _rate(program: Program) -> Row:
+    """How often runs may start, and how many there are in a second if they start that often."""
+    cycles, machine = interval(program), program.machine
+    seconds = machine.seconds(_MANY * cycles, program.chips)
+    return {
+        "interval_cycles": cycles,
+        "runs_per_second": round(_MANY / seconds, 1) if cycles else None,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from clockstep_runtime.inputs import Execution, random_inputs
 from clockstep_runtime.interpreter import interpret
+from clockstep_runtime.intervals import interval
 from clockstep_runtime.linker import Linked, link
 from clockstep_runtime.session import ENGINES, Session
 from clockstep_runtime.verifier import Report, verify
@@ -15,6 +16,7 @@ __all__ = [
     "Report",
     "Session",
     "interpret",
+    "interval",
     "link",
     "random_inputs",
     "verify",
