@@ -124,6 +124,22 @@ def test_parts_are_joined_before_they_are_turned() -> None:
     assert (0,) in {s.inputs for s in strategies(view, cut) if s.output == WHOLE}
 
 
+def test_floats_times_weights_of_a_byte_take_less_on_more_chips() -> None:
+    """Each rank has columns of the first weights and rows of the second, and parts are added."""
+    net, rng = Net("mlp"), np.random.default_rng(3)
+    x = h = net.input("x", (2, 64))
+    for depth, columns in ((64, 256), (256, 64)):
+        codes = net.constant(rng.integers(-127, 128, (depth, columns)), dtype="int8")
+        scale = net.constant(rng.uniform(0.5, 1.5, columns) / 73 / depth**0.5)
+        h = net.op("MatMul", h, net.op("DequantizeLinear", codes, scale, axis=1))
+    net.output(net.op("Add", x, h), "y", (2, 64))
+    model = net.model()
+    inputs = fp16_inputs(random_inputs(model, rng))
+    one, two, four = (cycles_on(model, TINY, chips, inputs) for chips in (1, 2, 4))
+    assert two < 0.7 * one
+    assert four < 0.8 * two
+
+
 @pytest.mark.parametrize("chips", [2, 4])
 def test_integers_are_the_same(chips: int) -> None:
     rng = np.random.default_rng(4)
