@@ -15,8 +15,8 @@ from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.address_table import FEW, Table, integers_of, table_of
 from clockstep_compiler.lowering.elementwise_bits import i32
 from clockstep_compiler.lowering.elementwise_operands import bounds, record_bounds
+from clockstep_compiler.lowering.factors import transposed
 from clockstep_compiler.lowering.lower import Lowering, is_float, lowers
-from clockstep_compiler.lowering.matmul import transposed
 from clockstep_compiler.lowering.reduce_rows import hold, relaid
 from clockstep_compiler.steps import Product, Term, Value, Weights
 from clockstep_compiler.uniform import different, in_order

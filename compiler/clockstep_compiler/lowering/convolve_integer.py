@@ -17,7 +17,7 @@ from clockstep_compiler.expr import Acc, Const, Expr, cast, mul
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.elementwise import combine
 from clockstep_compiler.lowering.lower import Lowering, lowers, offset_of
-from clockstep_compiler.lowering.matmul import int8_parts
+from clockstep_compiler.lowering.matmul_integers import int8_parts
 from clockstep_compiler.lowering.quantized import constant_of, requantize
 from clockstep_compiler.lowering.taps import (
     convolution_window,

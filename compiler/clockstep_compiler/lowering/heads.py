@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from clockstep_compiler.expr import Acc, Const, Expr, Leaf, add, binary, cast, mul
 from clockstep_compiler.graph import Node
 from clockstep_compiler.heads import head_groups, head_of
+from clockstep_compiler.lowering.factors import transposed
 from clockstep_compiler.lowering.lower import Lowering, lowers, offset_of
-from clockstep_compiler.lowering.matmul import int8_parts, transposed
+from clockstep_compiler.lowering.matmul_integers import int8_parts
 from clockstep_compiler.lowering.reduce_rows import hold
 from clockstep_compiler.steps import Interleaved, Product, Term, Value, Weights
 from clockstep_isa.table import Type
