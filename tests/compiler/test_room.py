@@ -58,6 +58,14 @@ def test_words_that_are_kept_go_to_what_is_there_from_the_start() -> None:
     assert memory.untouched() == 64
 
 
+def _fill(s: Scheduler, chip: int) -> None:
+    """Take every word that a chip has left."""
+    memory = s.storage.memories[chip]
+    for queue in memory.free:
+        while memory.offer(queue, 1, 0) is not None:
+            memory.take(queue, 1, 0)
+
+
 def test_a_block_is_not_given_back_while_it_is_copied() -> None:
     s = Scheduler(Floorplan(MACHINES["tiny"]), 1, "fast", chunk=16)
     a, b = (Value(number, "x", 16, 8, Type.I8, "input") for number in range(2))
@@ -69,9 +77,7 @@ def test_a_block_is_not_given_back_while_it_is_copied() -> None:
     s.duplicate(first, 0, Type.I8, source.slices, "so that the first is busier")
     spare = s.duplicate(s.fetch(b, 0, 0, 0, nothing), 0, Type.I8, first.slices | source.slices, "b")
     s.storage.add((b.number, 0, 0), 0, spare)
-    for queue in s.storage.memories[0].free:
-        while s.storage.memories[0].offer(queue, 1, 0) is not None:
-            s.storage.memories[0].take(queue, 1, 0)
+    _fill(s, 0)
     s.begin((1,), "no room but for what is had twice")
     moved = s.fetch(a, 0, 0, 0, first.slices | source.slices)
     assert moved.slices == spare.slices
@@ -88,10 +94,7 @@ def test_copies_on_other_chips_are_given_back_before_room_is_wanting() -> None:
     sent = s.send(home, 0, 1, Type.I8, nothing, "a")
     s.storage.add((a.number, 0, 0), 1, sent)
     own = s.fetch(b, 0, 0, 1, nothing)
-    memory = s.storage.memories[1]
-    for queue in memory.free:
-        while memory.offer(queue, 1, 0) is not None:
-            memory.take(queue, 1, 0)
+    _fill(s, 1)
     s.begin((1,), "no room but for what another chip has as well")
     s.duplicate(own, 1, Type.I8, own.slices, "b")
     assert sent.given
