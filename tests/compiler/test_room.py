@@ -113,6 +113,5 @@ def test_weights_that_are_computed_stay_until_they_are_loaded() -> None:
     s.begin((1,), "weights from the other hemisphere")
     (run,) = dynamic_runs(s, a, 0, 16, 0, 0, other)
     s.storage.evict(0, s.pinned, {})
-    assert run.rows is not None
-    assert run.rows.copy.side == other
-    assert not run.rows.copy.given
+    assert run.rows[0].copy.side == other
+    assert not run.rows[0].copy.given
