@@ -102,7 +102,9 @@ def _cuts(graph: Graph, nodes: list[Node], most: int, fine: bool) -> list[int]:
     cuts = list(range(choice, begin + length + 1, period))
     if fine:
         last = min(begin + length + 1, len(nodes))
-        fewest = [cut for cut in range(choice, last) if bytes_cut[cut] == bytes_cut[choice]]
+        within = range(choice, min(choice + period, last))
+        likewise = [cut - choice for cut in within if bytes_cut[cut] == bytes_cut[choice]]
+        fewest = [cut for cut in range(choice, last) if (cut - choice) % period in likewise]
         return _level(fewest, most)
     return _fewer([cut for cut in cuts if 0 < cut < len(nodes)], most)
 
