@@ -26,6 +26,8 @@ from clockstep_isa.table import Type
 __all__ = ["Folder", "aligned"]
 
 Ints = NDArray[np.int64]
+Data = NDArray[np.generic] | None
+Chips = tuple[int, ...]
 
 
 _LEAST = -128
@@ -98,10 +100,10 @@ class Folder:
         return self.tiled[-1, columns]
 
     def _new(
-        self, name: str, rows: int, columns: int, kind: Type, data: NDArray[np.generic] | None
+        self, name: str, rows: int, columns: int, kind: Type, data: Data, chips: Chips = ()
     ) -> Value:
-        origin = "step" if data is None else "const"
-        value = Value(self.number + len(self.made), name, rows, columns, kind, origin, data=data)
+        number, origin = self.number + len(self.made), "step" if data is None else "const"
+        value = Value(number, name, rows, columns, kind, origin, data=data, chips=chips)
         self.made.append(value)
         return value
 
@@ -255,7 +257,8 @@ class _Work:
         if not self.multiplies:
             self.multiplies = True
             return expr
-        part = self.folder._new(f"{self.out.name}.part", *self.shape, Type.I8, None)
+        name, chips = f"{self.out.name}.part", self.out.chips
+        part = self.folder._new(name, *self.shape, Type.I8, None, chips)
         self.steps.append(Compute(part, expr, self.step.nodes, self.shape))
         return Leaf(part, None)
 

@@ -12,8 +12,10 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from clockstep_compiler import Options, compile_model, pipeline
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.fold import _Group, _Search, fold
+from clockstep_compiler.lowering import lower
 from clockstep_compiler.partition import find_product
 from clockstep_compiler.problems import lowered_model
+from clockstep_compiler.shard import shard, share
 from clockstep_compiler.steps import Compute, Lowered, Move
 from clockstep_isa import Machine, load_machine
 from clockstep_runtime import Session
@@ -363,3 +365,16 @@ def test_random_chains_on_a_small_machine(seed: int, monkeypatch: pytest.MonkeyP
 def test_random_chains_of_whole_vectors(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = _random(np.random.default_rng(100 + seed), 24)
     _same_bits(model, load_machine("lpu-v1"), monkeypatch)
+
+
+def test_what_folding_adds_is_on_the_chip_of_its_step() -> None:
+    """A model on one of two chips takes no link for rows that are put side by side."""
+    names = set()
+    for seed in range(12):
+        model = _random(np.random.default_rng(seed), 8)
+        graph, _ = lowered_model(model.SerializeToString(), Options(), LPU)
+        part = shard(graph, LPU, share(graph, LPU, 1))
+        folded = fold(Floorplan(LPU), lower(part, Options(), LPU))
+        assert {step.out.chips for step in folded.steps} == {(0,)}
+        names |= {step.out.name.rpartition(".")[2] for step in folded.steps}
+    assert "part" in names
