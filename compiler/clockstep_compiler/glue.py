@@ -105,26 +105,35 @@ class Glue:
 
     def __post_init__(self) -> None:
         self._links = Links(self.plan.machine, self.chips)
-        self._routes: dict[tuple[int, int], list[int]] = {}
+        self._routes: dict[tuple[tuple[int, ...], int], list[int]] = {}
 
     def send(self, travels: list[tuple[Words, Words]], since: int) -> int:
-        """Transfer everything from cycle `since` on; the cycle from which all of it is there."""
+        """Transfer everything from cycle `since` on; the cycle from which all of it is there.
+
+        What several chips read goes to each from the nearest that has it by then.
+        """
         calendars, end = Calendars(), since
         used: dict[int, NDArray[np.bool_]] = {}
+        held: dict[Words, dict[int, Copy]] = {}
         for start, goal in travels:
-            copy = _copy(start, since)
-            for a, b in pairwise(self._route(start.chip, goal.chip)):
+            if start.chip == goal.chip:
+                continue
+            copies = held.setdefault(start, {start.chip: _copy(start, since)})
+            route = self._route(tuple(sorted(copies.keys() - {goal.chip})), goal.chip)
+            copy = copies[route[0]]
+            for a, b in pairwise(route):
                 target = _copy(goal, since) if b == goal.chip else self._room(used, b, goal.count)
                 arrivals = [Arrival(b, target, since)]
                 for sent in send_block(self.plan, self._links, calendars, a, copy, arrivals):
                     end = max(end, self._commit(calendars, sent.bundle, target))
+                copies.setdefault(b, target)
                 copy = target
         return end
 
-    def _route(self, origin: int, target: int) -> list[int]:
-        if (origin, target) not in self._routes:
-            self._routes[origin, target] = self._links.route([origin], target)
-        return self._routes[origin, target]
+    def _route(self, origins: tuple[int, ...], target: int) -> list[int]:
+        if (origins, target) not in self._routes:
+            self._routes[origins, target] = self._links.route(list(origins), target)
+        return self._routes[origins, target]
 
     def _commit(self, calendars: Calendars, bundle: Bundle, target: Copy) -> int:
         time = calendars.earliest(bundle.reservations, bundle.not_before)
