@@ -6,8 +6,12 @@ layers are not alike, or whose stages do not suit each other, is compiled as a w
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from clockstep_compiler.compose import Instance, compose, placed
@@ -40,14 +44,52 @@ def pipelined(
     parts = _parts(graph, machine, options)
     if len(parts) < 2:
         return None
-    one = replace(options, chips=None)
-    made: dict[str, tuple[Graph, Program]] = {}
+    forms: dict[str, Graph] = {}
+    for part in parts:
+        forms.setdefault(part.form, part.graph)
     try:
-        for part in parts:
-            if part.form not in made:
-                made[part.form] = (part.graph, compile_one(part.graph, one))
+        programs = _compiled(list(forms.values()), replace(options, chips=None), compile_one)
+        made = dict(zip(forms, zip(forms.values(), programs, strict=True), strict=True))
         return _composed(graph, machine, options, [(p, *made[p.form]) for p in parts])
     except (DoesNotFit, UnsupportedModel, NoRoom, Unlike):
+        return None
+
+
+_FEW_NODES = 16
+"""Nodes of a stage below which it takes no time worth a process."""
+
+
+def _compiled(graphs: list[Graph], one: Options, compile_one: Compile) -> list[Program]:
+    """The program of each stage; without weights, which programs would carry from one process to
+    another, as many at a time as there are cores."""
+    jobs = [partial(_tried, compile_one, graph, one) for graph in graphs]
+    few = sum(len(graph.nodes) >= _FEW_NODES for graph in graphs) < 2
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    if one.weights or few or cores < 2:
+        return [compile_one(graph, one) for graph in graphs]
+    _JOBS[:] = jobs
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(min(cores, len(jobs)), fork) as pool:
+        found = list(pool.map(_run, range(len(jobs))))
+    _JOBS.clear()
+    programs = [program for program in found if program is not None]
+    if len(programs) < len(found):
+        raise Unlike("a stage that cannot be compiled")
+    return programs
+
+
+_JOBS: list[Callable[[], Program | None]] = []
+"""What processes find to do where they begin: graphs need not be sent to them."""
+
+
+def _run(number: int) -> Program | None:
+    return _JOBS[number]()
+
+
+def _tried(compile_one: Compile, graph: Graph, one: Options) -> Program | None:
+    try:
+        return compile_one(graph, one)
+    except (DoesNotFit, UnsupportedModel, NoRoom):
         return None
 
 
