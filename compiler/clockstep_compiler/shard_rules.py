@@ -207,7 +207,7 @@ def _move(view: View, node: Node) -> Iterator[Strategy]:
 
 def _keeps_neighbours(index: NDArray[np.int64]) -> bool:
     """Whether most elements of a result lie beside the one that was beside them."""
-    beside = np.diff(index, axis=-1) == 1
+    beside = np.diff(np.atleast_1d(index), axis=-1) == 1
     return bool(2 * np.count_nonzero(beside) >= beside.size)
 
 

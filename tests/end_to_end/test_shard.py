@@ -240,3 +240,13 @@ def test_any_attention(rows: int, heads: int, size: int, chips: int) -> None:
     assert_close(run.outputs, expected(model, inputs))
     alone = compile_model(model.SerializeToString(), TINY, Options(chips=1, effort="fast"))
     assert run.program.cycles <= alone.cycles
+
+
+def test_an_element_of_a_row() -> None:
+    """A result without axes has nothing that ranks could share."""
+    net = Net("element")
+    x = net.op("Relu", net.input("x", (4,)))
+    net.output(net.op("Gather", x, net.constant(np.array(2), dtype="int64")), "y", ())
+    inputs = {"x": np.array([-1, 2, 3, -4], np.float32)}
+    run = run_checked(net.model(), TINY, inputs, chips=2)
+    assert_equal(run.outputs, {"y": np.float32(3)})
