@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
-from clockstep_compiler.lowering import convolve, matmul, parts
+from clockstep_compiler.lowering import convolve, matmul_floats, parts
 from clockstep_isa import load_machine
 from tests.support.endtoend import Array, assert_close, expected, run_checked
 from tests.support.images import convolution
@@ -122,7 +122,7 @@ def test_gemm(turned: int, constant: bool) -> None:
 
 
 def test_long_rows_are_not_put_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (matmul, convolve):
+    for module in (matmul_floats, convolve):
         monkeypatch.setattr(module, "SHORT", 20)
     generator = np.random.default_rng(8)
     model, inputs = convolution(generator, (1, 33, 3, 4), (5, 33, 1, 1), constant=True)
