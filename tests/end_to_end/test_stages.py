@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
+from multiprocessing.context import BaseContext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,6 +144,26 @@ def test_each_kind_is_compiled_once() -> None:
     gates = [n for n in program.nodes if n.op == "Sigmoid"]
     assert len({n.name for n in gates}) == LAYERS
     assert all(a.end < b.start for a, b in pairwise(gates))
+
+
+def test_processes_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Stages without weights are compiled by several processes where there are cores for them."""
+    model, machine = Decoder("opset", layers=LAYERS).model(1), load_machine("tiny")
+    options = Options(chips=LAYERS + 2, weights=False, effort="fast")
+    compile_model(model, machine, options).save(tmp_path / "alone")
+    used: list[int] = []
+
+    class Pool(ProcessPoolExecutor):
+        def __init__(self, workers: int, context: BaseContext) -> None:
+            used.append(workers)
+            super().__init__(workers, context)
+
+    monkeypatch.setattr("clockstep_compiler.pipelined._FEW_NODES", 1)
+    monkeypatch.setattr("clockstep_compiler.pipelined.ProcessPoolExecutor", Pool)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    compile_model(model, machine, options).save(tmp_path / "together")
+    assert used == [2]
+    assert (tmp_path / "together").read_bytes() == (tmp_path / "alone").read_bytes()
 
 
 def test_layers_that_differ_are_of_different_forms() -> None:
