@@ -169,7 +169,7 @@ def whole_models(scale: Scale) -> Iterator[Row]:
     name = f"MLP {layers} x {width}, batch {scale.mlp.batch}"
     yield from _against(scale, name, scale.mlp.model())
     yield from _against(
-        scale, f"{name}, on two chips", scale.mlp.model(), chips=2, objective="throughput"
+        scale, f"{name}, on two chips", scale.mlp.model(), chips=2, objective="throughput", copies=1
     )
     rows, columns = scale.chain
     chain = models.chain(rows, columns)

@@ -66,7 +66,7 @@ def compiled(row: Row, model: Path, program: Path, extra: list[str]) -> dict[str
     """Figures of the schedule, and of what it took to make it."""
     options = ["--machine", row.machine, "--precision", row.precision, *extra]
     if row.chips is not None:
-        options += ["--chips", str(row.chips), "--objective", "throughput"]
+        options += ["--chips", str(row.chips), "--objective", "throughput", "--copies", "1"]
     said, seconds = _clockstep("compile", str(model), "-o", str(program), *options)
     kept = ("chips", "cycles", "lower_bound_cycles", "bound_by", "instructions", "sha256")
     megabytes = round(said["peak_rss_bytes"] / 2**20)

@@ -143,7 +143,8 @@ def numbered_words(data: bytes, rng: random.Random, plain: Plain) -> bytes:
 
 
 _WORDS = r"""
-.machine .set .chips .cycles .info .node .input .output .image .data .word .no-weights .probe
+.machine .set .chips .copies .cycles .info .node .input .output .image .data .word .no-weights
+.probe
 tiny lpu-v1 c0.mem.W0 c1.mem.E3 c0.vxm.0 c0.mxm.W0.lw c0.c2c.0.send -> x rows column é
 E0 W15 E999 #1.5 #nan #0x7fc00000 #-1 #1e999 +1 -1 0 1 65535 99999999999999999999 * / ; | #0
 i8 i16 i32 f16 f32 rne rtz sat wrap { } [ ] , : " \u0000 \ud800

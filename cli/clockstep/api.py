@@ -44,6 +44,7 @@ def compile(  # noqa: A001 - the contract's name
     no_weights: bool = False,
     effort: str = "standard",
     objective: str = "latency",
+    copies: int | str = "auto",
 ) -> Program:
     """Compile an ONNX model (path, bytes or proto) to a program for `machine`.
 
@@ -65,6 +66,7 @@ def compile(  # noqa: A001 - the contract's name
         weights=not no_weights,
         effort=effort,
         objective=objective,
+        copies=copies,
     )
     return compile_model(model, target, options)
 
@@ -161,12 +163,13 @@ def _request(
     weights: bool,
     effort: str,
     objective: str = "latency",
+    copies: int | str = "auto",
 ) -> tuple[Machine, Options]:
     _one_of("precision", precision, PRECISIONS)
     _one_of("effort", effort, EFFORTS)
     _one_of("objective", objective, OBJECTIVES)
     options = Options(
-        chips=_chips(chips),
+        chips=_count("chips", chips),
         dims=dict(dim or {}),
         shapes={name: tuple(sizes) for name, sizes in (shape or {}).items()},
         bind={name: np.asarray(value) for name, value in (bind or {}).items()},
@@ -175,6 +178,7 @@ def _request(
         weights=weights,
         effort=effort,
         objective=objective,
+        copies=_count("copies", copies),
     )
     return _machine(machine, overrides), options
 
@@ -191,12 +195,12 @@ def _machine(
     return machine
 
 
-def _chips(chips: int | str) -> int | None:
-    if chips == "auto":
+def _count(name: str, count: int | str) -> int | None:
+    if count == "auto":
         return None
-    text = str(chips)
+    text = str(count)
     if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise UsageError("option-chips", f"chips is {text!r}; it is 'auto' or a positive number")
+        raise UsageError(f"option-{name}", f"{name} is {text!r}; it is 'auto' or a positive number")
     return int(text)
 
 

@@ -34,6 +34,7 @@ def compile_(
     no_weights: flags.NoWeights = False,
     effort: flags.Effort = "standard",
     objective: flags.Objective = "latency",
+    copies: flags.Copies = "auto",
     listing: Annotated[
         Path | None, typer.Option("--listing", metavar="FILE", help="Write the listing as well.")
     ] = None,
@@ -55,6 +56,7 @@ def compile_(
             no_weights=no_weights,
             effort=effort,
             objective=objective,
+            copies=copies,
         )
         _prove(program)
         _write(program, output, listing)
@@ -104,7 +106,8 @@ def _compile_text(data: dict[str, Any], program: Program) -> str:
     return facts_text(
         {
             "program": data["program"],
-            "machine": f"{data['machine']}, {data['chips']} chip{'s' * (data['chips'] > 1)}",
+            "machine": f"{data['machine']}, {data['chips']} chip{'s' * (data['chips'] > 1)}"
+            + f", {data['copies']} copies of the model" * (data["copies"] > 1),
             "cycles": f"{number(data['cycles'])} = {data['seconds'] * 1e6:.3f} us "
             f"at {megahertz:g} MHz",
             "throughput": f"a run every {number(data['interval_cycles'])} cycles, "

@@ -89,7 +89,16 @@ Objective = Annotated[
     typer.Option(
         "--objective",
         metavar="latency|throughput",
-        help="With --chips N: chips share operators, or each has its part of the model.",
+        help="With --chips N: chips share operators, or each has its part or copy of the model.",
+    ),
+]
+Copies = Annotated[
+    str,
+    typer.Option(
+        "--copies",
+        metavar="auto|N",
+        help="With --objective throughput: copies that take runs in turn; auto: the most there "
+        "is room for.",
     ),
 ]
 NoWeights = Annotated[

@@ -25,8 +25,6 @@ _INFO = (
     "bound_by",
     "layout_cycles",
     "weight_bytes",
-    "sram_bytes_used",
-    "sram_bytes_total",
 )
 
 
@@ -34,14 +32,22 @@ def summary(program: Program) -> Row:
     """The facts that `compile` prints, from the program alone; None where it does not say."""
     return {
         "machine": program.machine.name,
-        "chips": program.chips,
+        "chips": program.chips * program.copies,
+        "copies": program.copies,
         "cycles": program.cycles,
         "seconds": program.seconds,
         **_rate(program),
         "instructions": len(program.code),
         **{key: program.info.get(key) for key in _INFO},
+        **_room(program),
         "bound_ratio": bound_ratio(program),
     }
+
+
+def _room(program: Program) -> Row:
+    """What is used of the SRAM of all chips, and what they have."""
+    facts = {key: program.info.get(key) for key in ("sram_bytes_used", "sram_bytes_total")}
+    return {key: n if n is None else n * program.copies for key, n in facts.items()}
 
 
 _MANY = 10**6

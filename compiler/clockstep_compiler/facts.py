@@ -85,6 +85,8 @@ def _bounds(bounds: Bounds) -> dict[str, Any]:
 
 def _options(options: Options) -> dict[str, Any]:
     found = asdict(options)
+    if options.copies is None:
+        del found["copies"]  # what was found is what the program has
     found["dims"] = dict(sorted(options.dims.items()))
     found["shapes"] = {k: list(v) for k, v in sorted(options.shapes.items())}
     found["states"] = None if options.states is None else dict(sorted(options.states.items()))

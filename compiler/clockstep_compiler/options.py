@@ -28,7 +28,8 @@ class Options:
 
     `objective` is what a given number of chips is for: under "latency" they share operators where
     that makes one run shorter, and are left empty where it does not; under "throughput" each takes
-    its part of the model, in order.
+    its part of the model, in order, or whole copies of the model take runs in turn: `copies` of
+    them, each on as many of the chips; None: as many as there is room for.
     """
 
     chips: int | None = None
@@ -40,3 +41,4 @@ class Options:
     weights: bool = True
     effort: str = "standard"
     objective: str = "latency"
+    copies: int | None = None

@@ -150,11 +150,38 @@ def _scheduled(
 ) -> Program:
     """The best program of a graph, or, with several chips, of what they share of it as `laid`."""
     plan, fitted = _fitted(machine, graph, lowered, system)
+    copies, done = _copied(plan, fitted, options)
+    if done is not None:
+        return replace(_emitted(_Candidate(graph, plan, *done), options), copies=copies)
     candidates = [_Candidate(graph, plan, *_placed(plan, fitted, options))]
     if options.objective == "latency" and (options.chips or 1) > 1:
         candidates += _shared(laid, machine, options, system)
     best = min(candidates, key=lambda candidate: candidate.done.scheduler.makespan)
     return _emitted(best, options)
+
+
+def _copied(
+    plan: Floorplan, lowered: Lowered, options: Options
+) -> tuple[int, tuple[Lowered, Schedule] | None]:
+    """How many copies of a model take runs in turn, and one of them, if there are several.
+
+    They are as many as asked for, or as there is room for. A state stays where it is, and so do
+    all runs that go on from it: no copies of these.
+    """
+    chips = options.chips or 1
+    if options.copies is not None and options.copies > 1:
+        if lowered.states:
+            message = f"--copies {options.copies}: a run finds what the one before left in one"
+            raise UsageError("copies", message, help="--copies 1")
+        one = replace(options, chips=chips // options.copies)
+        return options.copies, _exactly(plan, lowered, one)
+    if options.objective == "throughput" and options.copies is None and not lowered.states:
+        for copies in (n for n in range(chips, 1, -1) if chips % n == 0):
+            try:
+                return copies, _attempt(plan, lowered, chips // copies, options.effort)
+            except NoRoom:
+                continue
+    return 1, None
 
 
 def _emitted(best: _Candidate, options: Options) -> Program:
@@ -225,10 +252,23 @@ def _check_options(machine: Machine, options: Options) -> None:
     ):
         if value not in known:
             raise UsageError("option", f"{name} {value!r}", help=", ".join(known))
+    _check_copies(options)
     if options.chips is not None and not 1 <= options.chips <= machine.max_chips:
         raise UsageError(
             "chips", f"--chips {options.chips}: the machine has 1 to {machine.max_chips}"
         )
+
+
+def _check_copies(options: Options) -> None:
+    chips, copies = options.chips or 1, options.copies
+    if copies is None or copies == 1:
+        return
+    if copies < 1 or chips % copies:
+        message = f"--copies {copies}: {chips} chip{'s' * (chips > 1)} cannot be dealt to so many"
+        raise UsageError("copies", message, help="--chips N, and a divisor of N")
+    if options.objective != "throughput":
+        message = f"--copies {copies}: one run takes as long on one of them"
+        raise UsageError("copies", message, help="--objective throughput")
 
 
 # -- how many chips --------------------------------------------------------------------------

@@ -99,6 +99,8 @@ def program_bytes(program: Program) -> bytes:
     }
     if program.states:
         metadata["states"] = [list(pair) for pair in program.states]
+    if program.copies > 1:
+        metadata["copies"] = program.copies
     if held.sizes is not None:
         metadata["parts"] = held.sizes
     data = program.image.data
@@ -171,6 +173,7 @@ def load_program(path: str | Path) -> Program:
         info=member(data, "info", dict, where),
         probes=_probes(data, arrays, machine, chips, len(nodes), where),
         states=states_from_json(data.get("states", []), inputs, outputs, where),
+        copies=_bounded({"copies": 1, **data}, "copies", 1, machine.max_chips // chips, where),
     )
 
 

@@ -11,7 +11,8 @@ it is 1, and after a semicolon the node and the tensor tile it serves. `#` begin
       124  c0.vxm.0   addi.f32 E4, #-0.5 -> W8
 
 Directives, one a line: `.clockstep 1` (version of this form), `.machine NAME` or `.machine {json}`,
-`.set KEY=VALUE`, `.chips N`, `.cycles N` (the promise; computed if absent), `.info {json}`,
+`.set KEY=VALUE`, `.chips N`, `.copies N` (systems of so many chips that take runs in turn; one if
+absent), `.cycles N` (the promise; computed if absent), `.info {json}`,
 `.node {json}`, `.input {json}`, `.output {json}`, `.probe {json}` (a tensor in between, after its
 nodes), `.no-weights` (compiled without), `.word QUEUE ADDRESS = hexadecimal bytes, zero-padded`,
 `.image QUEUE ADDRESS WORDS [base64]` and `.data base64` lines that continue it.

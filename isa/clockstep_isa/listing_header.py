@@ -52,6 +52,7 @@ class Header:
 
     machine: Machine
     chips: int = 1
+    copies: int = 1
     cycles: int | None = None
     info: dict[str, Any] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
@@ -168,6 +169,10 @@ def _cycles(header: Header, directive: Directive) -> None:
     header.cycles = _integer(directive, 0, 2 * LAST_CYCLE)
 
 
+def _copies(header: Header, directive: Directive) -> None:
+    header.copies = _integer(directive, 1, header.machine.max_chips // header.chips)
+
+
 def _info(header: Header, directive: Directive) -> None:
     header.info = load_json(directive.rest, directive.where)
 
@@ -280,9 +285,10 @@ def _error(directive: Directive, message: str, hint: str = "") -> MalformedFile:
     return MalformedFile("listing-directive", message, where=directive.where, help=hint)
 
 
-_ONCE = ("clockstep", "machine", "chips", "cycles", "info", "no-weights")
+_ONCE = ("clockstep", "machine", "chips", "copies", "cycles", "info", "no-weights")
 
 _READERS: dict[str, Callable[[Header, Directive], None]] = {
+    "copies": _copies,
     "cycles": _cycles,
     "info": _info,
     "node": _node,

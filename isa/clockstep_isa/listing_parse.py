@@ -100,6 +100,7 @@ def _program(header: Header, reader: _Reader, where: str) -> Program:
         info=header.info,
         probes=tuple(header.probes),
         states=states_from_json(header.states, header.inputs, header.outputs, where),
+        copies=header.copies,
     )
 
 

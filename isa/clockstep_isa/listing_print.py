@@ -122,6 +122,8 @@ def _directives(program: Program) -> Iterator[str]:
     yield f".clockstep {LISTING_VERSION}"
     yield from _machine(machine)
     yield f".chips {program.chips}"
+    if program.copies > 1:
+        yield f".copies {program.copies}"
     yield f".cycles {program.cycles}"
     if program.info:
         yield f".info {dump_json(dict(program.info))}"

@@ -143,6 +143,8 @@ class Program:
     probes: tuple[Probe, ...] = ()
     states: tuple[tuple[str, str], ...] = ()
     """(input, output) that lie in the same words: a run finds there what the one before it left."""
+    copies: int = 1
+    """Systems of `chips` chips that each hold the program; runs go to them in turn."""
 
     @property
     def seconds(self) -> float:

@@ -20,6 +20,9 @@ __all__ = ["interval"]
 def interval(program: Program) -> int:
     """Cycles after which the next run may start: the longest for which a chip is busy with one.
 
+    Copies take runs in turn: of n, each has n times as long, and they start an n-th of it apart,
+    rounded up.
+
     A chip is busy from its first dispatch until all results are there, streams have run off the
     chip and links have taken what was sent. So no two runs ever share a unit, a stream, a word or
     a link, and on every chip each finds what the one before left, as if it had begun after its end.
@@ -32,7 +35,8 @@ def interval(program: Program) -> int:
         return 0
     machine = program.machine
     settling = geometry(machine).positions + machine.c2c.cycles_per_vector
-    return min(int(end.max()), int((end - first)[busy].max()) + settling)
+    alone = min(int(end.max()), int((end - first)[busy].max()) + settling)
+    return -(-alone // program.copies)
 
 
 def _spans(program: Program) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -23,7 +23,7 @@ def bounds(model: ModelProto, chosen: Machine = TINY, chips: int = 1) -> dict[st
     program = compile_model(
         model.SerializeToString(),
         chosen,
-        Options(chips=chips, objective="throughput", effort="fast"),
+        Options(chips=chips, objective="throughput", copies=1, effort="fast"),
     )
     assert_sound(program)
     _, nodes = bounds_of(program)
@@ -144,7 +144,9 @@ def test_dependent_steps_follow_one_another() -> None:
 def test_links() -> None:
     """What leaves the chip of one layer for that of the next must pass its links."""
     program = compile_model(
-        chain(8).SerializeToString(), TINY, Options(effort="fast", chips=2, objective="throughput")
+        chain(8).SerializeToString(),
+        TINY,
+        Options(effort="fast", chips=2, objective="throughput", copies=1),
     )
     whole, _ = bounds_of(program)
     c2c = TINY.c2c
@@ -163,7 +165,7 @@ def test_no_program_beats_a_bound(seed: int) -> None:
         compile_model(
             model.SerializeToString(),
             chosen,
-            Options(effort="fast", chips=chips, objective="throughput"),
+            Options(effort="fast", chips=chips, objective="throughput", copies=1),
         )
     )
 

@@ -177,7 +177,7 @@ def test_no_cycles_have_no_cause() -> None:
 @pytest.mark.parametrize("chips", [1, 3])
 def test_programs(chips: int) -> None:
     model = mlp(np.random.default_rng(2), (40, 60, 60, 10), 16, ACTIVATIONS)
-    options = Options(chips=chips, objective="throughput", effort="fast")
+    options = Options(chips=chips, objective="throughput", copies=1, effort="fast")
     program = compile_model(model.SerializeToString(), MACHINES["tiny"], options)
     assert_sound(program)
     found = causes_of(program)

@@ -72,7 +72,7 @@ def test_weights_are_counted_once() -> None:
         program = compile_model(
             model.SerializeToString(),
             MACHINES["tiny"],
-            Options(chips=chips, objective="throughput"),
+            Options(chips=chips, objective="throughput", copies=1),
         )
         counts.append(sum(chip_bytes(program, "weights")))
     assert counts == [2 * (64 * 128 + 128 * 64)] * 3
@@ -83,7 +83,7 @@ def test_same_answers_on_any_number_of_chips(name: str) -> None:
     machine, model = MACHINES[name], model_of((40, 70, 70, 70, 20), batch=7)
     inputs = fp16_inputs(random_inputs(model, np.random.default_rng(3)))
     runs = {
-        n: run_checked(model, machine, inputs, chips=n, objective="throughput")
+        n: run_checked(model, machine, inputs, chips=n, objective="throughput", copies=1)
         for n in (1, 2, 3, 5)
     }
     for chips, run in runs.items():
@@ -103,7 +103,7 @@ def test_same_integers_on_any_number_of_chips() -> None:
         for chips in (2, 3, 5):
             assert_equal(
                 run_checked(
-                    model, MACHINES["tiny"], inputs, chips=chips, objective="throughput"
+                    model, MACHINES["tiny"], inputs, chips=chips, objective="throughput", copies=1
                 ).outputs,
                 one,
             )
@@ -130,7 +130,9 @@ def test_two_lpus() -> None:
     model = model_of((500, 700, 300), batch=2)
     inputs = fp16_inputs(random_inputs(model, np.random.default_rng(7)))
     one, two = (
-        run_checked(model, load_machine("lpu-v1"), inputs, chips=n, objective="throughput")
+        run_checked(
+            model, load_machine("lpu-v1"), inputs, chips=n, objective="throughput", copies=1
+        )
         for n in (1, 2)
     )
     assert_equal(two.outputs, one.outputs)
@@ -164,7 +166,7 @@ def test_norms_stay_on_the_chip_of_their_layers() -> None:
     net.output(x, "y", (rows, columns))
     model, machine = net.model(), load_machine("tiny")
     inputs = {"x": rng.standard_normal((rows, columns)).astype(np.float32)}
-    run = run_checked(model, machine, inputs, Options(chips=2, objective="throughput"))
+    run = run_checked(model, machine, inputs, Options(chips=2, objective="throughput", copies=1))
     code = run.program.code
     sent = int(code.repeat[code.opcode == BY_NAME["send"].opcode].sum())
     matrix = rows * 4 * columns // machine.vector  # vectors of float32
@@ -186,7 +188,7 @@ def test_a_row_cut_in_heads_stays_on_its_chip() -> None:
     net.output(x, "y", (1, columns))
     model, machine = net.model(), load_machine("tiny")
     inputs = {"x": rng.standard_normal((1, columns)).astype(np.float32)}
-    run = run_checked(model, machine, inputs, Options(chips=2, objective="throughput"))
+    run = run_checked(model, machine, inputs, Options(chips=2, objective="throughput", copies=1))
     code = run.program.code
     sent = int(code.repeat[code.opcode == BY_NAME["send"].opcode].sum())
     row = 4 * columns // machine.vector  # vectors of float32

@@ -82,7 +82,8 @@ def test_weights_are_loaded_once_on_each_chip() -> None:
     """Rows spread over chips stream past weights that stay, as they do on one chip."""
     machine, model = load_machine("lpu-v1"), _model(24, 24, False).SerializeToString()
     programs = [
-        compile_model(model, machine, Options(chips=n, objective="throughput")) for n in (1, 2)
+        compile_model(model, machine, Options(chips=n, objective="throughput", copies=1))
+        for n in (1, 2)
     ]
     install = BY_NAME["iw"].opcode
     one, two = (int((program.code.opcode == install).sum()) for program in programs)

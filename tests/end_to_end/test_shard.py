@@ -201,7 +201,9 @@ def test_throughput_keeps_to_the_order_of_the_model() -> None:
     model = residual_mlp(2, 64, 256, layers=2)
     latency, throughput = (
         compile_model(
-            model.SerializeToString(), TINY, Options(chips=2, effort="fast", objective=objective)
+            model.SerializeToString(),
+            TINY,
+            Options(chips=2, effort="fast", objective=objective, copies=1),
         )
         for objective in ("latency", "throughput")
     )

@@ -153,13 +153,13 @@ PROGRAMS: Mapping[str, Callable[[], Program]] = {
     "graph-integers": lambda: _compiled(random_graph(_rng(5), "int32", 4), machine("ring")),
     # Several chips.
     "two-chips": lambda: _compiled(
-        _mlp(10, (5, 6, 4), "Relu"), machine("tiny"), chips=2, objective="throughput"
+        _mlp(10, (5, 6, 4), "Relu"), machine("tiny"), chips=2, objective="throughput", copies=1
     ),
     "two-chips-odd": lambda: _compiled(
-        _mlp(11, (5, 6, 4), "Relu"), machine("odd"), chips=2, objective="throughput"
+        _mlp(11, (5, 6, 4), "Relu"), machine("odd"), chips=2, objective="throughput", copies=1
     ),
     "ring-of-four": lambda: _compiled(
-        _mlp(12, (5, 6, 5, 4), ""), machine("ring"), chips=4, objective="throughput"
+        _mlp(12, (5, 6, 5, 4), ""), machine("ring"), chips=4, objective="throughput", copies=1
     ),
     "few-words": lambda: _compiled(_mlp(13, (20, 30, 10), "Relu"), with_words("tiny", 4)),
     "integer-chips": lambda: _compiled(
@@ -167,6 +167,7 @@ PROGRAMS: Mapping[str, Callable[[], Program]] = {
         machine("wide"),
         chips=3,
         objective="throughput",
+        copies=1,
     ),
     # Made by hand.
     "hand-adder": lambda: adder(5, 2).program(),

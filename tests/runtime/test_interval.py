@@ -22,7 +22,7 @@ def _pipeline(chips: int) -> Program:
     for _ in range(6):
         x = net.op("Relu", net.op("MatMul", x, net.normal((24, 24), 0.2)))
     net.output(x, "y", (6, 24))
-    options = Options(chips=chips, objective="throughput", effort="fast")
+    options = Options(chips=chips, objective="throughput", copies=1, effort="fast")
     return compile_model(net.model().SerializeToString(), MACHINES["tiny"], options)
 
 
