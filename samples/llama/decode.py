@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnx import save_model
 
 import clockstep
-from samples.llama.write import ATTENTION, SIZES, WEIGHTS, llama
+from samples.llama.write import ATTENTION, FILE, SIZES, WEIGHTS, llama
 
 __all__ = ["CLOSE", "Decoded", "Reference", "decoded", "reference"]
 
@@ -47,7 +50,7 @@ class Decoded(NamedTuple):
     seconds: float
 
 
-def reference(model: bytes, prompt: list[int], tokens: int) -> Reference:
+def reference(model: bytes | Path, prompt: list[int], tokens: int) -> Reference:
     """What onnxruntime decodes greedily behind a prompt: `tokens` tokens, one a run.
 
     Without its optimizations, which would compute weights of a byte in another way.
@@ -113,7 +116,7 @@ def _blank(program: clockstep.Program) -> Mapping[str, Array]:
     return {b.name: np.zeros(b.shape, b.dtype) for b in program.inputs if b.name.startswith("past")}
 
 
-def _compare(given: argparse.Namespace, model: bytes, wanted: Reference) -> bool:
+def _compare(given: argparse.Namespace, model: Path, wanted: Reference) -> bool:
     """Compile and run for each number of chips and precision; whether all is as it should be."""
     fine = True
     print(
@@ -161,11 +164,16 @@ def main() -> None:
     given = parser.parse_args()
     own = {name: getattr(given, name) for name in ("layers", "vocab")}
     sizes = dataclasses.replace(SIZES[given.model], **{n: v for n, v in own.items() if v})
-    graph = llama(sizes, context=given.context, weights=given.weights, attention=given.attention)
-    model = graph.SerializeToString()
     prompt = np.random.default_rng(0).integers(0, sizes.vocab, given.prompt).tolist()
-    wanted = reference(model, prompt, given.tokens)
-    raise SystemExit(0 if _compare(given, model, wanted) else 1)
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.onnx"
+        graph = llama(
+            sizes, context=given.context, weights=given.weights, attention=given.attention
+        )
+        save_model(graph, model, save_as_external_data=True, location=FILE)
+        del graph  # gigabytes
+        wanted = reference(model, prompt, given.tokens)
+        raise SystemExit(0 if _compare(given, model, wanted) else 1)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from onnx import (
     save_model,
 )
 
-__all__ = ["ATTENTION", "SIZES", "WEIGHTS", "Sizes", "llama"]
+__all__ = ["ATTENTION", "FILE", "SIZES", "WEIGHTS", "Sizes", "llama"]
 
 Array = NDArray[Any]
 ATTENTION = ("contrib", "onnx")
