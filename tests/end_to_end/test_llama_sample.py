@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import save_model
 
 from clockstep_compiler import Options, compile_model
 from clockstep_isa import MalformedFile, load_machine
 from samples.llama.decode import CLOSE, decoded, reference
-from samples.llama.write import SIZES, WEIGHTS, llama
+from samples.llama.write import FILE, SIZES, WEIGHTS, Sizes, llama
 from tests.support.endtoend import expected
 
 
@@ -66,3 +68,21 @@ def test_decoding_goes_as_onnxruntime_does() -> None:
     assert done.error <= CLOSE["exact"]
     others = wanted._replace(tokens=[*wanted.tokens[:2], *(t ^ 1 for t in wanted.tokens[2:])])
     assert decoded(program, None, others).same < 3
+
+
+@pytest.mark.parametrize("chips", [1, 2])
+def test_many_heads_share_few_on_several_chips(tmp_path: Path, chips: int) -> None:
+    """Two layers of the shape of Llama-2-70B: eight queries a key, a scale for each column.
+
+    The weights lie beside the model, as they have to where they take gigabytes.
+    """
+    sizes = Sizes(layers=2, hidden=32, heads=8, kv_heads=1, ffn=96, vocab=40, head_size=16)
+    path = tmp_path / "model.onnx"
+    save_model(
+        llama(sizes, context=8, weights="int8"), path, save_as_external_data=True, location=FILE
+    )
+    wanted = reference(path, [3, 1], 3)
+    options = Options(effort="fast", chips=chips, precision="auto")
+    done = decoded(compile_model(path, load_machine("tiny"), options), None, wanted)
+    assert done.error <= 1e-2
+    assert np.ptp(wanted.logits, axis=1).min() > 0
