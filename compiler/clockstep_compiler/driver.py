@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -58,6 +59,8 @@ class Schedule:
     scheduler: Scheduler
     partition: Partition
     held: int
+    bundles: tuple[int, ...] = ()
+    """One past the last bundle of every step, as the trail of the scheduler counts them."""
 
 
 _BLOCKS = ((1, 1), (2, 1), (1, 2), (4, 1))
@@ -114,8 +117,11 @@ def schedule(
     trial: int = 0,
     *,
     sweep: bool = True,
+    dealt: Mapping[int, int] | None = None,
 ) -> Schedule:
     """Place and schedule everything on exactly `chips` chips; `sweep`: all rows at once.
+
+    Steps `dealt` to chips are made there, by the number of the matrix that each makes.
 
     Trials after the first differ in the rows of a block and in the waves that steps begin with.
     Raises `NoRoom` if something does not fit.
@@ -124,11 +130,12 @@ def schedule(
     chunk = max(1, chunk_rows(plan, lowered) * up // down)
     most = min(plan.machine.icu.repeat_max, max(1, plan.machine.words_per_slice // 8))
     s = Scheduler(plan, chips, effort, chunk=min(chunk, most))
-    spread = _spread(s, lowered)
+    spread = frozenset() if dealt else _spread(s, lowered)
     filled = peak_words(lowered, plan.machine.vector) / (chips if spread else 1)
     held = _hold(s, filled)
     tight = _FULL * filled > plan.machine.words_per_chip
-    parts = partition(plan, lowered, s.storage, reserve, spread)
+    parts = partition(plan, lowered, s.storage, reserve, spread, dealt)
+    bundles: list[int] = []
     maker, mover = BlockMaker(s), Mover(s)
     sweeper = Sweeper(s, maker, Room(s, read_at_once(plan, lowered)), Reader(s))
     turner = Turner(sweeper)
@@ -165,13 +172,14 @@ def schedule(
         for value, last in until:
             _release(s, value, np.flatnonzero((last < 0) | (last == chunks)))
         states.after(index)
+        bundles.append(s.trail.last + 1)
     for _, value in lowered.outputs:
         _load_if_unused(s, value)
     s.names.update({v.number: v.name for v in maker.consts.values()})
     s.names.update({v.number: v.name for v in (mover.identity, mover.zero) if v is not None})
     s.names.update({v.number: v.name for v in turner.identities.values()})
     s.storage.finish(s.names)
-    return Schedule(s, parts, held)
+    return Schedule(s, parts, held, tuple(bundles))
 
 
 def _sweep(
@@ -183,7 +191,7 @@ def _sweep(
     block, so that what needs all tiles of a row can follow closely.
     """
     if isinstance(step, Transpose | Move) and index not in parts.spread:
-        return _move(s, joiner, step)
+        return _move(s, joiner, step, parts)
     if not isinstance(step, Compute):
         return frozenset()
     chunks, tiles = s.storage.chunks(step.out), s.storage.tiles(step.out)
@@ -199,11 +207,13 @@ def _sweep(
     return frozenset(found)
 
 
-def _move(s: Scheduler, joiner: Joiner, step: Transpose | Move) -> frozenset[tuple[int, int]]:
+def _move(
+    s: Scheduler, joiner: Joiner, step: Transpose | Move, parts: Partition
+) -> frozenset[tuple[int, int]]:
     """Blocks of a move that have been made, tile by tile."""
     chunks, made = range(s.storage.chunks(step.out)), []
     for tile in range(s.storage.tiles(step.out)):
-        chip = _home(s, step, 0, tile, tile)
+        chip = parts.homes.get(step.out.number, _home(s, step, 0, tile, tile))
         if isinstance(step, Move):
             done = joiner.make(step, tile, chip)
         else:
@@ -325,6 +335,8 @@ def _place(
         return groups[-1].chip, groups
     if index in parts.spread:
         return share, groups
+    if step.out.number in parts.homes:
+        return parts.homes[step.out.number], groups
     return _home(s, step, chunk, tile, chunk * s.storage.tiles(step.out) + tile), groups
 
 

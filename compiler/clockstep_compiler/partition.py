@@ -8,8 +8,8 @@ LSTM are, share its weights, and so chip and planes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -38,6 +38,7 @@ __all__ = [
     "inner_tiles",
     "mostly_loads",
     "partition",
+    "step_words",
     "stripe_slices",
 ]
 
@@ -125,6 +126,8 @@ class Partition:
     groups: dict[tuple[int, int, int | None], list[Group]]
     weight_words: list[int]
     spread: frozenset[int] = frozenset()
+    homes: Mapping[int, int] = field(default_factory=dict)
+    """Chips that steps were dealt to, by the number of the matrix that each makes."""
 
     def groups_of(self, step: int, tile: int, chip: int) -> list[Group]:
         """The groups of a tile, those on `chip` if the step is spread over all."""
@@ -295,6 +298,14 @@ def total_words(plan: Floorplan, lowered: Lowered) -> int:
     return sum(unit.words for unit in _units(plan, lowered))
 
 
+def step_words(plan: Floorplan, lowered: Lowered) -> list[int]:
+    """Words of constant weights of every step, those that several share at the first."""
+    found = [0] * len(lowered.steps)
+    for unit in _units(plan, lowered):
+        found[unit.step] += unit.words
+    return found
+
+
 _SMALL = 256
 """Shared weights of no more than this part of a chip are on every chip that wants them."""
 
@@ -309,15 +320,18 @@ def partition(
     storage: Storage,
     reserve: int,
     spread: frozenset[int] = frozenset(),
+    dealt: Mapping[int, int] | None = None,
 ) -> Partition:
     """Deal the units over the chips and place their weights, leaving `reserve` words a slice.
+
+    Those of a step that is `dealt` to a chip, by the number of its matrix, go there.
 
     The steps `spread` have theirs on every chip, as long as they share them with no other step.
     Raises `NoRoom` if the weights do not fit.
     """
     units = _units(plan, lowered)
     spread -= _sharing(units)
-    result = Partition({}, [0] * storage.chips, spread)
+    result = Partition({}, [0] * storage.chips, spread, dealt or {})
     turn = [0] * storage.chips
     placed: list[Group] = []
     words = [0 if unit.step in spread else unit.words for unit in units]
@@ -328,7 +342,9 @@ def partition(
     homes = shares(words, _needs(plan, lowered, units), storage.chips, room)
     copies: dict[tuple[int, int], Group] = {}
     for unit, share in zip(units, homes, strict=True):
+        made = lowered.steps[unit.step].out.number
         home = unit.chips[unit.tile % len(unit.chips)] if unit.chips else share
+        home = result.homes.get(made, home)
         everywhere = unit.step in spread
         for chip in range(storage.chips) if everywhere else (home,):
             if unit.same is not None:

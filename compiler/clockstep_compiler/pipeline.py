@@ -7,10 +7,12 @@ until it fits) -> emit. Each stage takes and returns frozen data; the reasons fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from clockstep_compiler.arranged import arranged
+from clockstep_compiler.dealing import busiest, by_time
 from clockstep_compiler.driver import TALL, Schedule, least_chips, schedule
 from clockstep_compiler.emit import emit
 from clockstep_compiler.facts import facts, instruction_bytes_of
@@ -153,7 +155,8 @@ def _scheduled(
     copies, done = _copied(plan, fitted, options)
     if done is not None:
         return replace(_emitted(_Candidate(graph, plan, *done), options), copies=copies)
-    candidates = [_Candidate(graph, plan, *_placed(plan, fitted, options))]
+    found = _by_time(plan, _placed(plan, fitted, options), options)
+    candidates = [_Candidate(graph, plan, *found)]
     if options.objective == "latency" and (options.chips or 1) > 1:
         candidates += _shared(laid, machine, options, system)
     best = min(candidates, key=lambda candidate: candidate.done.scheduler.makespan)
@@ -174,13 +177,14 @@ def _copied(
             message = f"--copies {options.copies}: a run finds what the one before left in one"
             raise UsageError("copies", message, help="--copies 1")
         one = replace(options, chips=chips // options.copies)
-        return options.copies, _exactly(plan, lowered, one)
+        return options.copies, _by_time(plan, _exactly(plan, lowered, one), options)
     if options.objective == "throughput" and options.copies is None and not lowered.states:
         for copies in (n for n in range(chips, 1, -1) if chips % n == 0):
             try:
-                return copies, _attempt(plan, lowered, chips // copies, options.effort)
+                done = _attempt(plan, lowered, chips // copies, options.effort)
             except NoRoom:
                 continue
+            return copies, _by_time(plan, done, options)
     return 1, None
 
 
@@ -237,6 +241,29 @@ def _placed(plan: Floorplan, lowered: Lowered, options: Options) -> tuple[Lowere
     if options.chips is not None:
         return _exactly(plan, lowered, options)
     return _fewest(plan, lowered, options)
+
+
+def _by_time(
+    plan: Floorplan, found: tuple[Lowered, Schedule], options: Options
+) -> tuple[Lowered, Schedule]:
+    """Under "throughput" the steps dealt to the same chips by time, if runs may then start sooner.
+
+    What they take is known from one chip, or if that does not hold them from what was found.
+    """
+    lowered, done = found
+    if options.objective != "throughput" or done.scheduler.chips == 1:
+        return found
+    known = done
+    words = plan.machine.words_per_slice
+    with suppress(NoRoom, NoWave):
+        known = _fitting(plan, lowered, 1, options.effort, words // 4, 0, True)
+    homes = by_time(plan, lowered, known, done.scheduler.chips)
+    for reserve in (words // 4, words // 16) if homes else ():
+        with suppress(NoRoom, NoWave):
+            chips = done.scheduler.chips
+            other = _fitting(plan, lowered, chips, options.effort, reserve, 0, True, homes)
+            return lowered, min(done, other, key=lambda one: busiest(plan, one))
+    return found
 
 
 def _problem(d: Diagnostic) -> Problem:
@@ -327,9 +354,10 @@ def _fitting(
     reserve: int,
     trial: int,
     sweep: bool,
+    dealt: Mapping[int, int] | None = None,
 ) -> Schedule:
     """A schedule whose instructions have room, too."""
-    done = schedule(plan, lowered, chips, effort, reserve, trial, sweep=sweep)
+    done = schedule(plan, lowered, chips, effort, reserve, trial, sweep=sweep, dealt=dealt)
     _instructions_fit(plan, done)
     return done
 

@@ -98,3 +98,24 @@ def test_files_and_listings_say_how_many(tmp_path: Path) -> None:
     replace(program, copies=most + 1).save(tmp_path / "q.lpu")
     with pytest.raises(MalformedFile, match="copies"):
         load_program(tmp_path / "q.lpu")
+
+
+def test_parts_are_dealt_by_time() -> None:
+    """Few weights of many rows take most of the time: by weights one chip would have them all."""
+    rng, net = np.random.default_rng(4), Net("uneven")
+    x = net.input("x", (160, 16))
+    for _ in range(6):
+        x = net.op("Relu", net.op("MatMul", x, net.normal((16, 16), 0.2)))
+    x = net.op("ReduceMax", x, net.constant([0], dtype="int64"), keepdims=1)
+    x = net.op(
+        "MatMul", net.op("MatMul", x, net.normal((16, 200), 0.1)), net.normal((200, 16), 0.1)
+    )
+    net.output(x, "y", (1, 16))
+    model = net.model()
+    inputs = fp16_inputs(random_inputs(model, rng))
+    alone, parts = (
+        run_checked(model, TINY, inputs, chips=n, objective="throughput", copies=1) for n in (1, 2)
+    )
+    assert_close(parts.outputs, expected(model, inputs))
+    assert (parts.program.chips, parts.program.copies) == (2, 1)
+    assert interval(parts.program) < 0.9 * interval(alone.program)
