@@ -140,6 +140,7 @@ class _Candidate:
     plan: Floorplan
     lowered: Lowered
     done: Schedule
+    copies: int = 1
 
 
 def _scheduled(
@@ -150,17 +151,40 @@ def _scheduled(
     options: Options,
     system: int = 1,
 ) -> Program:
-    """The best program of a graph, or, with several chips, of what they share of it as `laid`."""
+    return _emitted(_best(laid, graph, lowered, machine, options, system), options)
+
+
+def _best(
+    laid: Graph,
+    graph: Graph,
+    lowered: Lowered,
+    machine: Machine,
+    options: Options,
+    system: int = 1,
+) -> _Candidate:
+    """The best schedule of a graph, or, with several chips, of what they share of it as `laid`.
+
+    Raises `DoesNotFit` if no way has room.
+    """
     plan, fitted = _fitted(machine, graph, lowered, system)
     copies, done = _copied(plan, fitted, options)
     if done is not None:
-        return replace(_emitted(_Candidate(graph, plan, *done), options), copies=copies)
-    found = _by_time(plan, _placed(plan, fitted, options), options)
-    candidates = [_Candidate(graph, plan, *found)]
-    if options.objective == "latency" and (options.chips or 1) > 1:
+        return _Candidate(graph, plan, *done, copies)
+    chips = options.chips
+    if chips is None:
+        found = _by_time(plan, _fewest(plan, fitted, options), options)
+        return _Candidate(graph, plan, *found)
+    candidates, failure = [], None
+    try:
+        found = _by_time(plan, _attempt(plan, fitted, chips, options.effort), options)
+        candidates.append(_Candidate(graph, plan, *found))
+    except NoRoom as error:
+        failure = error.bare()
+    if options.objective == "latency" and chips > 1:
         candidates += _shared(laid, machine, options, system)
-    best = min(candidates, key=lambda candidate: candidate.done.scheduler.makespan)
-    return _emitted(best, options)
+    if not candidates:
+        raise _refused(plan, fitted, options, failure)
+    return min(candidates, key=lambda candidate: candidate.done.scheduler.makespan)
 
 
 def _copied(
@@ -177,7 +201,11 @@ def _copied(
             message = f"--copies {options.copies}: a run finds what the one before left in one"
             raise UsageError("copies", message, help="--copies 1")
         one = replace(options, chips=chips // options.copies)
-        return options.copies, _by_time(plan, _exactly(plan, lowered, one), options)
+        try:
+            found = _attempt(plan, lowered, chips // options.copies, options.effort)
+        except NoRoom as error:
+            raise _refused(plan, lowered, one, error.bare()) from None
+        return options.copies, _by_time(plan, found, options)
     if options.objective == "throughput" and options.copies is None and not lowered.states:
         for copies in (n for n in range(chips, 1, -1) if chips % n == 0):
             try:
@@ -194,7 +222,7 @@ def _emitted(best: _Candidate, options: Options) -> Program:
     program = emit(best.graph, best.lowered, best.done, options.weights, info)
     makespan = best.done.scheduler.makespan
     assert program.cycles == makespan, "causes are of another number of cycles"
-    return program
+    return program if best.copies == 1 else replace(program, copies=best.copies)
 
 
 def _shared(graph: Graph, machine: Machine, options: Options, system: int) -> Iterator[_Candidate]:
@@ -217,15 +245,15 @@ def check_model(model: Model, machine: Machine, options: Options) -> Check:
         program = _in_stages(found[0], machine, options)
         if program is not None:
             return Check(True, (), program.chips)
-        plan, lowered = _fitted(machine, *lowered_survey(found.pop(), options, machine)[1:])
+        made = lowered_survey(found.pop(), options, machine)
     except UnsupportedModel as error:
         return Check(False, tuple(_problem(d) for d in error.diagnostics), None)
     try:
-        _, done = _placed(plan, lowered, options)
+        best = _best(*made, machine, options)
     except DoesNotFit as error:
         d = error.diagnostic
         return Check(False, (Problem("", "", 0, d.message, d.help),), None)
-    return Check(True, (), done.scheduler.chips)
+    return Check(True, (), best.done.scheduler.chips)
 
 
 def _fitted(
@@ -235,12 +263,6 @@ def _fitted(
     plan = Floorplan(machine, system=system)
     lowered = split(plan, stated(graph, fold(plan, spared(plan, lowered))))
     return replace(plan, loading=mostly_loads(lowered)), lowered
-
-
-def _placed(plan: Floorplan, lowered: Lowered, options: Options) -> tuple[Lowered, Schedule]:
-    if options.chips is not None:
-        return _exactly(plan, lowered, options)
-    return _fewest(plan, lowered, options)
 
 
 def _by_time(
@@ -425,23 +447,18 @@ def _fewest(plan: Floorplan, lowered: Lowered, options: Options) -> tuple[Lowere
     raise _does_not_fit(plan, lowered, _most_chips(plan, lowered), failure, None)
 
 
-def _exactly(plan: Floorplan, lowered: Lowered, options: Options) -> tuple[Lowered, Schedule]:
-    assert options.chips is not None
-    try:
-        return _attempt(plan, lowered, options.chips, options.effort)
-    except NoRoom as error:
-        failure = error.bare()
-    enough = None
-    for chips in _candidates(plan, lowered):
-        if chips <= options.chips:
-            continue
+def _refused(
+    plan: Floorplan, lowered: Lowered, options: Options, failure: NoRoom | None
+) -> DoesNotFit:
+    """Why the chips asked for do not do, and how many would."""
+    asked = options.chips or 1
+    for chips in (n for n in _candidates(plan, lowered) if n > asked):
         try:
             _attempt(plan, lowered, chips, options.effort)
         except NoRoom:
             continue
-        enough = chips
-        break
-    raise _does_not_fit(plan, lowered, options.chips, failure, enough)
+        return _does_not_fit(plan, lowered, asked, failure, chips)
+    return _does_not_fit(plan, lowered, asked, failure, None)
 
 
 def _does_not_fit(

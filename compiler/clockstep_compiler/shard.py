@@ -69,10 +69,37 @@ def sharings(graph: Graph, machine: Machine, chips: int) -> list[Sharing]:
     return [alone, best] if best.cycles < alone.cycles else [alone]
 
 
+_FULL = (9, 10)
+"""The part of a chip that constants fill at most, if there is a way to share that leaves so much."""
+
+_PRICES = (0, *(2.0**i for i in range(-8, 5)))
+"""Cycles that a word of constants counts as, one after the other until ranks have room for them."""
+
+
 def share(graph: Graph, machine: Machine, ranks: int) -> Sharing:
-    """The best way for `ranks` chips to share a graph."""
-    costs = Costs(View(graph, ranks), machine)
-    return _Search(graph, costs).found(ranks)
+    """The best way for `ranks` chips to share a graph, of those that they have room for.
+
+    Rows are shared soonest if every rank has all weights; the fewer fit, the more they cost.
+    """
+    part, whole = _FULL
+    for price in _PRICES:
+        costs = Costs(View(graph, ranks), machine, price)
+        found = _Search(graph, costs).found(ranks)
+        if ranks == 1 or _held(costs, found) * whole <= part * machine.words_per_chip:
+            break
+    return found
+
+
+def _held(costs: Costs, sharing: Sharing) -> int:
+    """Words of the constants of every rank."""
+    graph = costs.view.graph
+    parts = {
+        (name, place): None
+        for node, strategy in zip(graph.nodes, sharing.strategies, strict=True)
+        for name, place in zip(node.inputs, strategy.inputs, strict=True)
+        if name in graph.constants
+    }
+    return sum(costs.words(name, place) for name, place in parts)
 
 
 class _Search:
@@ -122,7 +149,7 @@ class _Search:
         """The least cycles for every placement of a node's results."""
         best: dict[Placement, _Made] = {}
         for strategy in strategies(self._costs.view, node):
-            cycles: float = self._costs.work(node, strategy)
+            cycles = self._costs.priced(node, strategy)
             for name, place in zip(node.inputs, strategy.inputs, strict=True):
                 cycles += self._needed(name, place) if name else 0
             if strategy.output not in best or cycles < best[strategy.output].cycles:

@@ -55,6 +55,23 @@ class Costs:
 
     view: View
     machine: Machine
+    price: float = 0.0
+    """What a word of a constant on every rank counts as, in cycles."""
+
+    def priced(self, node: Node, strategy: Strategy) -> float:
+        """What one rank takes for its part of a node, and what its constants count as."""
+        held = (
+            self.words(name, place)
+            for name, place in zip(node.inputs, strategy.inputs, strict=True)
+            if name in self.view.graph.constants
+        )
+        return self.work(node, strategy) + (self.price * sum(held) if self.price else 0)
+
+    def words(self, name: str, place: Placement) -> int:
+        """Words of SRAM that the part of a constant takes on every rank, floats in fp16."""
+        array = self.view.graph.constants[name]
+        shape = part_shape(array.shape, place, self.view.ranks)
+        return -(-math.prod(shape) * min(2, array.itemsize) // self.machine.vector)
 
     def work(self, node: Node, strategy: Strategy) -> int:
         """What one rank takes for its part of a node."""

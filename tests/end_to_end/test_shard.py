@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from onnx import ModelProto
 
 from benchmarks.builder import Net
-from clockstep_compiler import Options, compile_model
+from clockstep_compiler import Options, check_model, compile_model
 from clockstep_compiler.arranged import arranged
 from clockstep_compiler.frontend import survey
 from clockstep_compiler.placements import WHOLE
 from clockstep_compiler.shard_rules import View, strategies
-from clockstep_isa import Machine, Program
+from clockstep_isa import DoesNotFit, Machine, Program
 from clockstep_isa.table import BY_NAME
 from samples.llama.write import SIZES, llama
 from tests.support.endtoend import (
@@ -27,8 +27,8 @@ from tests.support.endtoend import (
     fp16_inputs,
     run_checked,
 )
-from tests.support.machines import MACHINES
-from tests.support.models import ACTIVATIONS, random_inputs
+from tests.support.machines import MACHINES, with_words
+from tests.support.models import ACTIVATIONS, mlp, random_inputs
 from tests.support.quantized import matmul_integer, qdq_mlp
 
 TINY = MACHINES["tiny"]
@@ -252,3 +252,18 @@ def test_an_element_of_a_row() -> None:
     inputs = {"x": np.array([-1, 2, 3, -4], np.float32)}
     run = run_checked(net.model(), TINY, inputs, chips=2)
     assert_equal(run.outputs, {"y": np.float32(3)})
+
+
+def test_what_only_ranks_have_room_for_is_shared() -> None:
+    """Rows of a hidden layer that no chip has room for, and so no division by weights."""
+    machine, rows = with_words("tiny", 32), 96
+    model = mlp(
+        np.random.default_rng(1), (20, 60, 20), rows, ("Relu", ""), forms=("matmul", "linear")
+    )
+    inputs = fp16_inputs(random_inputs(model, np.random.default_rng(2)))
+    run = run_checked(model, machine, inputs, chips=2)
+    assert_close(run.outputs, expected(model, inputs))
+    with pytest.raises(DoesNotFit):
+        options = Options(chips=2, objective="throughput")
+        compile_model(model.SerializeToString(), machine, options)
+    assert check_model(model.SerializeToString(), machine, Options(chips=2)).supported
