@@ -253,7 +253,7 @@ def check_model(model: Model, machine: Machine, options: Options) -> Check:
     except DoesNotFit as error:
         d = error.diagnostic
         return Check(False, (Problem("", "", 0, d.message, d.help),), None)
-    return Check(True, (), best.done.scheduler.chips)
+    return Check(True, (), best.copies * best.done.scheduler.chips)
 
 
 def _fitted(

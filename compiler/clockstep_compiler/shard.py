@@ -69,10 +69,10 @@ def sharings(graph: Graph, machine: Machine, chips: int) -> list[Sharing]:
     return [alone, best] if best.cycles < alone.cycles else [alone]
 
 
-_FULL = (9, 10)
-"""The part of a chip that constants fill at most, if there is a way to share that leaves so much."""
+_FULL = (19, 20)
+"""The part of a chip that constants fill at most, if some way to share leaves so much."""
 
-_PRICES = (0, *(2.0**i for i in range(-8, 5)))
+_PRICES = (0.0, 1 / 64, 1 / 8, 1.0, 8.0)
 """Cycles that a word of constants counts as, one after the other until ranks have room for them."""
 
 

@@ -263,7 +263,7 @@ def test_what_only_ranks_have_room_for_is_shared() -> None:
     inputs = fp16_inputs(random_inputs(model, np.random.default_rng(2)))
     run = run_checked(model, machine, inputs, chips=2)
     assert_close(run.outputs, expected(model, inputs))
+    options = Options(chips=2, objective="throughput")
     with pytest.raises(DoesNotFit):
-        options = Options(chips=2, objective="throughput")
         compile_model(model.SerializeToString(), machine, options)
     assert check_model(model.SerializeToString(), machine, Options(chips=2)).supported
