@@ -150,7 +150,8 @@ def test_rows_that_are_no_blocks(wrong: dict[str, Any]) -> None:
 def test_the_section_of_a_compiled_program(tmp_path: Path) -> None:
     path = tmp_path / "d.lpu"
     flags = ("--dim", "N=20", "--machine", DIGITS.parent / "small.toml", "--chips", 3)
-    assert clockstep("compile", DIGITS, "-o", path, *flags).status == 0
+    parts = ("--objective", "throughput", "--copies", 1)  # one on each chip
+    assert clockstep("compile", DIGITS, "-o", path, *flags, *parts).status == 0
     text = clockstep("inspect", path, "--section", "memory").out
     heads = [line for line in text.splitlines() if line.startswith("chip ")]
     assert len(heads) == 3
