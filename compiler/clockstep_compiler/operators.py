@@ -280,7 +280,11 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("com.microsoft.QLinearSigmoid", "int8, uint8"),
     Operator("com.microsoft.QLinearSoftmax", "int8, uint8"),
     Operator("com.microsoft.QLinearWhere", "int8, uint8"),
-    Operator("com.microsoft.QMoE", _FLOAT, "routing normalized; weights kept as floats"),
+    Operator(
+        "com.microsoft.QMoE",
+        _FLOAT,
+        "routing normalized; weights kept as floats but for 8 bits with a scale a column",
+    ),
     Operator("com.microsoft.QuantizeLinear", _QUANTA),
     Operator("com.microsoft.QuickGelu", _FLOAT),
     Operator("com.microsoft.RotaryEmbedding", _FLOAT, "scale 1, batches not packed"),

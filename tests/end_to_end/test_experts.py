@@ -88,3 +88,25 @@ def test_weights_of_few_bits(bits: int, block: int) -> None:
     names = "x r w1 s1 b1 w2 s2 b2"
     node = contrib("QMoE", names, k=2, expert_weight_bits=bits, **given)
     assert_like_onnxruntime(node, operands(rng, width), constants, rtol=5e-6)
+
+
+@pytest.mark.parametrize("fusion", [1, 2])
+def test_gated_bytes(fusion: int) -> None:
+    """Gates every other column or first, against the same weights as floats."""
+    rng = np.random.default_rng(4)
+    inputs, codes, floats = operands(rng), {}, {}
+    for k, (columns, depth) in {1: (2 * INNER, WIDTH), 2: (WIDTH, INNER)}.items():
+        codes[f"w{k}"] = rng.integers(0, 256, (EXPERTS, columns, depth)).astype(np.uint8)
+        codes[f"s{k}"] = rng.uniform(0.005, 0.015, (EXPERTS, columns)).astype(np.float32)
+        floats[f"w{k}"] = (codes[f"w{k}"] - np.float32(128)) * codes[f"s{k}"][..., None]
+        codes[f"b{k}"] = floats[f"b{k}"] = rng.standard_normal((EXPERTS, columns), np.float32)
+    given: dict[str, Any] = {"activation_type": "swiglu", "k": 2, "normalize_routing_weights": 1}
+    if fusion == 2:  # which onnxruntime has on other devices
+        for name in ("w1", "b1"):
+            pairs = floats[name]
+            floats[name] = np.stack([pairs[:, :INNER], pairs[:, INNER:]], 2).reshape(pairs.shape)
+    paired = contrib("MoE", "x r w1 b1 w2 b2", swiglu_fusion=1, **given)
+    want = expected(one_node(paired, inputs, floats), inputs)
+    names = "x r w1 s1 b1 w2 s2 b2"
+    node = contrib("QMoE", names, swiglu_fusion=fusion, expert_weight_bits=8, **given)
+    assert_like_onnxruntime(node, inputs, codes, want=want, rtol=5e-6)

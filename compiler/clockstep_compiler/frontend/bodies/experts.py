@@ -1,12 +1,13 @@
 """Mixtures of experts: every expert computes every token, and routing says what counts.
 
-The products of all experts are one product, so that time does not depend on which are chosen; what
-was not chosen is left out by selection, not by zero weights, since zero times infinity is not zero.
+So time does not depend on which are chosen; what was not chosen is left out by selection, not by
+zero weights, since zero times infinity is not zero. Experts of floats are one product, those of
+bytes with a scale for each column have products of their own, by which their weights stay bytes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,8 @@ from clockstep_compiler.frontend.bodies.contrib import (
 )
 from clockstep_compiler.frontend.bodies.packed_weights import unpacked
 from clockstep_compiler.frontend.body import Body, Refused, composes
-from clockstep_compiler.frontend.tensors import Array
+from clockstep_compiler.frontend.tensors import Array, numpy_dtype
+from clockstep_compiler.uniform import different, spread
 
 __all__: list[str] = []
 
@@ -28,6 +30,15 @@ class _Layer:
     """Weights [E, N, K] of all experts, and a bias [E, N] or ""."""
 
     weights: str
+    bias: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Bytes:
+    """Weights int8 [E, N, K] of all experts, scales [E, N], and a bias [E, N] or ""."""
+
+    codes: Array
+    scales: Array
     bias: str
 
 
@@ -50,6 +61,11 @@ def _quantized_experts(body: Body) -> None:
     if int(body.attribute("weights_prepacked", -1)) > 0:
         raise Refused("unsupported-form", "weights that are packed for another device")
     names = body.inputs(13)
+    if not names[11] and not names[12]:
+        layers = [_narrow(body, first) for first in (2, 5)]
+        if layers[0] is not None and layers[1] is not None:
+            _each_alone(body, names[0], _routed(body, names[1]), layers[0], layers[1])
+            return
     one, two = (
         _Layer(body.constant(_weights(body, i, names[zeros]), body.dtype(names[0])), names[i + 2])
         for i, zeros in ((2, 11), (5, 12))
@@ -57,13 +73,29 @@ def _quantized_experts(body: Body) -> None:
     _mixture(body, names[0], _routed(body, names[1]), (one, two))
 
 
+def _narrow(body: Body, first: int) -> _Bytes | None:
+    """The layer at operand `first` if its weights may stay bytes."""
+    names = body.inputs(13)
+    data, scales = (body.value(name) for name in names[first : first + 2])
+    if data is None or scales is None or _bits(body, first) != 8 or scales.ndim != 2:
+        return None
+    if data.ndim != 3 or data.dtype != np.uint8 or not np.isfinite(different(scales)).all():
+        return None
+    codes = spread((different(data) ^ 0x80).view(np.int8), data.shape)
+    return _Bytes(codes, scales, names[first + 2])
+
+
+def _bits(body: Body, first: int) -> int:
+    bits = int(body.attribute(f"fc{1 if first == 2 else 2}_expert_weight_bits", 0))
+    return bits or int(body.attribute("expert_weight_bits", 4))
+
+
 def _weights(body: Body, first: int, zeros: str) -> NDArray[np.float32]:
     """The weights at operand `first`, times the scales that follow: [E, N, K]."""
     data, scales = (body.value(name) for name in body.inputs(first + 2)[first:])
     if data is None or scales is None or (zeros and body.value(zeros) is None):
         raise Refused("operand-not-constant", "weights of experts, or their scales, are computed")
-    bits = int(body.attribute(f"fc{1 if first == 2 else 2}_expert_weight_bits", 0))
-    bits = bits or int(body.attribute("expert_weight_bits", 4))
+    bits = _bits(body, first)
     if bits not in (2, 4, 8):
         raise Refused("unsupported-form", f"weights of {bits} bits: only 2, 4 and 8 are supported")
     codes = unpacked(data, bits).astype(np.float32)
@@ -123,30 +155,94 @@ def _mixture(body: Body, x: str, routed: tuple[str, str], layers: tuple[_Layer, 
     body.give(0, body.reshape(result, shape))
 
 
-def _activated(body: Body, inner: str) -> str:
-    """[T, E, N] after the activation; half as wide if that is gated."""
+def _each_alone(body: Body, x: str, routed: tuple[str, str], one: _Bytes, two: _Bytes) -> None:
+    """Every expert as a perceptron of its own, and the sum of what those chosen say."""
+    shape, tokens = body.shape(x), body.shape(routed[1])[0]
+    flat = body.reshape(x, [tokens, one.codes.shape[2]])
+    parts = _parts(body, one.codes.shape[1])
+    found = []
+    for expert in range(len(one.codes)):
+        columns = [_columns(body, flat, one, expert, part) for part in parts]
+        inner = _swish(body, *columns) if len(columns) > 1 else _simple(body, columns[0])
+        chosen, weight = (body.take(name, 1, expert) for name in routed)
+        inner = body.op("Mul", inner, body.cast(weight, body.dtype(inner)))
+        inner = body.op("Where", chosen, inner, body.like(0.0, inner))
+        found.append(_columns(body, inner, replace(two, bias=""), expert, slice(None)))
+    result = found[0]
+    for term in found[1:]:
+        result = body.op("Add", result, term)
+    if two.bias:
+        weight = body.cast(body.reshape(routed[1], [tokens, len(two.codes)]), body.dtype(result))
+        result = body.op("Add", result, body.op("MatMul", weight, two.bias))
+    body.give(0, body.reshape(result, shape))
+
+
+def _columns(body: Body, x: str, layer: _Bytes, expert: int, part: slice) -> str:
+    """Some columns [T, n] of what a layer of one expert makes of x [T, K]."""
+    codes = layer.codes[expert, part].T
+    codes = spread(different(codes).copy(), codes.shape)  # where weights are absent, its own
+    scales = np.asarray(layer.scales[expert, part])
+    weights = body.op(
+        "DequantizeLinear",
+        body.constant(codes, np.int8),
+        body.constant(scales, numpy_dtype(body.dtype(x))),
+        axis=1,
+    )
+    result = body.op("MatMul", x, weights)
+    if not layer.bias:
+        return result
+    bias = body.take(layer.bias, 0, expert)
+    return body.op("Add", result, body.op("Gather", bias, body.constant(_indices(layer, part))))
+
+
+def _indices(layer: _Bytes, part: slice) -> NDArray[np.int64]:
+    return np.arange(layer.codes.shape[1])[part]
+
+
+def _parts(body: Body, wide: int) -> tuple[slice, ...]:
+    """Which columns of the first layer are gates and which are gated; all if none are."""
+    if body.attribute("activation_type", "relu") in _SIMPLE:
+        return (slice(None),)
+    if _fusion(body) == 1:
+        return slice(0, None, 2), slice(1, None, 2)
+    return slice(0, wide // 2), slice(wide // 2, None)
+
+
+_SIMPLE = ("gelu", "silu", "relu", "identity")
+
+
+def _simple(body: Body, inner: str) -> str:
+    """After an activation that is not gated."""
     kind = body.attribute("activation_type", "relu")
     if kind == "gelu":
         return body.op("Gelu", inner, approximate="tanh")  # as onnxruntime has it here
     if kind == "silu":
         return body.op("Mul", inner, body.op("Sigmoid", inner))
-    if kind in ("relu", "identity"):
-        return body.op("Relu", inner) if kind == "relu" else inner
-    return _gated(body, inner, kind)
+    return body.op("Relu", inner) if kind == "relu" else inner
 
 
-def _gated(body: Body, inner: str, kind: str) -> str:
-    """Swish of one half times the other, both limited, the other shifted."""
-    fusion = int(body.attribute("swiglu_fusion", 0))
+def _activated(body: Body, inner: str) -> str:
+    """[T, E, N] after the activation; half as wide if that is gated."""
+    if body.attribute("activation_type", "relu") in _SIMPLE:
+        return _simple(body, inner)
+    size = body.shape(inner)[2]
+    parts = (np.arange(size)[part] for part in _parts(body, size))
+    return _swish(body, *(body.op("Gather", inner, body.constant(p), axis=2) for p in parts))
+
+
+def _fusion(body: Body) -> int:
+    """How gates lie among the columns: 1, every other; 2, in the first half."""
+    kind, fusion = body.attribute("activation_type", "relu"), body.attribute("swiglu_fusion", 0)
     if kind != "swiglu" or fusion not in (1, 2) or body.attribute("swiglu_limit_after_activation"):
         raise Refused("unsupported-form", f"activation {kind!r} with swiglu_fusion {fusion}")
-    size = body.shape(inner)[2] // 2
-    pairs = np.arange(2 * size).reshape((size, 2) if fusion == 1 else (2, size))
-    parts = pairs.T if fusion == 1 else pairs
-    gate, line = (body.op("Gather", inner, body.constant(part), axis=2) for part in parts)
+    return int(fusion)
+
+
+def _swish(body: Body, gate: str, line: str) -> str:
+    """Swish of one half times the other, both limited, the other shifted."""
     limit = body.attribute("swiglu_limit")
     if limit is not None:
-        low, high = body.like(-float(limit), inner), body.like(float(limit), inner)
+        low, high = body.like(-float(limit), line), body.like(float(limit), line)
         gate, line = body.op("Min", gate, high), body.op("Clip", line, low, high)
     alpha = float(body.attribute("activation_alpha", 1.0))
     beta = float(body.attribute("activation_beta", 0.0))
