@@ -457,7 +457,8 @@ def _place_weights(
         per_dispatch = stripes // width
         memory = storage.memories[chip]
         depth = -(-len(part) // per_dispatch)
-        queues = stripe_slices(plan, memory, member.side, member.plane, stripes, depth, reserve)
+        where = (member.side, member.plane)
+        queues = stripe_slices(plan, memory, *where, stripes, depth, reserve, level=not reserve)
         if queues is None:
             raise NoRoom(chip, WEIGHTS, stripes * depth)
         found = []
@@ -483,11 +484,14 @@ def stripe_slices(
     count: int,
     words: int,
     reserve: int,
+    *,
+    level: bool = False,
 ) -> list[int] | None:
     """Slices for the stripes of a tile: the outer ones first, which leaves the inner to the rest.
 
     Those that are nearly full come last, with the inner ones, which alone are too few. Each plane
-    has slices of its own as long as there are some, so that planes can load side by side.
+    has slices of its own as long as there are some, so that planes can load side by side. `level`:
+    the emptiest first instead, so that in the end there are as many as a tile has stripes.
     """
     slices = plan.slices[side]
     outer = sum(q not in plan.inner for q in slices)
@@ -500,7 +504,7 @@ def stripe_slices(
         turned = (position + plane * count) % len(slices)
         last = slices[position] in plan.inner or rooms[slices[position]] < full
         foreign = (len(slices) - 1 - position) // zone != plane
-        return (last, foreign, load // max(1, 4 * words), -turned)
+        return (last and not level, foreign and not level, load // max(1, 4 * words), -turned)
 
     order = sorted(range(len(slices)), key=key)
     fits = [slices[p] for p in order if rooms[slices[p]] >= words + reserve]

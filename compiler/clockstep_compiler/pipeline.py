@@ -350,7 +350,7 @@ def _uncut(plan: Floorplan, lowered: Lowered, chips: int, effort: str) -> Schedu
     if 8 * total_words(plan, lowered) < chips * plan.machine.words_per_chip:
         reserves = reserves[:1]  # weights are not what fills the chips
     # Weights of a stage may well fill its chips: it is swept all the same.
-    full = 8 * total_words(plan, lowered) > 7 * chips * plan.machine.words_per_chip
+    full = 4 * total_words(plan, lowered) > 3 * chips * plan.machine.words_per_chip
     swept = reserves if full else reserves[:2] if plan.system > 1 else reserves[:1]
     for reserve, trial, sweep in (
         *((reserve, 0, True) for reserve in swept),
