@@ -87,7 +87,8 @@ def compile_model(model: Model, machine: Machine, options: Options) -> Program:
     if program is not None:
         return program
     # Nothing here may hold the survey: its weights may soon lie in another order.
-    return _scheduled(*lowered_survey(found.pop(), options, machine), machine, options)
+    made = lowered_survey(found.pop(), options, machine)
+    return _emitted(_best(*made, machine, options), options)
 
 
 def _in_stages(found: Survey, machine: Machine, options: Options) -> Program | None:
@@ -101,7 +102,8 @@ def compile_graph(graph: Graph, machine: Machine, options: Options, system: int 
     """`compile_model` from where the frontend ends, for the first chips of a system."""
     laid = replace(arranged(graph, machine), states=graph.states)
     graph = heads_together(laid, machine)
-    return _scheduled(laid, graph, lower(graph, options, machine), machine, options, system)
+    lowered = lower(graph, options, machine)
+    return _emitted(_best(laid, graph, lowered, machine, options, system), options)
 
 
 def compile_stage(graph: Graph, machine: Machine, options: Options) -> Program:
@@ -141,17 +143,6 @@ class _Candidate:
     lowered: Lowered
     done: Schedule
     copies: int = 1
-
-
-def _scheduled(
-    laid: Graph,
-    graph: Graph,
-    lowered: Lowered,
-    machine: Machine,
-    options: Options,
-    system: int = 1,
-) -> Program:
-    return _emitted(_best(laid, graph, lowered, machine, options, system), options)
 
 
 def _best(
