@@ -15,6 +15,7 @@ from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.in_place import put
 from clockstep_compiler.joins import Joiner
 from clockstep_compiler.liveness import last_readers, peak_words, read_until, words_of
+from clockstep_compiler.lookup import look_up, place_tables
 from clockstep_compiler.movement import Mover
 from clockstep_compiler.partition import (
     FULL_ROWS,
@@ -28,6 +29,7 @@ from clockstep_compiler.scheduler import Scheduler
 from clockstep_compiler.steps import (
     Broadcast,
     Compute,
+    Lookup,
     Lowered,
     Move,
     Outer,
@@ -134,6 +136,7 @@ def schedule(
     filled = peak_words(lowered, plan.machine.vector) / (chips if spread else 1)
     held = _hold(s, filled)
     tight = _FULL * filled > plan.machine.words_per_chip
+    place_tables(s, lowered, dealt or {})
     parts = partition(plan, lowered, s.storage, reserve, spread, dealt)
     bundles: list[int] = []
     maker, mover = BlockMaker(s), Mover(s)
@@ -253,7 +256,7 @@ def _spread(s: Scheduler, lowered: Lowered) -> frozenset[int]:
     if s.chips == 1 or (not large and 4 * total_words(s.plan, lowered) >= words):
         return frozenset()
     least = _BLOCKS_A_CHIP * s.chips
-    steps = enumerate(lowered.steps)
+    steps = [(i, t) for i, t in enumerate(lowered.steps) if not isinstance(t, Lookup)]
     return frozenset(
         i for i, step in steps if s.storage.chunks(step.out) >= least and not step.out.chips
     )
@@ -351,6 +354,9 @@ def _make_blocks(
     swept: frozenset[tuple[int, int]],
 ) -> None:
     """All blocks of a chunk of rows of a step, but for those that have been swept."""
+    if isinstance(step, Lookup):
+        look_up(s, step, chunk, parts.homes)
+        return
     for tile in range(s.storage.tiles(step.out)):
         if (chunk, tile) in swept:
             continue

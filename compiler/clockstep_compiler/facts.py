@@ -43,6 +43,8 @@ def facts(
     for chip in range(s.chips):
         loaded = sum(len(words) for c, _, _, words in s.storage.image if c == chip)
         weights = done.partition.weight_words[chip]
+        tables = done.scheduler.storage.tables.items()
+        weights += sum(len(c.ready) * len(c.planes) for (_, home), c in tables if home == chip)
         used = machine.words_per_chip - s.storage.memories[chip].untouched() - done.held
         stored = instructions[chip] * machine.icu.instructions_in_sram
         chips.append(

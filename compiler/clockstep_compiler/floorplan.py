@@ -18,6 +18,9 @@ from clockstep_isa.table import TABLE, figure
 
 __all__ = ["Floorplan", "Way"]
 
+_FEW_SLICES = 16
+"""Slices of a hemisphere below which there are numbers of one place alone at its rim."""
+
 _KINDS = {Unit.MEM: "bank", Unit.SEND: "link", Unit.RECEIVE: "link"}
 
 
@@ -71,6 +74,20 @@ class Floorplan:
         loading = self.install_streams * self.machine.mxm.planes_per_hemisphere
         nearest = max(count // 4, min(8, count // 2), count - loading)
         return frozenset(q for side in "WE" for q in self.slices[side][:nearest])
+
+    @cached_property
+    def rim(self) -> dict[str, frozenset[int]]:
+        """The outermost slices of each hemisphere, where numbers come from that say which rows of a
+        table are wanted: all those at as few places as have one for each byte of two numbers."""
+        found: dict[str, frozenset[int]] = {}
+        for side, slices in self.slices.items():
+            wanted = 2 if len(slices) < _FEW_SLICES else 4
+            last = self.queues[slices[-wanted]].x if len(slices) >= wanted else None
+            end = self.queues[slices[-1]].x
+            found[side] = frozenset(
+                q for q in slices if last is None or abs(self.queues[q].x - end) <= abs(last - end)
+            )
+        return found
 
     @cached_property
     def planes(self) -> list[tuple[str, int]]:

@@ -15,7 +15,7 @@ from clockstep_compiler.steps import Put, Value
 from clockstep_compiler.storage import Block, Copy, NoRoom
 from clockstep_isa.geometry import Queue
 
-__all__ = ["put"]
+__all__ = ["put", "quiet"]
 
 
 def put(s: Scheduler, step: Put, chunk: int, tile: int, chip: int) -> None:
@@ -61,7 +61,7 @@ def _scatter(
     operands = []
     for planes, at, source in ((new.planes[byte : byte + 1], local, new), (place.planes, 0, place)):
         ways = [plan.way(plan.queues[q], target) for q, _ in planes]
-        base = _quiet(s, chip, ways, taken)
+        base = quiet(s, chip, ways, taken)
         direction = ways[0].direction
         taken |= {(direction, base + i) for i in range(len(ways))}
         operands.append(direction << 8 | base)
@@ -112,7 +112,7 @@ def _beside(
         return s.fetch(value, chunk, tile, chip, fuller[1] | avoid)
 
 
-def _quiet(s: Scheduler, chip: int, ways: list[Way], taken: set[tuple[int, int]]) -> int:
+def quiet(s: Scheduler, chip: int, ways: list[Way], taken: set[tuple[int, int]]) -> int:
     """The first of as many streams as there are ways, aligned, that have been free longest."""
     plan, width, direction = s.plan, len(ways), ways[0].direction
 

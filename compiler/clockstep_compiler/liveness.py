@@ -16,6 +16,7 @@ from clockstep_compiler.expr import Acc, Expr, Leaf, Op
 from clockstep_compiler.steps import (
     Broadcast,
     Compute,
+    Lookup,
     Lowered,
     Move,
     Relayout,
@@ -57,7 +58,7 @@ def _rows_read(step: Step, value: Value) -> Iterator[tuple[Ints, Ints] | None]:
     if isinstance(step, Compute):
         for index in _indices(step.expr, value):
             yield None if index is None else (index, every[: len(index)])
-    elif isinstance(step, Broadcast):
+    elif isinstance(step, Broadcast | Lookup):
         yield every, every
     elif isinstance(step, Relayout):
         ends = np.arange(1, value.rows + 1) * value.columns - 1

@@ -15,10 +15,10 @@ import numpy as np
 
 from clockstep_compiler.expr import Acc, Expr, Op
 from clockstep_compiler.floorplan import Floorplan
-from clockstep_compiler.liveness import live_words, peak_words
+from clockstep_compiler.liveness import live_words, peak_words, words_of
 from clockstep_compiler.memory import ChipMemory
 from clockstep_compiler.shares import shares
-from clockstep_compiler.steps import Compute, Lowered, Product, Term, Weights
+from clockstep_compiler.steps import Compute, Lookup, Lowered, Product, Term, Weights
 from clockstep_compiler.storage import NoRoom, Storage
 from clockstep_compiler.sums import group_size
 from clockstep_compiler.uniform import different, in_order, spread
@@ -294,13 +294,14 @@ def _idle(product: Product, tile: int, term: Term, k_tile: int, lanes: int) -> f
 
 
 def total_words(plan: Floorplan, lowered: Lowered) -> int:
-    """Words of constant weights of the whole model."""
-    return sum(unit.words for unit in _units(plan, lowered))
+    """Words of constant weights, and of tables, of the whole model."""
+    return sum(step_words(plan, lowered))
 
 
 def step_words(plan: Floorplan, lowered: Lowered) -> list[int]:
     """Words of constant weights of every step, those that several share at the first."""
-    found = [0] * len(lowered.steps)
+    tables = (step.table if isinstance(step, Lookup) else None for step in lowered.steps)
+    found = [0 if table is None else words_of(table, plan.machine.vector) for table in tables]
     for unit in _units(plan, lowered):
         found[unit.step] += unit.words
     return found

@@ -22,6 +22,7 @@ from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.joined_operands import apart
 from clockstep_compiler.steps import (
     Compute,
+    Lookup,
     Lowered,
     Move,
     Outer,
@@ -151,6 +152,8 @@ def _reading(step: Step, same: dict[int, Value]) -> Step:
         return replace(step, a=new(step.a), b=new(step.b))
     if isinstance(step, Put):
         return replace(step, new=new(step.new), place=new(step.place))
+    if isinstance(step, Lookup):
+        return replace(step, place=new(step.place))
     return replace(step, source=new(step.source))
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "Broadcast",
     "Compute",
     "Interleaved",
+    "Lookup",
     "Lowered",
     "Move",
     "Outer",
@@ -218,7 +219,23 @@ class Put:
     nodes: tuple[int, ...]
 
 
-Step = Compute | Relayout | Broadcast | Transpose | Move | Outer | Put
+@dataclass(frozen=True, eq=False, slots=True)
+class Lookup:
+    """out[r] = table[place[r] - first], zeros where the table has no such row.
+
+    `table` is constant; `place` has one column, i16 without sign. `beside` are other parts of the
+    same rows, which are read together with it.
+    """
+
+    out: Value
+    table: Value
+    place: Value
+    first: int
+    beside: tuple[Value, ...]
+    nodes: tuple[int, ...]
+
+
+Step = Compute | Relayout | Broadcast | Transpose | Move | Outer | Put | Lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +267,8 @@ def sources_of(step: Step) -> list[Value]:
         return [step.a, step.b]
     if isinstance(step, Put):
         return [step.past, step.new, step.place]
+    if isinstance(step, Lookup):
+        return [step.place]
     return _read(step.expr) if isinstance(step, Compute) else [step.source]
 
 

@@ -17,6 +17,7 @@ from clockstep_compiler.calendar import Calendars
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.memory import ChipMemory
 from clockstep_compiler.steps import Value
+from clockstep_compiler.uniform import different, in_order, spread
 
 __all__ = ["MANY_SLICES", "Block", "Copy", "Entry", "NoRoom", "NoWave", "Storage", "block_rows"]
 
@@ -125,6 +126,9 @@ class Storage:
     """About when the next kernel runs: room that is free by then is as good as any."""
     constant: set[int] = field(default_factory=set)
     """Numbers of constant values: their copies stay for the next run."""
+
+    tables: dict[tuple[Block, int], Copy] = field(default_factory=dict)
+    """Tables whose rows are looked up, whole: by number and tile, and chip."""
 
     def __post_init__(self) -> None:
         every = self.plan.slices["W"] + self.plan.slices["E"]
@@ -282,17 +286,21 @@ class Storage:
         copy = self.initial(chip, value.type.bytes, rows, avoid, what, sides)
         row, column = chunk * self.block_rows(value), tile * self.plan.machine.vector
         if value.data is not None:
-            part = np.ascontiguousarray(value.data[row : row + rows, column : column + lanes])
-            raw = part.view(np.uint8).reshape(rows, lanes, -1)
             self.constant.add(value.number)
-            for byte, (queue, address) in enumerate(copy.planes):
-                self.image.append((chip, queue, address, raw[:, :, byte]))
+            self.fill(chip, copy, value.data[row : row + rows, column : column + lanes])
         else:
             found = self.pieces.setdefault(value.number, [])
             for byte, (queue, address) in enumerate(copy.planes):
                 found.append((byte, row, rows, column, lanes, chip, queue, address))
         self.add(block, chip, copy)
         return copy
+
+    def fill(self, chip: int, copy: Copy, part: NDArray[np.generic]) -> None:
+        """Let elements [rows, lanes] be in a copy before the first cycle."""
+        few = in_order(different(part))
+        raw = spread(few.view(np.uint8).reshape(*few.shape, -1), (*part.shape, few.itemsize))
+        for byte, (queue, address) in enumerate(copy.planes):
+            self.image.append((chip, queue, address, raw[:, :, byte]))
 
     def initial(
         self, chip: int, count: int, rows: int, avoid: frozenset[int], what: str, sides: str
@@ -321,7 +329,8 @@ class Storage:
 
     def finish(self, names: dict[int, str]) -> None:
         """Enter every block that is still there at the end."""
-        for ((number, _, _), chip), copies in self.copies.items():
+        tables = [(key, [copy]) for key, copy in self.tables.items()]
+        for ((number, _, _), chip), copies in [*self.copies.items(), *tables]:
             for copy in copies:
                 last = max(copy.last_use, int(copy.ready.max(initial=0)))
                 for queue, address in copy.planes:

@@ -225,6 +225,11 @@ TABLE: tuple[Instruction, ...] = (
                 "Store a stream's vector at `address` + n if n < `words`, else nowhere; n is lane 0 of `map` - `first`, "
                 "in 16 bits without sign. All `words` must be there, and all are written. It is dispatched once."),
 
+    Instruction("gather", 0x13, Unit.MEM, "gather {map} - {first} of {address}{stride} x {words} -> {out}",
+                (_in("map", 2), _int("first", 16), _ADDRESS, _STRIDE, _int("words", 18), _out(1)), 0, "mem.read_latency", 1,
+                "Put the word at `address` + n on a stream if n < `words`, else zeros; n is lane 0 of `map` - `first`, in 16 "
+                "bits without sign; repeats add `stride`. All that it may reach must be there when it begins."),
+
     Instruction("lw", 0x20, Unit.LW, "lw.{type} {a} x {count} -> column {column}{stride}",
                 (_TYPE, _in("a", "count"), _int("count", 9), _int("column", _LANE), _STRIDE), 0, 1, 1,
                 "Load `count` streams into the plane's weight buffer: one column each (i8) or one a "

@@ -71,15 +71,13 @@ def attention(rows: int, heads: int, size: int) -> ModelProto:
 def test_a_table_is_shared_by_columns() -> None:
     """Rows of a table that one chip cannot hold: each rank has a part of every row."""
     net = Net("table")
-    taken = net.op("Gather", net.normal((600, 64), 1), net.input("i", (3,), dtype="int64"), axis=0)
+    taken = net.op("Gather", net.normal((4000, 64), 1), net.input("i", (3,), dtype="int64"), axis=0)
     net.output(net.op("MatMul", taken, net.normal((64, 24), 0.1)), "y", (3, 24))
-    model, inputs = net.model(), {"i": np.array([599, 0, 7])}
-    alone = run_checked(model, TINY, inputs, chips=1)
+    model, inputs = net.model(), {"i": np.array([3999, 0, 7])}
     shared = run_checked(model, TINY, inputs, chips=4)
     assert_close(shared.outputs, expected(model, inputs))
-    most = max(chip["weights"] for chip in shared.program.info["chip_bytes"])
-    assert 2 * most < alone.program.info["chip_bytes"][0]["weights"]
-    assert shared.program.cycles < alone.program.cycles
+    held = [chip["weights"] for chip in shared.program.info["chip_bytes"]]
+    assert 3 * max(held) < sum(held)
 
 
 def cycles_on(

@@ -19,7 +19,7 @@ from clockstep_isa import Machine, Program, Type
 from tests.mutation import handmade
 from tests.support import models
 from tests.support.graphs import random_graph
-from tests.support.handmade import adder, matmul, scattering, two_chips
+from tests.support.handmade import adder, gathering, matmul, scattering, two_chips
 from tests.support.machines import machine, random_machine, with_words
 from tests.support.quantized import matmul_integer, qdq_pair, qlinear_matmul
 
@@ -175,6 +175,7 @@ PROGRAMS: Mapping[str, Callable[[], Program]] = {
     "hand-fp16": lambda: matmul(Type.F16, 6)[0].program(),
     "hand-two-chips": lambda: two_chips().program(),
     "hand-scatter": lambda: scattering().program(),
+    "hand-gather": lambda: gathering().program(),
     "hand-planes": lambda: handmade.planes(machine("tiny")),
     "hand-alu-i8": lambda: handmade.alus(machine("tiny"), Type.I8),
     "hand-alu-i16": lambda: handmade.alus(machine("odd"), Type.I16),

@@ -9,7 +9,7 @@ import numpy as np
 from clockstep_isa.table import Type
 from tests.support.build import Builder, build, east, west
 
-__all__ = ["LANES", "adder", "matmul", "scattering", "two_chips"]
+__all__ = ["LANES", "adder", "gathering", "matmul", "scattering", "two_chips"]
 
 LANES = 16
 
@@ -100,6 +100,24 @@ def two_chips() -> Builder:
     # On the stream at 1 in cycle 22, at W0 (8) in cycle 29.
     builder.at("c1.mem.W0", 29, "write", address=50, stride=1, a=east(5), repeat=3, interval=3)
     builder.bind("output", "y", "int8", Type.I8, (3, LANES), ["c1.mem.W0"], 50)
+    return builder
+
+
+def gathering(stride: int = 1, settings: Mapping[str, int] | None = None, **given: int) -> Builder:
+    """Places p of three rows: y has for each a word of W4, where words 100 to 107 are the table."""
+    builder = build(settings=settings or {})
+    builder.bind("input", "p", "int16", Type.I16, (3, 1), ["c0.mem.W8", "c0.mem.W9"])
+    builder.store("c0.mem.W4", 100, np.arange(8 * LANES, dtype=np.uint8).reshape(8, -1))
+    for byte in range(2):
+        queue = f"c0.mem.W{8 + byte}"
+        builder.at(queue, 7, "read", stride=1, out=east(2 + byte), repeat=3, interval=3)
+    # Slices 8 and 9 are at 4, 4 and 5 at 6; E0 is at 15.
+    fields = {"map": east(2), "address": 100, "stride": stride, "words": 4, "first": 0}
+    builder.at(
+        "c0.mem.W4", 10, "gather", **{**fields, "out": east(5), **given}, repeat=3, interval=3
+    )
+    builder.at("c0.mem.E0", 20, "write", stride=1, a=east(5), repeat=3, interval=3)
+    builder.bind("output", "y", "int8", Type.I8, (3, LANES), ["c0.mem.E0"])
     return builder
 
 

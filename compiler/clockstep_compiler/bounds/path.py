@@ -18,6 +18,7 @@ from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.steps import (
     Broadcast,
     Compute,
+    Lookup,
     Move,
     Outer,
     Put,
@@ -234,6 +235,8 @@ def _needs(step: Step, source: Value) -> tuple[bool, str, bool]:
         taken[step.index[step.index >= 0]] = True
         every = bool(taken.all())
         return alone, "all" if every and out.rows == 1 else "", every
+    if isinstance(step, Lookup):
+        return True, "row", True
     if isinstance(step, Put):
         return False, "", False  # all rows but one are there from the start
     if isinstance(step, Broadcast):

@@ -16,7 +16,16 @@ from typing import NamedTuple
 from clockstep_compiler.bounds.parts import Parts, Terms, rows_used
 from clockstep_compiler.expr import Leaf
 from clockstep_compiler.floorplan import Floorplan
-from clockstep_compiler.steps import Broadcast, Compute, Outer, Product, Step, Transpose, Value
+from clockstep_compiler.steps import (
+    Broadcast,
+    Compute,
+    Lookup,
+    Outer,
+    Product,
+    Step,
+    Transpose,
+    Value,
+)
 from clockstep_isa.table import Type
 
 __all__ = ["Resource", "Tally", "resources"]
@@ -148,7 +157,7 @@ class Tally:
     def _other(self, step: Step, found: dict[str, int]) -> None:
         """Movement by itself may vanish into its neighbours and counts nothing."""
         elements = step.out.rows * self._lanes(step.out.columns)
-        if isinstance(step, Transpose | Broadcast | Outer):
+        if isinstance(step, Transpose | Broadcast | Outer | Lookup):
             found["accesses"] = elements * step.out.type.bytes
         if isinstance(step, Outer):
             found["ops"] = (2 * step.a.columns - 1) * elements

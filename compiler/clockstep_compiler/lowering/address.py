@@ -1,16 +1,20 @@
-"""Rows by computed index in static time: products of one-hot rows with the bytes of a table.
+"""Rows by computed index in static time.
 
-Which row an index names is not known before the model runs, so every row takes part: a vector that
-is one where the index is and zero elsewhere picks the row as a product. The bytes of an element are
-products of their own and put together by the VXM, so every bit pattern passes exactly. Of a table
-of few rows each is masked instead.
+Rows of a constant table are read at an address that the index says. Of what is computed every row
+takes part, since the index is not known before: a vector that is one where the index is and zero
+elsewhere picks the row as a product. The bytes of an element are products of their own and put
+together by the VXM, so every bit pattern passes exactly. Of a table of few rows each is masked.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import pairwise
+
 import numpy as np
 
 from clockstep_compiler.expr import Acc, Const, Expr, Leaf, Op, cast, mul
+from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.graph import Node
 from clockstep_compiler.lowering.address_table import FEW, Table, integers_of, table_of
 from clockstep_compiler.lowering.elementwise_bits import i32
@@ -18,11 +22,19 @@ from clockstep_compiler.lowering.elementwise_operands import bounds, record_boun
 from clockstep_compiler.lowering.factors import transposed
 from clockstep_compiler.lowering.lower import Lowering, is_float, lowers
 from clockstep_compiler.lowering.reduce_rows import hold, relaid
-from clockstep_compiler.steps import Product, Term, Value, Weights
+from clockstep_compiler.steps import Lookup, Product, Term, Value, Weights
 from clockstep_compiler.uniform import different, in_order
+from clockstep_isa.machine import Machine
 from clockstep_isa.table import Type
 
 __all__: list[str] = []
+
+_LEAST, _MOST = 2, 65_535
+"""Rows of a table between which they are looked up: fewer are masked, more have no number of 16
+bits."""
+
+_PART = 8
+"""A part of a table leaves at least this part of a slice to other things."""
 
 _WORDS = {1: Type.I8, 2: Type.I16, 4: Type.I32}
 """The integers of so many bytes."""
@@ -85,6 +97,8 @@ def _picked(state: Lowering, node: Node, table: Table) -> Expr:
     if table.last:
         hot = _one_hot(state, column, table.height)
         return _joined(state, table, [_elements(state, table, hot, k) for k in range(table.count)])
+    if _is_looked_up(state, table, shape):
+        return _looked_up(state, table, column)
     per_table = shape[1] if len(shape) > 2 else shape[0]
     owned = rows == table.batch * per_table
     if table.height <= FEW or len(shape) > 3:
@@ -94,6 +108,53 @@ def _picked(state: Lowering, node: Node, table: Table) -> Expr:
     hot = _one_hot(state, column, table.height)
     products = [_rows(state, table, hot, k, per_table, owned) for k in range(table.count)]
     return _joined(state, table, products)
+
+
+# -- by addresses ----------------------------------------------------------------------------------
+
+
+def _is_looked_up(state: Lowering, table: Table, shape: tuple[int, ...]) -> bool:
+    """Whether rows of a table are read where they lie: constant ones, of more rows than two."""
+    apart = table.batch == table.inner == 1 and table.data is not None and len(shape) == 2
+    return apart and _LEAST < table.height <= _MOST and _has_lookups(state.machine)
+
+
+@cache
+def _has_lookups(machine: Machine) -> bool:
+    """Whether there are slices for tables beside those for numbers."""
+    plan = Floorplan(machine)
+    return all(len(plan.slices[side]) - len(plan.rim[side]) >= Type.F32.bytes for side in "WE")
+
+
+def _looked_up(state: Lowering, table: Table, column: Value) -> Expr:
+    """Rows of each part of a table, zeros if they are in another, joined."""
+    assert table.data is not None
+    place, parts = _place(state, column, table.height), list[Value]()
+    count = -(-table.height * _PART // (state.machine.words_per_slice * (_PART - 1)))
+    size = -(-table.height // count)
+    for first, end in pairwise(range(0, table.height + size, size)):
+        data = table.data[first:end]
+        own = state.constant_value("table", data)
+        state.weight_bytes += data.nbytes
+        out = state.new_value("rows", column.rows, table.width, table.kind)
+        state.steps.append(Lookup(out, own, place, first, tuple(parts), (state.node,)))
+        parts.append(out)
+    joined, word = list[Expr](Leaf(part, None) for part in parts), _WORDS[table.kind.bytes]
+    while len(joined) > 1:
+        pairs = zip(joined[::2], joined[1::2], strict=False)
+        rest = joined[len(joined) // 2 * 2 :]
+        joined = [Op("or", word, pair, word) for pair in pairs] + rest
+    return joined[0] if joined[0].out == table.kind else Op("mov", word, (joined[0],), table.kind)
+
+
+def _place(state: Lowering, column: Value, height: int) -> Value:
+    """Numbers of rows as i16 without sign, one beyond all rows where there is none."""
+    key = ("place", column.number, height)
+    if key not in state.views:
+        number: Expr = i32("max", i32("min", Leaf(column, None), height), -1)
+        narrow = cast(number, Type.I16, saturate=False)
+        state.views[key] = hold(state, narrow, (column.rows, 1)).value
+    return state.views[key]
 
 
 # -- the index -------------------------------------------------------------------------------------

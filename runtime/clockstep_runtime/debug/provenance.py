@@ -192,6 +192,8 @@ class _Walk:
             self._expand_product(at)
         elif row.name == "scatter":
             self._expand_scatter(at)
+        elif row.name == "gather":
+            self._expand_gather(at)
         elif row.name == "lw":
             self._expand_operand(at, 0, self.needs[at])
         else:
@@ -214,12 +216,26 @@ class _Walk:
         if place != at.step:
             self._link(at, "word", self._sources.word(at), 0, self.needs[at][0])
             return
-        for name, operand, part, lanes in (
-            ("a", 0, 0, self.needs[at][0]),
-            *(("map", 1, byte, np.arange(self._lanes) == 0) for byte in range(2)),
-        ):
-            producer, stream = self._sources.stream(once, operand, part)
-            self._link(at, name, producer, stream, lanes)
+        producer, stream = self._sources.stream(once, 0, 0)
+        self._link(at, "a", producer, stream, self.needs[at][0])
+        self._expand_map(at, once, 1)
+
+    def _expand_gather(self, at: Dispatch) -> None:
+        """The number that says which word it is, and that word."""
+        fields = self._sources.fields(at.place)
+        low, high = (int(part[0]) for part in self._maps[at])
+        place = (low + 256 * high - fields["first"]) & 0xFFFF
+        if place < fields["words"]:
+            reached = place + self._sources.steps_up(at) * abs(fields["stride"])
+            word = self._sources.word(Dispatch(at.place, reached))
+            self._link(at, "word", word, 0, self.needs[at][0])
+        self._expand_map(at, at, 0)
+
+    def _expand_map(self, at: Dispatch, sampled: Dispatch, operand: int) -> None:
+        """Lane 0 of the map that a dispatch samples."""
+        for byte in range(2):
+            producer, stream = self._sources.stream(sampled, operand, byte)
+            self._link(at, "map", producer, stream, np.arange(self._lanes) == 0)
 
     def _expand_product(self, at: Dispatch) -> None:
         """The lanes of the activation, and as many of every column that is needed.

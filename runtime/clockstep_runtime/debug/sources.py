@@ -98,8 +98,14 @@ class Sources:
         index = int(slots.results.phases.owner[producer])
         return Dispatch(index, element), int(slots.results.part[producer])
 
+    def steps_up(self, at: Dispatch) -> int:
+        """How many dispatches of a bulk instruction have lower addresses than one of them."""
+        upwards = int(self.fields(at.place)["stride"]) >= 0
+        return at.step if upwards else int(self.columns.count[at.place]) - 1 - at.step
+
     def word(self, at: Dispatch) -> Dispatch:
-        """What a `read`, or a `scatter` in a word, finds: a `write`, or an initial block's word."""
+        """What a `read`, or a `scatter` or `gather` in a word that it may reach, finds: a `write`,
+        or an initial block's word."""
         return Dispatch(*_element(self._found.words.segments, at.place, at.step))
 
     def constant(self, at: Dispatch) -> NDArray[np.uint8] | None:

@@ -15,7 +15,7 @@ from clockstep_isa.table import ENUMS, TABLE, Instruction, Kind, Type
 from clockstep_runtime.engine.gather import UNSIGNED, as_bytes, as_value
 from clockstep_runtime.semantics import EXECUTES
 
-__all__ = ["Compute", "compute_of", "scattered"]
+__all__ = ["Compute", "compute_of", "gathered", "scattered"]
 
 Array = NDArray[Any]
 Compute = Callable[..., Array]
@@ -43,6 +43,21 @@ def scattered(first: int, vector: Array, place: Array, words: Array) -> Array:
     inside = np.flatnonzero(where < len(words))
     whole[where[inside], inside] = np.broadcast_to(vector[0], (batch, vector.shape[2]))[inside]
     return whole
+
+
+def gathered(first: int, stride: int, words: int, place: Array, table: Array) -> Array:
+    """Vectors [n, batch, lanes] of a table [any, batch, lanes]: of `words` that begin `stride`
+    further on each time, the one that lane 0 of `place` [n, batch, lanes] says, counted from
+    `first`; zeros where it is none of them."""
+    count, batch = len(place), max(place.shape[1], table.shape[1])
+    where = (place[:, :, 0] - np.uint16(first)).astype(np.int64)
+    inside = where < words
+    start = np.arange(count) * stride - min(0, (count - 1) * stride)
+    where = np.broadcast_to(np.where(inside, where + start[:, None], 0), (count, batch))
+    run = np.arange(batch) if table.shape[1] > 1 else np.zeros(batch, np.int64)
+    found: Array = table[where, run]
+    found[~np.broadcast_to(inside, (count, batch))] = 0
+    return found
 
 
 @lru_cache(1 << 12)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from clockstep_isa.table import BY_NAME, TABLE
-from clockstep_runtime.engine.compute import Compute, compute_of, scattered
+from clockstep_runtime.engine.compute import Compute, compute_of, gathered, scattered
 from clockstep_runtime.engine.gather import Gatherer, Known
 from clockstep_runtime.engine.group import Group, Member
 from clockstep_runtime.engine.mxm import Arrays, Make
@@ -20,7 +20,9 @@ Planned = tuple[int, Make, list[int]]
 """The value that a group of steps makes, how to make it of all values so far, and those dead after
 it."""
 
-_INSTALL, _ABC, _SCATTER = (TABLE.index(BY_NAME[name]) for name in ("iw", "abc", "scatter"))
+_INSTALL, _ABC, _SCATTER, _GATHER = (
+    TABLE.index(BY_NAME[name]) for name in ("iw", "abc", "scatter", "gather")
+)
 
 
 def plan(linked: Linked, known: Known, arrays: Arrays, begin: int, end: int) -> list[Planned]:
@@ -65,14 +67,17 @@ class _Stretch:
         if self._rows[first] == _INSTALL:
             return value, self._arrays.installer(self._low + first)
         if self._rows[first] == _SCATTER:
-            return value, self._scatter(first)
+            return value, self._mapped(first, scattered, "first")
+        if self._rows[first] == _GATHER:
+            return value, self._mapped(first, gathered, "first", "stride", "words")
         return value, self._together(range(first, last))
 
-    def _scatter(self, step: int) -> Make:
-        """The words of a `scatter`, as it leaves them."""
+    def _mapped(self, step: int, make: Callable[..., Any], *names: str) -> Make:
+        """What an access makes whose addresses a map says, from some of its fields."""
         gather, numbers = self._gather, range(self._bounds[step], self._bounds[step + 1])
-        first = self._fields[step][BY_NAME["scatter"].field("first")]
-        return lambda values: scattered(first, *(gather.value(n, values) for n in numbers))
+        row = TABLE[self._rows[step]]
+        fields = [self._fields[step][row.field(name)] for name in names]
+        return lambda values: make(*fields, *(gather.value(n, values) for n in numbers))
 
     def _together(self, steps: range) -> Make:
         """A group of steps none of which is an `iw`."""

@@ -130,6 +130,22 @@ class Chip:
             memory.write(first + place, operands["a"], cycle + issue.latency)
             self.observer.stored(issue, step, cycle, first + place, operands["a"])
 
+    def _gather(self, issue: Issue, operands: dict[str, Vectors], step: int, cycle: int) -> Vectors:
+        memory, words = self.slice(issue.queue), issue.fields["words"]
+        if not step:
+            ends = sorted(_address(issue, i) for i in (0, issue.repeat - 1))
+            missing = memory.unwritten(ends[0], ends[1] - ends[0] + words, cycle)
+            if missing is not None:
+                raise issue.fault("word-unwritten", f"word {missing} is not written yet", cycle)
+        place = int(_elements(operands["map"], Type.I16)[0]) - issue.fields["first"] & 0xFFFF
+        if place >= words:
+            return np.zeros((1, self.machine.vector), np.uint8)
+        address = _address(issue, step) + place
+        word = memory.read(address, cycle)
+        assert word is not None, "what may be reached was there when it began"
+        self.observer.fetched(issue, step, cycle, address, word)
+        return word
+
     def _lw(self, issue: Issue, operands: dict[str, Vectors], step: int, cycle: int) -> None:
         kind = _type(issue)
         column = issue.fields["column"] + step * issue.fields["stride"]
@@ -249,6 +265,7 @@ _ACTIONS: dict[str, _Action] = {
     "read": Chip._read,
     "write": Chip._write,
     "scatter": Chip._scatter,
+    "gather": Chip._gather,
     "lw": Chip._lw,
     "iw": Chip._iw,
     "abc": Chip._abc,

@@ -171,6 +171,8 @@ def _check_widths(issue: Issue) -> None:
     if issue.row.name == "scatter":
         _check_range(issue, "repeat", issue.repeat, 1, 1)
         _check_range(issue, "words", fields["words"], 1, machine.words_per_slice)
+    if issue.row.name == "gather":
+        _check_range(issue, "words", fields["words"], 1, machine.words_per_slice)
     if issue.row.name == "broadcast":
         _check_range(issue, "lane", fields["lane"], 0, machine.vector - 1)
     if issue.row.name == "abc":

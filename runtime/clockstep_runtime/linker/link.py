@@ -230,14 +230,14 @@ def _deaths(
 
 def _with_words(found: Resolution, wanted: Wanted) -> Wanted:
     """The operands of all instructions; that of a `scatter` after all others is what its words
-    held before."""
+    held before, that of a `gather` all that it may reach."""
     columns = found.columns
-    scatters = columns.where("scatter")
-    operands = len(wanted.owner) + np.arange(len(scatters))
-    none = np.zeros(len(scatters), np.int64)
-    key = len(found.slots.samples) + scatters
-    words = columns.vectors[scatters]
-    return _both(wanted, Wanted(key, operands, none, scatters, none, none, words))
+    mapped = columns.where("scatter", "gather")
+    operands = len(wanted.owner) + np.arange(len(mapped))
+    none = np.zeros(len(mapped), np.int64)
+    key = len(found.slots.samples) + mapped
+    words = columns.reach[1][mapped]
+    return _both(wanted, Wanted(key, operands, none, mapped, none, none, words))
 
 
 def _both(one: Wanted, two: Wanted) -> Wanted:

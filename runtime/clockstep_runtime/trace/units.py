@@ -73,7 +73,7 @@ def draw_banks(sheet: Sheet, columns: Columns, serves: Served, tracks: Ints) -> 
 
     `tracks` [queues, banks] has the track of each bank.
     """
-    where = columns.where("read", "write", "scatter")
+    where = columns.where("read", "write", "scatter", "gather")
     mem = columns.take(where)
     access, first, count = _by_bank(mem)
     address = mem.field("address")[access] + first * mem.field("stride")[access]

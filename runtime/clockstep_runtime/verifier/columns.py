@@ -107,6 +107,15 @@ class Columns:
         return np.where(self.row == row_number("scatter"), self.field("words"), self.count)
 
     @property
+    def reach(self) -> tuple[Ints, Ints]:
+        """The lowest word that an access with a map may touch, and how many from it on.
+
+        Those of `scatter` and `gather`, whatever the map says.
+        """
+        way = (self.count - 1) * self.field("stride")
+        return self.field("address") + np.minimum(0, way), self.field("words") + np.abs(way)
+
+    @property
     def skew(self) -> Ints:
         return self._figures([row.skew for row in TABLE])
 

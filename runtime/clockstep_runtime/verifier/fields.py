@@ -174,6 +174,8 @@ class _Judge:
         if name == "scatter":
             yield self._within("repeat", self.columns.count, 1, 1)
             yield self._within("words", self._values("words"), 1, machine.words_per_slice)
+        if name == "gather":
+            yield self._within("words", self._values("words"), 1, machine.words_per_slice)
         if name == "broadcast":
             yield self._within("lane", self._values("lane"), 0, machine.vector - 1)
         if name == "abc":

@@ -95,7 +95,7 @@ def check_memory(program: Program, columns: Columns, findings: Findings, end: in
     `end` is the cycle at which the outputs are fetched.
     """
     initial, outputs = _place_all(program, findings)
-    of_mem, reads = _twice(columns, columns.where("read", "write", "scatter"))
+    of_mem, reads = _twice(columns, columns.where("read", "write", "scatter", "gather"))
     mem = columns.take(of_mem)
     accesses = _accesses(mem, reads, initial, outputs, end)
     findings.count("words", int(mem.count.sum()))
@@ -111,19 +111,21 @@ def check_memory(program: Program, columns: Columns, findings: Findings, end: in
 
 def _twice(columns: Columns, of_mem: Ints) -> tuple[Ints, NDArray[np.bool_]]:
     """Instructions by what they access, and whether they read it: a `scatter` reads all of its
-    words, and then writes all of them, those that it leaves alone as they were."""
+    words, and then writes all of them, those that it leaves alone as they were. A `gather` reads
+    all that it may reach when it begins: its queue is its own until it ends."""
     scatters = np.isin(of_mem, columns.where("scatter"))
     each = np.repeat(of_mem, scatters + 1)
     first = np.append(True, np.diff(each) != 0)[: len(each)]
     again = np.isin(each, of_mem[scatters])
-    return each, np.isin(each, columns.where("read")) | (again & first)
+    return each, np.isin(each, columns.where("read", "gather")) | (again & first)
 
 
 def _accesses(
     mem: Columns, reads: NDArray[np.bool_], initial: list[Block], outputs: list[Block], end: int
 ) -> _Accesses:
     """Instructions, then the blocks there from the start, then those fetched at the end."""
-    scatters = np.isin(np.arange(len(mem)), mem.where("scatter"))
+    mapped = np.isin(np.arange(len(mem)), mem.where("scatter", "gather"))
+    low, reach = mem.reach
     queues = len(mem.geometry.queues)
     table = [(b.chip * queues + b.queue, b.address, b.words) for b in [*initial, *outputs]]
     queue, address, words = np.array(table, np.int64).reshape(-1, 3).T
@@ -133,12 +135,12 @@ def _accesses(
     start = np.where(first, _BEFORE, end)
     columns = (
         (mem.queue, queue),
-        (mem.field("address"), address),
-        (np.where(scatters, 1, mem.field("stride")), ones),
-        (mem.vectors, words),
+        (np.where(mapped, low, mem.field("address")), address),
+        (np.where(mapped, 1, mem.field("stride")), ones),
+        (np.where(mapped, reach, mem.count), words),
         (np.arange(len(mem)), order),
         (mem.start, start),
-        (np.where(scatters, 0, mem.step), 0 * ones),
+        (np.where(mapped, 0, mem.step), 0 * ones),
         (~reads, first),
     )
     return _Accesses(*(np.concatenate(pair) for pair in columns))

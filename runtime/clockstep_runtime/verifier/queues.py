@@ -19,7 +19,7 @@ Ints = NDArray[np.int64]
 def check_addresses(columns: Columns, findings: Findings) -> Ints:
     """Per instruction how many dispatches come before one whose address is out of range.
 
-    Words of a slice for `read`, `write` and `scatter`, columns of the weight buffer for `lw`.
+    Words of a slice for what accesses memory, columns of the weight buffer for `lw`.
     """
     count = columns.count.copy()
     machine = columns.machine
@@ -27,6 +27,7 @@ def check_addresses(columns: Columns, findings: Findings) -> Ints:
         ("read", "address", machine.words_per_slice),
         ("write", "address", machine.words_per_slice),
         ("scatter", "address", machine.words_per_slice),
+        ("gather", "address", machine.words_per_slice),
         ("lw", "column", machine.vector),
     ):
         row = BY_NAME[name]
