@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clockstep_compiler.expr import Acc, Const, Leaf, Source, flatten
+from clockstep_compiler.in_place import confined
 from clockstep_compiler.kernel import Array, FromMem, FromMxm, Origin, Rows, Run, first_rows
-from clockstep_compiler.partition import Group, Member, columns_of, find_product
+from clockstep_compiler.partition import Group, find_product
 from clockstep_compiler.runs import Span, spans
 from clockstep_compiler.scheduler import Place, Scheduler
 from clockstep_compiler.steps import Compute, Interleaved, Product, Value, sources_of
 from clockstep_compiler.storage import Copy, NoRoom
+from clockstep_compiler.stripes import Member, columns_of
 from clockstep_compiler.sums import sum_program, with_sum
 from clockstep_compiler.sweep_parts import Operand
 from clockstep_compiler.wave import WaveProgram
@@ -271,6 +273,12 @@ class BlockMaker:
             return Array(*place, tuple(found))
         if weights.value is None:
             runs = striped(member.from_side(place[0])[w_set], columns, product.type.bytes)
+            if weights.which:
+                which = weights.which[0 if (tile + 1) * lanes <= product.columns else -1]
+                numbers = self._numbers(which, chip, place)
+                pitch = self.s.plan.pitch(product.type.bytes, columns)
+                reach = (weights.sets - 1) * pitch + 1
+                runs = tuple(replace(run, numbers=numbers, reach=reach) for run in runs)
             return Array(*place, runs)
         start = w_set * product.columns + tile * lanes
         value, k_tile = weights.value, member.k_tile
@@ -278,6 +286,12 @@ class BlockMaker:
         if weights.byte is not None:
             runs = tuple(run.byte(weights.byte) for run in runs)
         return Array(*place, runs)
+
+    def _numbers(self, which: Value, chip: int, place: tuple[str, int]) -> Rows:
+        """What says which set a plane gets, where nothing but that plane's numbers is read from."""
+        side, plane = place
+        own = sorted(self.s.plan.hub[side])[2 * plane : 2 * plane + 2]
+        return Rows(confined(self.s, which, 0, chip, frozenset(own), side), 0, 0)
 
     def _interleaved(
         self, own: Interleaved, columns: range, k_tile: int, chip: int, side: str

@@ -15,7 +15,7 @@ from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.in_place import put
 from clockstep_compiler.joins import Joiner
 from clockstep_compiler.liveness import last_readers, peak_words, read_until, words_of
-from clockstep_compiler.lookup import look_up, place_tables
+from clockstep_compiler.lookup import look_up
 from clockstep_compiler.movement import Mover
 from clockstep_compiler.partition import (
     FULL_ROWS,
@@ -136,7 +136,6 @@ def schedule(
     filled = peak_words(lowered, plan.machine.vector) / (chips if spread else 1)
     held = _hold(s, filled)
     tight = _FULL * filled > plan.machine.words_per_chip
-    place_tables(s, lowered, dealt or {})
     parts = partition(plan, lowered, s.storage, reserve, spread, dealt)
     bundles: list[int] = []
     maker, mover = BlockMaker(s), Mover(s)
@@ -355,7 +354,7 @@ def _make_blocks(
 ) -> None:
     """All blocks of a chunk of rows of a step, but for those that have been swept."""
     if isinstance(step, Lookup):
-        look_up(s, step, chunk, parts.homes)
+        look_up(s, step, chunk, parts)
         return
     for tile in range(s.storage.tiles(step.out)):
         if (chunk, tile) in swept:

@@ -78,16 +78,34 @@ class Floorplan:
     @cached_property
     def rim(self) -> dict[str, frozenset[int]]:
         """The outermost slices of each hemisphere, where numbers come from that say which rows of a
-        table are wanted: all those at as few places as have one for each byte of two numbers."""
-        found: dict[str, frozenset[int]] = {}
-        for side, slices in self.slices.items():
-            wanted = 2 if len(slices) < _FEW_SLICES else 4
-            last = self.queues[slices[-wanted]].x if len(slices) >= wanted else None
-            end = self.queues[slices[-1]].x
-            found[side] = frozenset(
-                q for q in slices if last is None or abs(self.queues[q].x - end) <= abs(last - end)
-            )
-        return found
+        table are wanted."""
+        wanted = 2 if self.machine.mem.slices_per_hemisphere < _FEW_SLICES else 4
+        return {side: self._end(slices[::-1], wanted) for side, slices in self.slices.items()}
+
+    @cached_property
+    def hub(self) -> dict[str, frozenset[int]]:
+        """The innermost slices of each hemisphere, two for each plane, where numbers come from that
+        say which weights are wanted."""
+        wanted = 2 * self.machine.mxm.planes_per_hemisphere
+        return {side: self._end(slices, wanted) for side, slices in self.slices.items()}
+
+    def _end(self, slices: list[int], wanted: int) -> frozenset[int]:
+        """The first of some slices, at as few places as have as many as are `wanted`."""
+        if len(slices) < wanted:
+            return frozenset(slices)
+        first, last = (self.queues[slices[i]].x for i in (0, wanted - 1))
+        return frozenset(q for q in slices if abs(self.queues[q].x - first) <= abs(last - first))
+
+    def chosen_streams(self, width: int) -> int:
+        """Streams of weights of `width` bytes that numbers choose: a plane's own but for two, which
+        have the numbers. 0 if none can be had."""
+        streams = (self.install_streams - 2) // width * width
+        least = min(len(self.slices[side]) - len(self.hub[side]) for side in "WE")
+        return streams if streams <= least else 0
+
+    def pitch(self, width: int, columns: int) -> int:
+        """Words of so many columns of such weights in every slice that has any."""
+        return -(-columns * width // self.chosen_streams(width))
 
     @cached_property
     def planes(self) -> list[tuple[str, int]]:

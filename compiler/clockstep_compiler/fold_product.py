@@ -83,7 +83,9 @@ def can_fold(product: Product) -> bool:
         product.type == Type.I8
         and not product.spread
         and all(
-            t.weights.data is not None and (t.fill is None or t.fill.data is not None)
+            t.weights.data is not None
+            and not t.weights.which
+            and (t.fill is None or t.fill.data is not None)
             for t in product.terms
         )
     )

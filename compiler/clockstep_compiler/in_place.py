@@ -15,7 +15,7 @@ from clockstep_compiler.steps import Put, Value
 from clockstep_compiler.storage import Block, Copy, NoRoom
 from clockstep_isa.geometry import Queue
 
-__all__ = ["put", "quiet"]
+__all__ = ["confined", "put", "quiet"]
 
 
 def put(s: Scheduler, step: Put, chunk: int, tile: int, chip: int) -> None:
@@ -110,6 +110,21 @@ def _beside(
         return s.fetch(value, chunk, tile, chip, fuller[0] | avoid)
     except NoRoom:
         return s.fetch(value, chunk, tile, chip, fuller[1] | avoid)
+
+
+def confined(
+    s: Scheduler, value: Value, chunk: int, chip: int, own: frozenset[int], side: str
+) -> Copy:
+    """A copy of a block of the first tile in some slices of a hemisphere alone."""
+    block: Block = (value.number, chunk, 0)
+    others = frozenset(q for queues in s.plan.slices.values() for q in queues) - own
+    copy = s.storage.find(block, chip, others, side)
+    if copy is None:
+        here = s.fetch(value, chunk, 0, chip, own)
+        copy = s.duplicate(here, chip, value.type, others, value.name, side)
+        s.storage.add(block, chip, copy)
+    s.pinned.add(copy)
+    return copy
 
 
 def quiet(s: Scheduler, chip: int, ways: list[Way], taken: set[tuple[int, int]]) -> int:

@@ -93,7 +93,8 @@ class Run:
 
     Stripe i is (slice, address, stride, words) and feeds stream i. `rows` are those of the blocks
     that the columns are rows of, in turn; none for constant weights. The `skipped` columns before
-    them stay zero.
+    them stay zero. With `numbers`, one row of i16, all addresses are that number of words on, which
+    is less than `reach`.
     """
 
     stripes: tuple[tuple[int, int, int, int], ...]
@@ -101,6 +102,8 @@ class Run:
     columns: int
     rows: tuple[Rows, ...] = ()
     skipped: int = 0
+    numbers: Rows | None = None
+    reach: int = 0
 
     def byte(self, index: int) -> Run:
         """One byte of every element as an int8 column of its own."""
@@ -423,13 +426,35 @@ def _load(b: _Builder, origin: FromMxm, lw: Queue) -> int:
         for i, (queue, address, stride, words) in enumerate(run.stripes):
             way = plan.way(plan.queues[queue], lw)
             at = start - way.hops - plan.machine.mem.read_latency
-            feed = (address, stride, direction << 8 | base + i)
-            b.bundle.issue(chip, queue, "read", at, feed, words)
+            feed: tuple[int, ...] = (address, stride, direction << 8 | base + i)
+            name = "read"
+            if run.numbers is not None:
+                which = direction << 8 | base + plan.install_streams - 2
+                name, feed = "gather", (which, 0, address, stride, run.reach, feed[-1])
+            b.bundle.issue(chip, queue, name, at, feed, words)
             b.bundle.reservations += plan.hold(chip, way, base + i, 1, start, lw.x, words)
             for rows in run.rows:
                 _wait(b, rows, words, 1, at)
+        if run.numbers is not None:
+            _bring_numbers(b, run.numbers, direction, base, start, lw, run.dispatches)
         args = (int(origin.type), direction << 8 | base, len(run.stripes), column, run.columns)
         b.bundle.issue(chip, lw.id, "lw", start, args, run.dispatches)
         start += run.dispatches
         column += run.dispatches * run.columns
     return start
+
+
+def _bring_numbers(
+    b: _Builder, numbers: Rows, direction: int, base: int, start: int, lw: Queue, words: int
+) -> None:
+    """The same number on the last two streams of a plane for as long as slices on the way to it
+    read its weights, which are there `start` cycles on."""
+    plan, chip = b.plan, b.kernel.chip
+    latency, first = plan.machine.mem.read_latency, base + plan.install_streams - 2
+    for i, (queue, address) in enumerate(numbers.planes):
+        way = plan.way(plan.queues[queue], lw)
+        at = start - way.hops - 2 * latency
+        operand = (address + numbers.start, 0, direction << 8 | first + i)
+        b.bundle.issue(chip, queue, "read", at, operand, words)
+        b.bundle.reservations += plan.hold(chip, way, first + i, 1, start - latency, lw.x, words)
+    _wait(b, numbers, words, 1, start - way.hops - 2 * latency)

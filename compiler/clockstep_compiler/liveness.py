@@ -97,7 +97,7 @@ def _indices(expr: Expr, value: Value) -> Iterator[Ints | None]:
             for term in e.product.terms:
                 if term.a is value:
                     yield np.arange(value.rows) if term.index is None else term.index
-                if value in term.weights.matrices:
+                if value in term.weights.read:
                     yield None
 
 

@@ -8,12 +8,12 @@ import numpy as np
 
 from clockstep_compiler.blocks import dynamic_runs, striped
 from clockstep_compiler.kernel import Array, FromMem, FromMxm, FromSxm, Origin, Rows, Run
-from clockstep_compiler.partition import stripe_slices
 from clockstep_compiler.patterns import Join, Part, Source, Turn, filled, patterns
 from clockstep_compiler.runs import regular_runs, spans
 from clockstep_compiler.scheduler import Place, Scheduler, move_program
 from clockstep_compiler.steps import Broadcast, Move, Relayout, Transpose, Value
 from clockstep_compiler.storage import Copy, NoRoom
+from clockstep_compiler.stripes import stripe_slices
 from clockstep_compiler.sums import group_size, sum_program
 from clockstep_compiler.wave import WaveOp, WaveProgram
 from clockstep_isa.table import Type

@@ -16,30 +16,25 @@ import numpy as np
 from clockstep_compiler.expr import Acc, Expr, Op
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.liveness import live_words, peak_words, words_of
-from clockstep_compiler.memory import ChipMemory
 from clockstep_compiler.shares import shares
-from clockstep_compiler.steps import Compute, Lookup, Lowered, Product, Term, Weights
-from clockstep_compiler.storage import NoRoom, Storage
+from clockstep_compiler.steps import Compute, Lookup, Lowered, Product, Term
+from clockstep_compiler.storage import Storage
+from clockstep_compiler.stripes import Member, columns_of, place_chosen, place_weights
 from clockstep_compiler.sums import group_size
-from clockstep_compiler.uniform import different, in_order, spread
 from clockstep_isa.table import Type
 
 __all__ = [
     "FULL_ROWS",
     "MANY_ROWS",
-    "WEIGHTS",
     "Group",
-    "Member",
     "Partition",
     "busy_groups",
-    "columns_of",
     "find_product",
     "in_groups",
     "inner_tiles",
     "mostly_loads",
     "partition",
     "step_words",
-    "stripe_slices",
 ]
 
 
@@ -52,38 +47,6 @@ FULL_ROWS = 64
 MANY_ROWS = 1024
 """Rows from which on all arrays share those of a group that does not fill them, rather than take
 another tile's beside it: loading is a small part of it, and no tile waits for another."""
-
-Stripes = tuple[tuple[tuple[int, int], ...], ...]
-
-WEIGHTS = "weights"
-"""What there is no room for where weights do not fit."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Member:
-    """One K tile of one term of a product, on one plane.
-
-    `stripes[w_set][i]` is the (slice, address) from which stream i of every `lw` comes; empty for
-    weights that are computed. `twins` are the same in the other hemisphere, if there is room.
-    `idle` are the sets of integers that are all zero here.
-    """
-
-    term: Term
-    k_tile: int
-    side: str
-    plane: int
-    stripes: Stripes = ()
-    twins: Stripes = ()
-    idle: frozenset[int] = frozenset()
-
-    @property
-    def anywhere(self) -> bool:
-        """Whether any plane can take it."""
-        return bool(self.twins) or bool(self.term.weights.matrices)
-
-    def from_side(self, side: str) -> Stripes:
-        """Stripes in a hemisphere, those in the other if there are none."""
-        return self.twins if side != self.side and self.twins else self.stripes
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -120,7 +83,8 @@ def busy_groups(groups: Sequence[Group], w_set: int) -> list[Group]:
 class Partition:
     """Groups of every (step index, column tile, chip), and the words of weights of each chip.
 
-    The chip is None but for the steps in `spread`.
+    The chip is None but for the steps in `spread`. `tables` are the chips of tables that rows are
+    looked up in, by number and tile.
     """
 
     groups: dict[tuple[int, int, int | None], list[Group]]
@@ -128,15 +92,11 @@ class Partition:
     spread: frozenset[int] = frozenset()
     homes: Mapping[int, int] = field(default_factory=dict)
     """Chips that steps were dealt to, by the number of the matrix that each makes."""
+    tables: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def groups_of(self, step: int, tile: int, chip: int) -> list[Group]:
         """The groups of a tile, those on `chip` if the step is spread over all."""
         return self.groups.get((step, tile, chip if step in self.spread else None), [])
-
-
-def columns_of(product: Product, tile: int, lanes: int) -> int:
-    """Columns of an array that holds a tile of a product's weights."""
-    return lanes if product.spread else min(lanes, product.columns - tile * lanes)
 
 
 def find_product(expr: Expr) -> Product | None:
@@ -273,20 +233,21 @@ def _identity(
 
 def _words(plan: Floorplan, product: Product, tile: int, members: list[tuple[Term, int]]) -> int:
     """Words of constant weights of one unit."""
-    lanes = plan.machine.vector
+    lanes, width = plan.machine.vector, product.type.bytes
     columns = columns_of(product, tile, lanes)
-    constant = sum(
-        t.weights.sets - len(_idle(product, tile, t, k_tile, lanes))
-        for t, k_tile in members
-        if t.weights.data is not None
-    )
-    return constant * columns * product.type.bytes
+    constant = [(t, k_tile) for t, k_tile in members if t.weights.data is not None]
+    if any(t.weights.which for t, _ in constant):
+        words = plan.pitch(width, columns) * plan.chosen_streams(width)
+        return sum(t.weights.sets * words for t, _ in constant)
+    sets = sum(t.weights.sets - len(_idle(product, tile, t, k, lanes)) for t, k in constant)
+    return sets * columns * width
 
 
 def _idle(product: Product, tile: int, term: Term, k_tile: int, lanes: int) -> frozenset[int]:
     """Sets of integers that are all zero in a tile; one set alone is never idle."""
     data = term.weights.data
-    if data is None or term.weights.sets == 1 or product.type != Type.I8:
+    weights = term.weights
+    if data is None or weights.which or weights.sets == 1 or product.type != Type.I8:
         return frozenset()
     columns, depth = (slice(i * lanes, (i + 1) * lanes) for i in (tile, k_tile))
     found = data[:, columns, depth].any(axis=(1, 2))
@@ -335,12 +296,11 @@ def partition(
     result = Partition({}, [0] * storage.chips, spread, dealt or {})
     turn = [0] * storage.chips
     placed: list[Group] = []
-    words = [0 if unit.step in spread else unit.words for unit in units]
     total = storage.chips * plan.machine.words_per_chip
     free = total - peak_words(lowered, plan.machine.vector)
     plenty = _PLENTY * sum(unit.words for unit in units) <= free and not spread
     room = plan.machine.words_per_chip - reserve * len(storage.memories[0].free)
-    homes = shares(words, _needs(plan, lowered, units), storage.chips, room)
+    homes = _homes(plan, lowered, units, storage, room, result)
     copies: dict[tuple[int, int], Group] = {}
     for unit, share in zip(units, homes, strict=True):
         made = lowered.steps[unit.step].out.number
@@ -365,12 +325,43 @@ def partition(
     return result
 
 
-def _needs(plan: Floorplan, lowered: Lowered, units: list[_Unit]) -> list[int]:
-    """Words of matrices from the step of every unit on until the next that has units."""
-    if not units:
+def _homes(
+    plan: Floorplan,
+    lowered: Lowered,
+    units: list[_Unit],
+    storage: Storage,
+    room: int,
+    result: Partition,
+) -> list[int]:
+    """The chip of every unit, if it is not to be elsewhere; tables are dealt with them, and placed
+    first, since they take many words of a slice."""
+    loads = [(u.step, 0 if u.step in result.spread else u.words, -1) for u in units]
+    tables: set[int] = set()
+    for index, step in enumerate(lowered.steps):
+        if isinstance(step, Lookup) and step.table.number not in tables:
+            tables.add(step.table.number)
+            tiles = storage.tiles(step.table)
+            each = words_of(step.table, plan.machine.vector) // tiles
+            loads += [(index, each, tile) for tile in range(tiles)]
+    loads.sort(key=lambda load: load[0])
+    needs = _needs(plan, lowered, [step for step, _, _ in loads])
+    found = shares([words for _, words, _ in loads], needs, storage.chips, room)
+    for (index, _, tile), share in zip(loads, found, strict=True):
+        step = lowered.steps[index]
+        if isinstance(step, Lookup):
+            home = step.out.chips[tile % len(step.out.chips)] if step.out.chips else share
+            home = result.homes.get(step.out.number, home)
+            result.tables[step.table.number, tile] = home
+            storage.table(step.table, tile, home)
+    return [share for (_, _, tile), share in zip(loads, found, strict=True) if tile < 0]
+
+
+def _needs(plan: Floorplan, lowered: Lowered, of: list[int]) -> list[int]:
+    """Words of matrices from every of some steps on until the next of them."""
+    if not of:
         return []
     live = np.array(live_words(lowered, plan.machine.vector))
-    steps, which = np.unique([unit.step for unit in units], return_inverse=True)
+    steps, which = np.unique(of, return_inverse=True)
     steps[0] = 0
     return [int(need) for need in np.maximum.reduceat(live, steps)[which]]
 
@@ -417,96 +408,10 @@ def _dealt(
         if term.weights.data is not None:
             idle = _idle(product, unit.tile, term, k_tile, plan.machine.vector)
             member = replace(member, idle=idle)
-            stripes = _place_weights(plan, storage, product, unit.tile, member, chip, reserve)
+            place = place_chosen if term.weights.which else place_weights
+            stripes = place(plan, storage, product, unit.tile, member, chip, reserve)
             other = replace(member, side="E" if side == "W" else "W")
-            twins = (
-                _place_weights(plan, storage, product, unit.tile, other, chip, reserve)
-                if plenty
-                else ()
-            )
+            twins = place(plan, storage, product, unit.tile, other, chip, reserve) if plenty else ()
             member = replace(member, stripes=stripes, twins=twins)
         placed.append(member)
     return Group(chip, tuple(placed), unit.beside)
-
-
-def _place_weights(
-    plan: Floorplan,
-    storage: Storage,
-    product: Product,
-    tile: int,
-    member: Member,
-    chip: int,
-    reserve: int,
-) -> tuple[tuple[tuple[int, int], ...], ...]:
-    """Put the weights of a member, for every set, into the image; returns their stripes."""
-    weights: Weights = member.term.weights
-    lanes, width = plan.machine.vector, product.type.bytes
-    streams = plan.install_streams // width * width
-    n0, k0 = tile * lanes, member.k_tile * lanes
-    assert weights.data is not None
-    sets: list[tuple[tuple[int, int], ...]] = []
-    nothing: tuple[tuple[int, int], ...] | None = None
-    for w_set in range(weights.sets):
-        if nothing is not None and w_set in member.idle:
-            sets.append(nothing)  # zeros are alike in all sets
-            continue
-        part = weights.data[w_set, n0 : n0 + lanes, k0 : k0 + lanes]
-        part = np.repeat(part, lanes, axis=0) if product.spread else part
-        few = in_order(different(part))
-        raw = spread(few.view(np.uint8).reshape(*few.shape, width), (*part.shape, width))
-        stripes = min(streams, len(part) * width)
-        per_dispatch = stripes // width
-        memory = storage.memories[chip]
-        depth = -(-len(part) // per_dispatch)
-        where = (member.side, member.plane)
-        queues = stripe_slices(plan, memory, *where, stripes, depth, reserve, level=not reserve)
-        if queues is None:
-            raise NoRoom(chip, WEIGHTS, stripes * depth)
-        found = []
-        for i, queue in enumerate(queues):
-            words = raw[i // width :: per_dispatch, :, i % width]
-            address = memory.take_virgin(queue, len(words))
-            storage.image.append((chip, queue, address, words))
-            found.append((queue, address))
-        sets.append(tuple(found))
-        nothing = sets[-1] if w_set in member.idle else nothing
-    return tuple(sets)
-
-
-_NEARLY = 16
-"""A slice is nearly full with less room than this part of it."""
-
-
-def stripe_slices(
-    plan: Floorplan,
-    memory: ChipMemory,
-    side: str,
-    plane: int,
-    count: int,
-    words: int,
-    reserve: int,
-    *,
-    level: bool = False,
-) -> list[int] | None:
-    """Slices for the stripes of a tile: the outer ones first, which leaves the inner to the rest.
-
-    Those that are nearly full come last, with the inner ones, which alone are too few. Each plane
-    has slices of its own as long as there are some, so that planes can load side by side. `level`:
-    the emptiest first instead, so that in the end there are as many as a tile has stripes.
-    """
-    slices = plan.slices[side]
-    outer = sum(q not in plan.inner for q in slices)
-    zone = max(count, outer // plan.machine.mxm.planes_per_hemisphere)
-    rooms = {q: memory.virgin_room(q) for q in slices}
-    full = words + reserve + memory.words // _NEARLY
-
-    def key(position: int) -> tuple[bool, bool, int, int]:
-        load = memory.words - rooms[slices[position]]
-        turned = (position + plane * count) % len(slices)
-        last = slices[position] in plan.inner or rooms[slices[position]] < full
-        foreign = (len(slices) - 1 - position) // zone != plane
-        return (last and not level, foreign and not level, load // max(1, 4 * words), -turned)
-
-    order = sorted(range(len(slices)), key=key)
-    fits = [slices[p] for p in order if rooms[slices[p]] >= words + reserve]
-    return fits[:count] if len(fits) >= count else None

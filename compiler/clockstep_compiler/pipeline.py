@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from clockstep_compiler.arranged import arranged
+from clockstep_compiler.chosen import in_words
 from clockstep_compiler.dealing import busiest, by_time
 from clockstep_compiler.driver import TALL, Schedule, least_chips, schedule
 from clockstep_compiler.emit import emit
@@ -23,7 +24,7 @@ from clockstep_compiler.graph import Graph
 from clockstep_compiler.heads import heads_together
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import EFFORTS, OBJECTIVES, PRECISIONS, Options
-from clockstep_compiler.partition import WEIGHTS, mostly_loads, total_words
+from clockstep_compiler.partition import mostly_loads, total_words
 from clockstep_compiler.pipelined import least_ranks, pipelined
 from clockstep_compiler.problems import lowered_survey
 from clockstep_compiler.shard import Sharing, shard, share, sharings
@@ -32,6 +33,7 @@ from clockstep_compiler.split import split
 from clockstep_compiler.states import stated
 from clockstep_compiler.steps import Lowered
 from clockstep_compiler.storage import NoRoom, NoWave
+from clockstep_compiler.stripes import WEIGHTS
 from clockstep_isa.diagnostics import Diagnostic, DoesNotFit, UnsupportedModel, UsageError
 from clockstep_isa.machine import Machine
 from clockstep_isa.program import Program
@@ -253,7 +255,8 @@ def _fitted(
     """What the waves of a machine can run, and the machine as it suits that best."""
     plan = Floorplan(machine, system=system)
     lowered = split(plan, stated(graph, fold(plan, spared(plan, lowered))))
-    return replace(plan, loading=mostly_loads(lowered)), lowered
+    plan = replace(plan, loading=mostly_loads(lowered))
+    return plan, in_words(plan, lowered)
 
 
 def _by_time(

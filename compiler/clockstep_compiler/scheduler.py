@@ -419,7 +419,7 @@ class Scheduler:
                 piece.rows.copy.used(end - left)
             if isinstance(origin, FromMxm):
                 for run in origin.array.runs:
-                    for source in run.rows:
+                    for source in (*run.rows, *([run.numbers] if run.numbers else [])):
                         source.copy.used(end)
         for part, written in zip(parts, bundle.written, strict=True):
             steps = np.arange(part.count)

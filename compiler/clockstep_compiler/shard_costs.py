@@ -46,7 +46,7 @@ _PASSES = {"LayerNormalization": 6, "RMSNormalization": 5, "Softmax": 6, "LogSof
 _BYTES = {"int8": 1, "uint8": 1, "bool": 1, "int32": 4, "int64": 4, "uint32": 4}
 """Of an element as it is stored, if not two."""
 
-_PRODUCTS = ("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul")
+_PRODUCTS = ("ChosenMatMul", "Gemm", "MatMul", "MatMulInteger", "QLinearMatMul")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,8 @@ class Costs:
                 part_shape(view.shape(node.inputs[i]), strategy.inputs[i], ranks)
                 for i in (left, right)
             ]
+            if node.op == "ChosenMatMul":
+                shapes[1] = shapes[1][1:]  # one of them is read
             return _PRODUCT + self._product(node, shapes, strategy)
         found = 0 if node.op in RENAMING else _STEP
         if node.op == "Move" or node.op in RENAMING:

@@ -226,6 +226,14 @@ def _take(view: View, node: Node) -> Iterator[Strategy]:
         yield Strategy((len(view.shape(node.inputs[0])) - 1, WHOLE), last)
 
 
+def _chosen(view: View, node: Node) -> Iterator[Strategy]:
+    """A product with one of several matrices, each of which is shared by columns or rows."""
+    if 1 in view.axes(node):
+        yield Strategy((WHOLE, 2, WHOLE), 1)
+    if view.shape(node.inputs[0])[1] % view.ranks == 0:
+        yield Strategy((1, 1, WHOLE), PARTIAL)
+
+
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(PULLED, _pointwise),
     **dict.fromkeys(("Identity", "IsNaN", "Sum"), _pointwise),
@@ -237,5 +245,6 @@ RULES: Mapping[str, Rule] = {
     ),
     **dict.fromkeys(("Move", *RENAMING), _move),
     "Take": _take,
+    "ChosenMatMul": _chosen,
 }
 """By operator; everything else is done by every rank."""

@@ -171,6 +171,8 @@ def _renamed(e: Expr, new: Callable[[Value], Value]) -> Expr | None:
             weights = replace(weights, interleaved=replace(own, values=tuple(map(new, own.values))))
         elif weights.value is not None:
             weights = replace(weights, value=new(weights.value))
+        elif weights.which:
+            weights = replace(weights, which=tuple(map(new, weights.which)))
         terms.append(replace(term, a=new(term.a), weights=weights))
     return Acc(replace(e.product, terms=tuple(terms)))
 

@@ -87,6 +87,9 @@ class Weights:
     Constant: `data` [sets, columns, depth]. Otherwise `value` has rows set * columns + column; of
     its elements only the byte of number `byte`, as int8, if that is given. Or they are one set,
     zero but for what is `interleaved`.
+
+    Of constant sets all rows take the one that `which` says, if that is given: a matrix of one
+    element, the number of the set; then `chosen.in_words`, for whole tiles and for the last one.
     """
 
     sets: int
@@ -96,6 +99,12 @@ class Weights:
     value: Value | None = None
     byte: int | None = None
     interleaved: Interleaved | None = None
+    which: tuple[Value, ...] = ()
+
+    @property
+    def read(self) -> tuple[Value, ...]:
+        """All matrices that a product with them reads."""
+        return self.which or self.matrices
 
     @property
     def matrices(self) -> tuple[Value, ...]:
@@ -288,7 +297,7 @@ def _read(expr: Expr) -> list[Value]:
                 visit(arg)
         elif isinstance(e, Acc):
             for term in e.product.terms:
-                found.extend([term.a, *term.weights.matrices])
+                found.extend([term.a, *term.weights.read])
 
     visit(expr)
     return found

@@ -295,6 +295,18 @@ class Storage:
         self.add(block, chip, copy)
         return copy
 
+    def table(self, value: Value, tile: int, chip: int) -> Copy:
+        """All rows of a tile of a table, one after another in a slice for each byte."""
+        key = (value.number, 0, tile), chip
+        if key not in self.tables:
+            rim, what = self.plan.rim["W"] | self.plan.rim["E"], f"table {value.name!r}"
+            copy = self.initial(chip, value.type.bytes, value.rows, rim, what, "WE")
+            column, lanes = tile * self.plan.machine.vector, self.lanes_of(value, tile)
+            assert value.data is not None
+            self.fill(chip, copy, value.data[:, column : column + lanes])
+            self.tables[key] = copy
+        return self.tables[key]
+
     def fill(self, chip: int, copy: Copy, part: NDArray[np.generic]) -> None:
         """Let elements [rows, lanes] be in a copy before the first cycle."""
         few = in_order(different(part))

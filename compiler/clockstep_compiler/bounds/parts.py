@@ -124,6 +124,10 @@ def _nonzero(product: Product, weights: Weights, sets: int) -> tuple[Ints, Ints]
         return there, np.full(sets, own.present)
     if data is None or product.type != Type.I8:
         return np.full(shape, weights.depth), np.full(sets, weights.depth)
+    if weights.which:  # the least that any of them has
+        there = data != 0
+        columns, depth = np.count_nonzero(there, axis=2), np.count_nonzero(there.any(axis=1), 1)
+        return columns.min(axis=0)[None], depth.min(keepdims=True)
     present = data[:sets] != 0
     return np.count_nonzero(present, axis=2), np.count_nonzero(present.any(axis=1), axis=1)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from clockstep_compiler.lowering import (
     address,
+    chosen,
     convolve,
     deconvolve,
     elementwise,
@@ -35,6 +36,7 @@ from clockstep_compiler.lowering.whole import lower
 __all__ = [
     "HANDLERS",
     "address",
+    "chosen",
     "convolve",
     "deconvolve",
     "elementwise",

@@ -98,7 +98,7 @@ def _picked(state: Lowering, node: Node, table: Table) -> Expr:
         hot = _one_hot(state, column, table.height)
         return _joined(state, table, [_elements(state, table, hot, k) for k in range(table.count)])
     if _is_looked_up(state, table, shape):
-        return _looked_up(state, table, column)
+        return _looked_up(state, node, table, column)
     per_table = shape[1] if len(shape) > 2 else shape[0]
     owned = rows == table.batch * per_table
     if table.height <= FEW or len(shape) > 3:
@@ -126,7 +126,7 @@ def _has_lookups(machine: Machine) -> bool:
     return all(len(plan.slices[side]) - len(plan.rim[side]) >= Type.F32.bytes for side in "WE")
 
 
-def _looked_up(state: Lowering, table: Table, column: Value) -> Expr:
+def _looked_up(state: Lowering, node: Node, table: Table, column: Value) -> Expr:
     """Rows of each part of a table, zeros if they are in another, joined."""
     assert table.data is not None
     place, parts = _place(state, column, table.height), list[Value]()
@@ -134,8 +134,11 @@ def _looked_up(state: Lowering, table: Table, column: Value) -> Expr:
     size = -(-table.height // count)
     for first, end in pairwise(range(0, table.height + size, size)):
         data = table.data[first:end]
-        own = state.constant_value("table", data)
-        state.weight_bytes += data.nbytes
+        key = ("table", node.inputs[0], table.kind, first)
+        if key not in state.memo:
+            state.memo[key] = state.constant_value("table", data)
+            state.weight_bytes += data.nbytes
+        own = state.memo[key]
         out = state.new_value("rows", column.rows, table.width, table.kind)
         state.steps.append(Lookup(out, own, place, first, tuple(parts), (state.node,)))
         parts.append(out)

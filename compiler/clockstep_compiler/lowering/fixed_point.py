@@ -12,6 +12,7 @@ byte would be 128. A row with an infinite element gives NaN.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from clockstep_compiler.lowering.reduce_rows import fold_tiles, hold, reduced
 from clockstep_compiler.steps import Product, Term, Value, Weights
 from clockstep_isa.table import Type
 
-__all__ = ["fixed_point_product", "fixed_point_weights"]
+__all__ = ["fixed_point_product", "fixed_point_weights", "many_bytes"]
 
 Ints = NDArray[np.int64]
 
@@ -65,7 +66,7 @@ def fixed_point_weights(
     if quant is None or len(shape) != 2 or state.options.precision != "auto":
         return None
     stored, columns = state.constant(quant.source), shape[1]
-    if stored is None or stored.dtype not in (np.int8, np.uint8) or not _many(state):
+    if stored is None or stored.dtype not in (np.int8, np.uint8) or not many_bytes(state):
         return None
     axis = 0 if swap else 1
     if any(p.size > 1 and p.shape[axis] != p.size for p in (quant.scale, quant.zero)):
@@ -91,7 +92,7 @@ def _less_zero(stored: NDArray[Any], zero: Ints) -> NDArray[np.int8] | None:
     return data.astype(np.int8)
 
 
-def _many(state: Lowering) -> bool:
+def many_bytes(state: Lowering) -> bool:
     """Whether the model has so many weights of a byte for products of floats."""
     key = ("fixed point",)
     if key not in state.memo:
@@ -101,6 +102,8 @@ def _many(state: Lowering) -> bool:
             if node.op == "DequantizeLinear"
         }
         total = sum(w.size for w in weights.values() if w is not None and w.ndim == 2)
+        stacks = {n.inputs[1] for n in state.graph.nodes if n.op == "ChosenMatMul"}
+        total += sum(math.prod(state.shape(name)) for name in sorted(stacks))
         state.memo[key] = _PART * total >= state.machine.sram_bytes
     found: bool = state.memo[key]
     return found

@@ -35,7 +35,7 @@ from clockstep_compiler.lowering.parts import (
 from clockstep_compiler.steps import Outer, Relayout, Term, Value, Weights
 from clockstep_isa.table import Type
 
-__all__ = ["float_product"]
+__all__ = ["constant_parts", "float_product"]
 
 Array = NDArray[Any]
 
@@ -75,11 +75,11 @@ def _weight_parts(state: Lowering, b: Operand) -> tuple[list[Weights], Array, li
     if constant is not None:
         stack = constant.reshape(swapped(b.shape, b.swap))
         stack = (stack if b.swap else np.swapaxes(stack, -1, -2)).reshape(sets, columns, depth)
-        state.memo[key] = _constant_parts(state, stack)
+        state.memo[key] = constant_parts(state, stack)
         return (*state.memo[key], [])
     both = right_matrix(state, b, Type.F32)
     if both.data is not None:  # of integers, dequantized
-        state.memo[key] = _constant_parts(state, both.data.reshape(sets, columns, depth))
+        state.memo[key] = constant_parts(state, both.data.reshape(sets, columns, depth))
         return (*state.memo[key], [])
     parts = split(state, both)
     values = [beside(state, parts, WEIGHTS)] if depth <= SHORT else [parts.high, parts.low]
@@ -88,7 +88,7 @@ def _weight_parts(state: Lowering, b: Operand) -> tuple[list[Weights], Array, li
     return [Weights(sets, columns, v.columns, value=v) for v in values], scale, unit
 
 
-def _constant_parts(state: Lowering, stack: Array) -> tuple[list[Weights], Array]:
+def constant_parts(state: Lowering, stack: Array) -> tuple[list[Weights], Array]:
     """The parts of constant weights [sets, columns, depth], and the unit of each column."""
     sets, columns, depth = stack.shape
     high, low, units = split_constant(np.swapaxes(stack, 0, 1).reshape(columns, -1))

@@ -1,12 +1,15 @@
-"""Mixtures of experts: every expert computes every token, and routing says what counts.
+"""Mixtures of experts: those that a token is sent to compute it, or all do.
 
-So time does not depend on which are chosen; what was not chosen is left out by selection, not by
-zero weights, since zero times infinity is not zero. Experts of floats are one product, those of
+Of one token the weights of its experts, if they are bytes, are read where the routing says. Else
+every expert computes every token, and what was not chosen is left out by selection, not by zero
+weights, since zero times infinity is not zero. Experts of floats are one product then, those of
 bytes with a scale for each column have products of their own, by which their weights stay bytes.
+Either way time does not depend on which are chosen.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +23,7 @@ from clockstep_compiler.frontend.bodies.contrib import (
 from clockstep_compiler.frontend.bodies.packed_weights import unpacked
 from clockstep_compiler.frontend.body import Body, Refused, composes
 from clockstep_compiler.frontend.tensors import Array, numpy_dtype
+from clockstep_compiler.graph import Tensor
 from clockstep_compiler.uniform import different, spread
 
 __all__: list[str] = []
@@ -64,7 +68,10 @@ def _quantized_experts(body: Body) -> None:
     if not names[11] and not names[12]:
         layers = [_narrow(body, first) for first in (2, 5)]
         if layers[0] is not None and layers[1] is not None:
-            _each_alone(body, names[0], _routed(body, names[1]), layers[0], layers[1])
+            if math.prod(body.shape(names[0])[:-1]) == 1:
+                _chosen(body, names[0], names[1], layers[0], layers[1])
+            else:
+                _each_alone(body, names[0], _routed(body, names[1]), layers[0], layers[1])
             return
     one, two = (
         _Layer(body.constant(_weights(body, i, names[zeros]), body.dtype(names[0])), names[i + 2])
@@ -117,13 +124,8 @@ def _each(body: Body, array: Array, shape: tuple[int, ...]) -> NDArray[np.float3
 
 def _routed(body: Body, scores: str) -> tuple[str, str]:
     """Which experts count for each token, and by how much: both [T, E, 1]."""
-    refuse_attributes(body, use_sparse_mixer=0)
     tokens, experts = body.shape(scores)
-    count = body.constant([int(body.attribute("k", 1))])
-    best, which = body.ops("TopK", [body.op("Softmax", scores, axis=-1), count], 2)
-    if body.attribute("normalize_routing_weights", 0):
-        total = body.op("ReduceSum", best, body.constant([1]), keepdims=1)
-        best = body.op("Div", best, total)
+    best, which = _best(body, scores)
     ways = body.constant([2])
     place = body.constant(np.arange(experts).reshape(1, 1, -1), body.dtype(which))
     hit = body.op("Equal", body.op("Unsqueeze", which, ways), place)
@@ -132,6 +134,17 @@ def _routed(body: Body, scores: str) -> tuple[str, str]:
     chosen = body.op("ReduceMax", body.cast(hit, "int8"), body.constant([1]), keepdims=0)
     shape = (tokens, experts, 1)
     return body.reshape(body.cast(chosen, "bool"), shape), body.reshape(weight, shape)
+
+
+def _best(body: Body, scores: str) -> tuple[str, str]:
+    """By how much the experts count that a token is sent to, and their numbers: both [T, k]."""
+    refuse_attributes(body, use_sparse_mixer=0)
+    count = body.constant([int(body.attribute("k", 1))])
+    best, which = body.ops("TopK", [body.op("Softmax", scores, axis=-1), count], 2)
+    if body.attribute("normalize_routing_weights", 0):
+        total = body.op("ReduceSum", best, body.constant([1]), keepdims=1)
+        best = body.op("Div", best, total)
+    return best, which
 
 
 def _mixture(body: Body, x: str, routed: tuple[str, str], layers: tuple[_Layer, _Layer]) -> None:
@@ -175,6 +188,53 @@ def _each_alone(body: Body, x: str, routed: tuple[str, str], one: _Bytes, two: _
         weight = body.cast(body.reshape(routed[1], [tokens, len(two.codes)]), body.dtype(result))
         result = body.op("Add", result, body.op("MatMul", weight, two.bias))
     body.give(0, body.reshape(result, shape))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """Some columns of a layer, as constants: codes [E, K, n], scales and biases [E, n] or ""."""
+
+    codes: str
+    scales: str
+    bias: str
+
+
+def _chosen(body: Body, x: str, scores: str, one: _Bytes, two: _Bytes) -> None:
+    """The experts of one token alone, whose weights are read where its routing says."""
+    shape, depth = body.shape(x), one.codes.shape[2]
+    best, which = _best(body, body.reshape(scores, [1, len(one.codes)]))
+    flat, result = body.reshape(x, [1, depth]), ""
+    inward = [_stack(body, one, part, x) for part in _parts(body, one.codes.shape[1])]
+    outward = _stack(body, two, slice(None), x)
+    for place in range(body.shape(which)[1]):
+        number = body.take(which, 1, place)
+        columns = [_of_chosen(body, flat, stack, number) for stack in inward]
+        inner = _swish(body, *columns) if len(columns) > 1 else _simple(body, columns[0])
+        weight = body.reshape(body.take(best, 1, place), [1, 1])
+        outer = _of_chosen(body, inner, outward, number)
+        outer = body.op("Mul", outer, body.cast(weight, body.dtype(outer)))
+        result = body.op("Add", result, outer) if result else outer
+    body.give(0, body.reshape(result, shape))
+
+
+def _stack(body: Body, layer: _Bytes, part: slice, x: str) -> _Stack:
+    """Some columns of all experts' layers, to be multiplied with x."""
+    codes = layer.codes[:, part].transpose(0, 2, 1)
+    codes = spread(different(codes).copy(), codes.shape)  # where weights are absent, its own
+    scales = np.asarray(layer.scales[:, part])
+    bias = layer.bias
+    if bias and part != slice(None):
+        bias = body.op("Gather", bias, body.constant(_indices(layer, part)), axis=1)
+    dtype = numpy_dtype(body.dtype(x))
+    return _Stack(body.constant(codes, np.int8), body.constant(scales, dtype), bias)
+
+
+def _of_chosen(body: Body, x: str, stack: _Stack, number: str) -> str:
+    """The columns [1, n] that the expert of a number makes of x [1, K]."""
+    like = Tensor("", (1, body.shape(stack.scales)[1]), body.dtype(x))
+    result = body.own("ChosenMatMul", (x, stack.codes, number), like)
+    result = body.op("Mul", result, body.op("Gather", stack.scales, number))
+    return body.op("Add", result, body.op("Gather", stack.bias, number)) if stack.bias else result
 
 
 def _columns(body: Body, x: str, layer: _Bytes, expert: int, part: slice) -> str:
