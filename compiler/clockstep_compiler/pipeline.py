@@ -123,7 +123,8 @@ def compile_stage(graph: Graph, machine: Machine, options: Options) -> Program:
                 try:
                     return _on_ranks(laid, machine, options, sharing)
                 except NoRoom:
-                    continue
+                    if ranks == node:
+                        raise
     return compile_graph(graph, machine, options, node)
 
 

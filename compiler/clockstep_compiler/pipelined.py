@@ -35,10 +35,12 @@ def pipelined(
 ) -> Program | None:
     """The model in stages, if it takes more chips than a node has; None if it cannot be had so.
 
-    `compile_one` compiles the graph of a stage for the fewest chips.
+    `compile_one` compiles the graph of a stage for the fewest chips. Raises `DoesNotFit` where no
+    node holds a stage, if the model takes so many nodes that it is hopeless as a whole.
     """
+    node = machine.system.chips_per_node
     wanted = options.chips or -(-_bytes(graph) // machine.sram_bytes)
-    if wanted <= machine.system.chips_per_node:
+    if wanted <= node:
         return None
     graph = replace(graph, states=paired(graph, options.states))
     parts = _parts(graph, machine, options)
@@ -47,12 +49,33 @@ def pipelined(
     forms: dict[str, Graph] = {}
     for part in parts:
         forms.setdefault(part.form, part.graph)
+    many = wanted > _MANY_NODES * node
+    most = max(least_ranks(part.graph, machine) for part in parts)
+    if many and most > node:
+        raise DoesNotFit(
+            "sram",
+            f"a stage takes {most} chips, and a node has {node}: only chips of a node share one",
+            where=machine.name,
+            help="more chips, if a stage has several layers; else weights of fewer bits, or a machine"
+            " with larger nodes (system.chips_per_node)",
+        )
     try:
         programs = _compiled(list(forms.values()), replace(options, chips=None), compile_one)
         made = dict(zip(forms, zip(forms.values(), programs, strict=True), strict=True))
         return _composed(graph, machine, options, [(p, *made[p.form]) for p in parts])
     except (DoesNotFit, UnsupportedModel, NoRoom, Unlike):
-        return None
+        if not many:
+            return None
+        raise DoesNotFit(
+            "sram",
+            f"of {len(parts)} stages for {wanted} chips one finds no room on its node",
+            where=machine.name,
+            help=f"more chips may do, which have fewer layers each: --chips {wanted + node}",
+        ) from None
+
+
+_MANY_NODES = 4
+"""Nodes beyond which a model is in stages or not at all: as a whole it would take days."""
 
 
 _FEW_NODES = 16

@@ -18,7 +18,7 @@ from clockstep_compiler.graph import Graph
 from clockstep_compiler.pipeline import compile_graph
 from clockstep_compiler.pipelined import pipelined
 from clockstep_compiler.stages import stages
-from clockstep_isa import Machine, Program, load_machine
+from clockstep_isa import DoesNotFit, Machine, Program, load_machine
 from clockstep_isa.table import BY_NAME
 from clockstep_runtime import Session, verify
 from tests.support.decoder import Decoder
@@ -208,6 +208,14 @@ def test_stages_of_parts_of_layers() -> None:
     sizes = [len(part.graph.nodes) for part in fewer]
     assert max(sizes[1:-1]) in sizes[1:4]
     assert len({part.form for part in fewer}) < LAYERS
+
+
+def test_layers_that_no_node_holds() -> None:
+    """Of many nodes nothing is tried as a whole: it says at once what a stage takes."""
+    model, machine = residual(2, 640), with_words("tiny", 48)
+    with pytest.raises(DoesNotFit, match=r"a stage takes .* chips, and a node has 4") as error:
+        compile_model(model.SerializeToString(), machine, Options(weights=False))
+    assert "chips_per_node" in error.value.diagnostic.help
 
 
 def test_states_of_stages() -> None:
