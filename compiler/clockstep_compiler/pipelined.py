@@ -56,8 +56,8 @@ def pipelined(
             "sram",
             f"a stage takes {most} chips, and a node has {node}: only chips of a node share one",
             where=machine.name,
-            help="more chips, if a stage has several layers; else weights of fewer bits, or a machine"
-            " with larger nodes (system.chips_per_node)",
+            help="more chips, if a stage has several layers; else weights of fewer bits, or a"
+            " machine with larger nodes (system.chips_per_node)",
         )
     try:
         programs = _compiled(list(forms.values()), replace(options, chips=None), compile_one)

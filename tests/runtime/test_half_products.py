@@ -91,6 +91,18 @@ def padded(cases: list[list[tuple[float, float]]], rows: int) -> tuple[np.ndarra
     return a, w
 
 
+def test_narrow_weights() -> None:
+    """The same bits where the float64 of weights is made anew for each product."""
+    generator = np.random.default_rng(8)
+    w = generator.standard_normal((40, 70)).astype(np.float16)
+    w[3, 5], w[7, 1], w[9] = np.inf, np.nan, 0
+    weights = HalfWeights(w, narrow=True)
+    for scale in (1e-4, 1, 300):
+        a = (scale * generator.standard_normal((9, 70))).astype(np.float16)
+        a[2, 4] = -np.inf
+        same_bits(half_product(a, weights), half_product(a, HalfWeights(w)))
+
+
 def test_fp16_near_ties() -> None:
     cases = list(near_ties())
     a, w = padded(cases, 24)
@@ -238,7 +250,7 @@ def test_norms_are_bounds_from_above(kind: str) -> None:
 
 def test_a_negative_zero_of_a_blas_becomes_plus_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     ones = np.ones((1, 2), np.float16)
-    vectors, matrix = half_module._Vectors(ones), half_module._Matrix(ones)
+    vectors, matrix = half_module._Vectors(ones), HalfWeights(ones).at(0)
     result, sums = np.ones((1, 1), np.float32), np.array([[-0.0]])
     half_module._settle(result, result > 0, sums, vectors, matrix)
     same_bits(result, np.zeros((1, 1), np.float32))

@@ -25,6 +25,9 @@ Make = Callable[[list[Any]], Any]
 _CACHE_BYTES = 512 << 20
 """Arrays of constant weights are kept from run to run up to this much."""
 
+_NARROW_BYTES = 2 << 30
+"""Beyond that, arrays of fp16 are kept up to this much without the float64 of their products."""
+
 _PREPARED = {Type.I8: 6, Type.F16: 10}
 """Bytes that a prepared weight takes at most: int8 twice and float32; fp16 and float64."""
 
@@ -56,6 +59,7 @@ class Arrays:
         self._by_step: dict[int, _Installed] = {}
         self._by_content: dict[bytes, _Installed] = {}
         self._room = _CACHE_BYTES
+        self._narrow_room = _NARROW_BYTES
 
     def installer(self, step: int) -> Make:
         """How to make the array of a step that is an `iw`, from the columns loaded for it."""
@@ -71,14 +75,28 @@ class Arrays:
             return self._made(kind, step, values)
         array = self._by_content.get(content)
         if array is None:
-            array = self._made(kind, step, values)
-            size = _PREPARED[kind] * array.columns * self._lanes
-            if size > self._room:
+            narrow = self._room < self._most(kind) <= self._narrow_room
+            array = self._made(kind, step, values, narrow=narrow)
+            if not self._keeps(kind, array):
                 return array
-            self._room -= size
             self._by_content[content] = array
         self._by_step[step] = array
         return array
+
+    def _most(self, kind: Type) -> int:
+        """Bytes that an array of a type takes at most."""
+        return _PREPARED[kind] * self._lanes**2
+
+    def _keeps(self, kind: Type, array: _Installed) -> bool:
+        """Whether there is room for an array, which it then has."""
+        weights = array.columns * self._lanes
+        if self._room >= self._most(kind):
+            self._room -= _PREPARED[kind] * weights
+            return True
+        if kind is Type.I8 or kind.bytes * weights > self._narrow_room:
+            return False
+        self._narrow_room -= kind.bytes * weights
+        return True
 
     def _content(self, step: int, kind: Type) -> bytes | None:
         """What tells the weights of an `iw` from any others; None if they are not constant."""
@@ -92,7 +110,9 @@ class Arrays:
         columns += [getattr(operands, name)[low:high] for name in ("column", "stride", "count")]
         return b"".join([bytes([kind]), *(column.tobytes() for column in columns)])
 
-    def _made(self, kind: Type, step: int, values: list[Any]) -> _Installed:
+    def _made(
+        self, kind: Type, step: int, values: list[Any], *, narrow: bool = False
+    ) -> _Installed:
         """Columns that are not loaded are zero; those past the last loaded are left out."""
         bounds = self._linked.operands_of
         loads = _loads(self._linked.operands.between(int(bounds[step]), int(bounds[step + 1])))
@@ -111,7 +131,7 @@ class Arrays:
                 raw[columns, ..., slot] = byte_of(vectors, part)
         matrix = whole.view(numpy_type(kind))
         matrix = matrix[:, 0] if batch == 1 else np.ascontiguousarray(matrix.swapaxes(0, 1))
-        weights = Int8Weights(matrix) if kind is Type.I8 else HalfWeights(matrix)
+        weights = Int8Weights(matrix) if kind is Type.I8 else HalfWeights(matrix, narrow=narrow)
         return _Installed(weights, used, batch)
 
     def multiplier(self, owners: list[int]) -> Callable[[list[Any]], Compute]:

@@ -37,15 +37,18 @@ LEAST_UNIT = 2.0**-24
 class HalfWeights:
     """Installed fp16 arrays: `matrix` is float16 [columns, rows], or [batch, columns, rows].
 
-    The matrix must not change afterwards: other forms of it are made when first needed, and kept.
+    The matrix must not change afterwards: other forms of it are made when first needed, and kept;
+    with `narrow` that of float64, which takes four times its room, is made each time.
     """
 
-    def __init__(self, matrix: Half) -> None:
+    def __init__(self, matrix: Half, *, narrow: bool = False) -> None:
         assert matrix.dtype == np.float16, f"fp16 weights, not {matrix.dtype}"
         assert matrix.ndim in (2, 3), f"[columns, rows] or [batch, columns, rows]: {matrix.shape}"
         assert matrix.shape[-1] <= MOST_ROWS, f"at most {MOST_ROWS} rows, not {matrix.shape[-1]}"
         self.batched = matrix.ndim == 3
-        self._matrices = tuple(map(_Matrix, matrix if self.batched else matrix[None]))
+        self._matrices = tuple(
+            _Matrix(one, narrow) for one in (matrix if self.batched else matrix[None])
+        )
 
     def at(self, index: int) -> _Matrix:
         """The array of one batch index; the only one if they have no batch axis."""
@@ -85,31 +88,56 @@ class _Vectors:
 class _Matrix:
     """One array float16 [columns, rows]."""
 
-    def __init__(self, matrix: Half) -> None:
+    def __init__(self, matrix: Half, narrow: bool) -> None:
         self.columns = matrix.shape[0]
         self.half = matrix
+        self._narrow = narrow
 
     @cached_property
-    def vectors(self) -> _Vectors:
-        """The columns, each as a row."""
+    def _kept(self) -> _Vectors:
         return _Vectors(self.half)
 
+    def _vectors(self) -> _Vectors:
+        """The columns, each as a row."""
+        return _Vectors(self.half) if self._narrow else self._kept
+
+    def wide(self) -> Wide:
+        """float64 [columns, rows]; infinities and NaN are 0."""
+        if not self._narrow:
+            return self._kept.wide
+        wide = self.half.astype(np.float64, order="C")
+        if self.special.size:
+            rows = wide[self.special]
+            wide[self.special] = np.where(np.isfinite(rows), rows, 0.0)
+        return wide
+
     @cached_property
-    def margin(self) -> Wide:
-        """float64 [columns]: times the norm of an activation, bounds the error of a float64 sum.
+    def _bounds(self) -> tuple[Indices, Wide, Wide]:
+        """What there is to know of columns: `special`, `margin`, `spread`.
 
         n products in any order are n - 1 roundings, each at most 2**-53 of a partial sum, and no
         partial sum is above the sum of magnitudes, hence (Cauchy, Schwarz) the product of norms.
         The rest is for the rounding when the margin is added. One product, or none, is exact.
         """
-        products = np.count_nonzero(self.vectors.wide, axis=1).astype(np.float64)
+        vectors = self._vectors()
+        products = np.count_nonzero(vectors.wide, axis=1).astype(np.float64)
         relative = np.where(products > 1, (products + 2) * 2.0**-53 * SLACK, 0.0)
-        return relative * self.vectors.norms
+        return vectors.special, relative * vectors.norms, vectors.spread(np.arange(self.columns))
 
-    @cached_property
+    @property
+    def special(self) -> Indices:
+        """The columns that hold an infinity or NaN."""
+        return self._bounds[0]
+
+    @property
+    def margin(self) -> Wide:
+        """float64 [columns]: times the norm of an activation, bounds the error of a float64 sum."""
+        return self._bounds[1]
+
+    @property
     def spread(self) -> Wide:
-        """float64 [columns]: `spread` of each column."""
-        return self.vectors.spread(np.arange(self.columns))
+        """float64 [columns]: the `spread` of each column."""
+        return self._bounds[2]
 
     @cached_property
     def longest(self) -> float:
@@ -150,13 +178,13 @@ def _product(activation: Half, matrix: _Matrix) -> NDArray[np.float32]:
 def _multiply(activation: Half, matrix: _Matrix, result: NDArray[np.float32]) -> None:
     """Set `result` to the product of a block of rows."""
     rows = activation.shape[1]
-    left, right = _Vectors(activation), matrix.vectors
-    sums = np.matmul(left.wide, right.wide[:, :rows].T)
+    left = _Vectors(activation)
+    sums = np.matmul(left.wide, matrix.wide()[:, :rows].T)
     if left.norms.max(initial=0.0) <= matrix.longest:
         np.add(sums, 0.0, out=result, casting="same_kind")  # +0 makes +0 of an exact -0
     else:
         _round(result, sums, left, matrix)
-    if left.special.size or right.special.size:
+    if left.special.size or matrix.special.size:
         _set_special(result, activation, left.special, matrix)
 
 
@@ -178,7 +206,7 @@ def _set_special(
     """Set what infinities and NaN make of `result`: the `special` rows, then special columns."""
     n, r = activation.shape
     ordinary = np.delete(np.arange(n), special)
-    blocks = (special, np.arange(matrix.columns)), (ordinary, matrix.vectors.special)
+    blocks = (special, np.arange(matrix.columns)), (ordinary, matrix.special)
     for rows, columns in blocks:
         if rows.size and columns.size:
             part, weights = np.ix_(rows, columns), matrix.half[columns, :r]
@@ -202,7 +230,7 @@ def _settle(
     if exact.all():
         return
     rows, columns = _distinct(i[~exact], len(left.wide)), _distinct(j[~exact], matrix.columns)
-    weights = matrix.vectors.wide[columns, : left.wide.shape[1]]
+    weights = matrix.wide()[columns, : left.wide.shape[1]]
     result[np.ix_(rows, columns)] = exact_product(left.wide[rows], weights)
 
 
