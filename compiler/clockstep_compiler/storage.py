@@ -300,7 +300,11 @@ class Storage:
         key = (value.number, 0, tile), chip
         if key not in self.tables:
             rim, what = self.plan.rim["W"] | self.plan.rim["E"], f"table {value.name!r}"
-            copy = self.initial(chip, value.type.bytes, value.rows, rim, what, "WE")
+            try:  # what is computed goes to the inner slices
+                avoid = rim | self.plan.inner
+                copy = self.initial(chip, value.type.bytes, value.rows, avoid, what, "WE")
+            except NoRoom:
+                copy = self.initial(chip, value.type.bytes, value.rows, rim, what, "WE")
             column, lanes = tile * self.plan.machine.vector, self.lanes_of(value, tile)
             assert value.data is not None
             self.fill(chip, copy, value.data[:, column : column + lanes])

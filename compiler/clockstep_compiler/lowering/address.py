@@ -33,6 +33,10 @@ _LEAST, _MOST = 2, 65_535
 """Rows of a table between which they are looked up: fewer are masked, more have no number of 16
 bits."""
 
+_TIGHT = (0.85, 0.9)
+"""Parts of the chips: constants and idle lanes beyond the first leave matrices and instructions too
+little; beyond the second constants alone do."""
+
 _PART = 8
 """A part of a table leaves at least this part of a slice to other things."""
 
@@ -116,7 +120,18 @@ def _picked(state: Lowering, node: Node, table: Table) -> Expr:
 def _is_looked_up(state: Lowering, table: Table, shape: tuple[int, ...]) -> bool:
     """Whether rows of a table are read where they lie: constant ones, of more rows than two."""
     apart = table.batch == table.inner == 1 and table.data is not None and len(shape) == 2
-    return apart and _LEAST < table.height <= _MOST and _has_lookups(state.machine)
+    some = apart and _LEAST < table.height <= _MOST and _has_lookups(state.machine)
+    return some and not _is_tight(state, table)
+
+
+def _is_tight(state: Lowering, table: Table) -> bool:
+    """Whether the chips that may hold all constants have no room for the lanes that rows of a table
+    leave idle; as weights of products its columns fill all lanes."""
+    arrays = state.graph.constants.values()
+    held = sum(array.size * min(2, array.itemsize) for array in arrays)
+    idle = -table.width % state.machine.vector * table.height * table.kind.bytes
+    room = -(-held // state.machine.sram_bytes) * state.machine.sram_bytes
+    return held < _TIGHT[1] * room and held + idle > _TIGHT[0] * room
 
 
 @cache
