@@ -37,6 +37,9 @@ _TIGHT = (0.85, 0.9)
 """Parts of the chips: constants and idle lanes beyond the first leave matrices and instructions too
 little; beyond the second constants alone do."""
 
+_LARGE = 64
+"""The part of a chip up to which idle lanes are no matter."""
+
 _PART = 8
 """A part of a table leaves at least this part of a slice to other things."""
 
@@ -131,7 +134,8 @@ def _is_tight(state: Lowering, table: Table) -> bool:
     held = sum(array.size * min(2, array.itemsize) for array in arrays)
     idle = -table.width % state.machine.vector * table.height * table.kind.bytes
     room = -(-held // state.machine.sram_bytes) * state.machine.sram_bytes
-    return held < _TIGHT[1] * room and held + idle > _TIGHT[0] * room
+    large = idle * _LARGE > state.machine.sram_bytes
+    return large and held < _TIGHT[1] * room and held + idle > _TIGHT[0] * room
 
 
 @cache
