@@ -300,8 +300,9 @@ class Storage:
         key = (value.number, 0, tile), chip
         if key not in self.tables:
             rim, what = self.plan.rim["W"] | self.plan.rim["E"], f"table {value.name!r}"
-            try:  # what is computed goes to the inner slices
-                avoid = rim | self.plan.inner
+            # What is computed goes to the inner slices, unless most of the time goes into weights.
+            avoid = rim if self.plan.loading else rim | self.plan.inner
+            try:
                 copy = self.initial(chip, value.type.bytes, value.rows, avoid, what, "WE")
             except NoRoom:
                 copy = self.initial(chip, value.type.bytes, value.rows, rim, what, "WE")
