@@ -300,8 +300,9 @@ class Storage:
         key = (value.number, 0, tile), chip
         if key not in self.tables:
             rim, what = self.plan.rim["W"] | self.plan.rim["E"], f"table {value.name!r}"
-            # What is computed goes to the inner slices, unless most of the time goes into weights.
-            avoid = rim if self.plan.loading else rim | self.plan.inner
+            # What is computed goes to the inner slices: a table that fills one lies elsewhere.
+            large = 2 * value.rows > self.plan.machine.words_per_slice
+            avoid = rim | self.plan.inner if large else rim
             try:
                 copy = self.initial(chip, value.type.bytes, value.rows, avoid, what, "WE")
             except NoRoom:
