@@ -131,10 +131,12 @@ def schedule(
     up, down = _BLOCKS[trial % len(_BLOCKS)]
     chunk = max(1, chunk_rows(plan, lowered) * up // down)
     most = min(plan.machine.icu.repeat_max, max(1, plan.machine.words_per_slice // 8))
-    s = Scheduler(plan, chips, effort, chunk=min(chunk, most))
-    spread = frozenset() if dealt else _spread(s, lowered)
+    placed = lowered.placed
+    chunk = placed.chunk if placed and placed.chunk else min(chunk, most)
+    s = Scheduler(plan, chips, effort, chunk=chunk, placed=placed)
+    spread = frozenset() if dealt or placed else _spread(s, lowered)
     filled = peak_words(lowered, plan.machine.vector) / (chips if spread else 1)
-    held = _hold(s, filled)
+    held = _hold(s, filled) + (placed.held if placed else 0)
     tight = _FULL * filled > plan.machine.words_per_chip
     parts = partition(plan, lowered, s.storage, reserve, spread, dealt)
     bundles: list[int] = []
@@ -143,6 +145,7 @@ def schedule(
     turner = Turner(sweeper)
     joiner = Joiner(turner, mover)
     sweeping = plan.machine.mem.slices_per_hemisphere >= MANY_SLICES and sweep
+    s.storage.settle(lowered.values)
     _load_large_inputs(s, lowered, parts)
     _keep(s, lowered, spread)
     last_reader = last_readers(lowered)
@@ -275,8 +278,7 @@ def _hold(s: Scheduler, filled: float) -> int:
         return 0
     words = machine.words_per_slice // _INSTRUCTIONS
     for memory in s.storage.memories:
-        for queue in memory.free:
-            memory.take_virgin(queue, words)
+        memory.hold(words)
     return words * sum(map(len, s.plan.slices.values()))
 
 

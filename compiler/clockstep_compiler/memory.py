@@ -7,6 +7,7 @@ space that no instruction has written. Some of that may be kept for it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 __all__ = ["ChipMemory", "Span"]
@@ -33,6 +34,8 @@ class ChipMemory:
         self.words = words
         self.kept: dict[int, Span] = {}
         """Words of each slice that nothing may write to."""
+        self.held: dict[int, Span] = {}
+        """Words of each slice that are for instructions."""
         self._longest: dict[int, int] = {}
         """What `_unused` says of a slice, until words are taken: it is asked often."""
         self._sums = dict.fromkeys(slices, words)
@@ -44,6 +47,41 @@ class ChipMemory:
             if room:
                 address = self.take_virgin(queue, room)
                 self.kept[queue] = Span(address, address + room, 0)
+
+    def hold(self, words: int) -> None:
+        """Take so many words of every slice for instructions."""
+        for queue in self.free:
+            address = self.take_virgin(queue, words)
+            self.held[queue] = Span(address, address + words, 0)
+
+    def after(self, taken: Mapping[int, Iterable[tuple[int, int]]]) -> ChipMemory:
+        """The memory as the next program finds it, in which words (address, count) stay `taken`.
+
+        All others are free; nothing has used those that nothing has used so far.
+        """
+        found = ChipMemory(list(self.free), self.words)
+        for queue in self.free:
+            untouched = [span for span in self.free[queue] if not span.since]
+            untouched += [self.kept[queue]] if queue in self.kept else []
+            marks = [(span.start, span.end, True) for span in untouched]
+            marks += [(start, start + count, False) for start, count in taken.get(queue, ())]
+            marks += [(h.start, h.end, False) for h in [self.held.get(queue)] if h]
+            found._lay_out(queue, sorted(marks))
+        return found
+
+    def _lay_out(self, queue: int, marks: list[tuple[int, int, bool]]) -> None:
+        """Let a slice have words untouched or taken, as `marks` (start, end, untouched) say, and
+        the rest free."""
+        spans: list[Span] = []
+        at = 0
+        for start, end, untouched in [*marks, (self.words, self.words, False)]:
+            if start > at:
+                spans.append(Span(at, start, 1))
+            if untouched and end > start:
+                spans.append(Span(start, end, 0))
+            at = max(at, end)
+        self.free[queue] = spans
+        self._sums[queue] = sum(span.end - span.start for span in spans)
 
     def free_words(self, queue: int) -> int:
         """Free words of a slice, wherever they lie."""

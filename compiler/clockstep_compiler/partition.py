@@ -8,6 +8,7 @@ LSTM are, share its weights, and so chip and planes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +17,7 @@ import numpy as np
 from clockstep_compiler.expr import Acc, Expr, Op
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.liveness import live_words, peak_words, words_of
+from clockstep_compiler.placed import Dealt, Key, Taken
 from clockstep_compiler.shares import shares
 from clockstep_compiler.steps import Compute, Lookup, Lowered, Product, Term
 from clockstep_compiler.storage import Storage
@@ -29,6 +31,7 @@ __all__ = [
     "Group",
     "Partition",
     "busy_groups",
+    "dealt_by",
     "find_product",
     "in_groups",
     "inner_tiles",
@@ -158,7 +161,8 @@ class _Unit:
     """A tile of columns and a group of K tiles of the product of a step.
 
     `words` of constant weights are its own, none if `same`, an earlier unit by number, has them.
-    `beside` is that of its `Group`, `chips` are those of the step's result.
+    `beside` is that of its `Group`, `chips` are those of the step's result. `group` is where an
+    entry before has them, if one has.
     """
 
     step: int
@@ -169,14 +173,24 @@ class _Unit:
     same: int | None
     beside: int
     chips: tuple[int, ...]
+    group: Group | None = None
 
 
 def _units(plan: Floorplan, lowered: Lowered) -> list[_Unit]:
     units: list[_Unit] = []
     known: dict[object, int] = {}
+    before = Counter[Key | None]()
     for index, step in enumerate(lowered.steps):
         product = find_product(step.expr) if isinstance(step, Compute) else None
         if product is None:
+            continue
+        dealt = None
+        if lowered.placed is not None and lowered.placed.products:
+            weights = lowered.placed.key(product, step.out.chips)
+            dealt = lowered.placed.dealt(weights, before[weights])
+            before[weights] += 1
+        if dealt is not None:
+            units += _units_of(plan, dealt, index, product, step.out.chips)
             continue
         for tile, members, beside in _grouped(plan, product):
             chips = step.out.chips
@@ -186,6 +200,37 @@ def _units(plan: Floorplan, lowered: Lowered) -> list[_Unit]:
             known.setdefault(key, len(units))
             units.append(_Unit(index, tile, product, members, words, same, beside, chips))
     return units
+
+
+def _units_of(
+    plan: Floorplan, dealt: Dealt, step: int, product: Product, chips: tuple[int, ...]
+) -> Iterator[_Unit]:
+    """The units of a product whose weights have been placed."""
+    for tile, groups in dealt.items():
+        for terms, group in groups:
+            pairs = zip(terms, group.members, strict=True)
+            members = [(product.terms[term], member.k_tile) for term, member in pairs]
+            words = _words(plan, product, tile, members)
+            yield _Unit(step, tile, product, members, words, None, group.beside, chips, group)
+
+
+def dealt_by(partition: Partition, lowered: Lowered) -> dict[Key, list[Dealt]]:
+    """Where the constant weights of a model lie, for the entries that come after it."""
+    found: dict[Key, list[Dealt]] = {}
+    assert lowered.placed is not None
+    for index, step in enumerate(lowered.steps):
+        product = find_product(step.expr) if isinstance(step, Compute) else None
+        key = lowered.placed.key(product, step.out.chips) if product is not None else None
+        if product is None or key is None:
+            continue
+        numbers = {id(term): number for number, term in enumerate(product.terms)}
+        dealt = {
+            tile: [Taken(tuple(numbers[id(m.term)] for m in g.members), g) for g in groups]
+            for (of, tile, _), groups in partition.groups.items()
+            if of == index
+        }
+        found.setdefault(key, []).append(dealt)
+    return found
 
 
 def _grouped(
@@ -308,7 +353,9 @@ def partition(
         home = result.homes.get(made, home)
         everywhere = unit.step in spread
         for chip in range(storage.chips) if everywhere else (home,):
-            if unit.same is not None:
+            if unit.group is not None:
+                group = _shared(unit, unit.group)
+            elif unit.same is not None:
                 first = placed[unit.same]
                 if first.chip != chip and _is_small(plan, unit):
                     if (unit.same, chip) not in copies:
@@ -351,6 +398,8 @@ def _homes(
         if isinstance(step, Lookup):
             home = step.out.chips[tile % len(step.out.chips)] if step.out.chips else share
             home = result.homes.get(step.out.number, home)
+            there = storage.table_home(step.table, tile)
+            home = home if there is None else there
             result.tables[step.table.number, tile] = home
             storage.table(step.table, tile, home)
     return [share for (_, _, tile), share in zip(loads, found, strict=True) if tile < 0]

@@ -35,6 +35,7 @@ from clockstep_compiler.kernel import (
     has_wave,
     pieces,
 )
+from clockstep_compiler.placed import Placed
 from clockstep_compiler.steps import Value
 from clockstep_compiler.storage import Block, Copy, NoRoom, NoWave, Storage
 from clockstep_compiler.sums import group_size
@@ -164,9 +165,10 @@ class Scheduler:
     storage: Storage = field(init=False)
     links: Links = field(init=False)
     chunk: int = 1
+    placed: Placed | None = None
 
     def __post_init__(self) -> None:
-        self.storage = Storage(self.plan, self.chips, self.calendars, self.chunk)
+        self.storage = Storage(self.plan, self.chips, self.calendars, self.chunk, self.placed)
         self.links = Links(self.plan.machine, self.chips, self.plan.system)
 
     # -- committing ---------------------------------------------------------------------------

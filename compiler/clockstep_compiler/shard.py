@@ -21,7 +21,7 @@ from clockstep_compiler.shard_rules import View, strategies
 from clockstep_compiler.shard_writer import write
 from clockstep_isa.machine import Machine
 
-__all__ = ["Sharing", "shard", "share", "sharings"]
+__all__ = ["Sharing", "held_by", "shard", "share", "sharings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +76,31 @@ _PRICES = (0.0, 1 / 64, 1 / 8, 1.0, 8.0)
 """Cycles that a word of constants counts as, one after the other until ranks have room for them."""
 
 
-def share(graph: Graph, machine: Machine, ranks: int) -> Sharing:
+def share(
+    graph: Graph, machine: Machine, ranks: int, fixed: Mapping[str, Placement] | None = None
+) -> Sharing:
     """The best way for `ranks` chips to share a graph, of those that they have room for.
 
     Rows are shared soonest if every rank has all weights; the fewer fit, the more they cost.
+    Constants and states that are `fixed`, as `held_by` says of another graph, are where they are.
     """
     part, whole = _FULL
     for price in _PRICES:
         costs = Costs(View(graph, ranks), machine, price)
-        found = _Search(graph, costs).found(ranks)
+        found = _Search(graph, costs, fixed or {}).found(ranks)
         if ranks == 1 or _held(costs, found) * whole <= part * machine.words_per_chip:
             break
     return found
+
+
+def held_by(graph: Graph, sharing: Sharing) -> dict[str, Placement]:
+    """Where the constants that are in one placement alone and the states of a graph are."""
+    found: dict[str, set[Placement]] = {name: {at} for name, at in sharing.states.items()}
+    for node, strategy in zip(graph.nodes, sharing.strategies, strict=True):
+        for name, place in zip(node.inputs, strategy.inputs, strict=True):
+            if name in graph.constants:
+                found.setdefault(name, set()).add(place)
+    return {name: places.pop() for name, places in found.items() if len(places) == 1}
 
 
 def _held(costs: Costs, sharing: Sharing) -> int:
@@ -106,8 +119,8 @@ class _Search:
     """Costs from the inputs on, the cycles of a tensor shared by its readers; then, from the
     outputs back, the one placement in which each tensor is made."""
 
-    def __init__(self, graph: Graph, costs: Costs) -> None:
-        self._graph, self._costs = graph, costs
+    def __init__(self, graph: Graph, costs: Costs, fixed: Mapping[str, Placement]) -> None:
+        self._graph, self._costs, self._fixed = graph, costs, fixed
         pairs = dict(graph.states) if costs.view.ranks > 1 else {}
         self._states = {a: b for a, b in pairs.items() if b in {*graph.outputs} - {*graph.views}}
         self._uses = Counter(name for node in graph.nodes for name in node.inputs if name)
@@ -142,19 +155,31 @@ class _Search:
 
     def _state(self, name: str, wanted: Mapping[Placement, None]) -> Placement:
         """Where the host puts a state, and the end of a run leaves it: where it is wanted."""
+        if name in self._fixed:
+            return self._fixed[name]
         axes = splits(self._graph.tensors[name].shape, self._costs.view.ranks)
         return min((WHOLE, *axes), key=lambda place: self._moving(name, place, wanted))
 
     def _placements(self, node: Node) -> dict[Placement, _Made]:
         """The least cycles for every placement of a node's results."""
         best: dict[Placement, _Made] = {}
-        for strategy in strategies(self._costs.view, node):
+        for strategy in self._allowed(node):
             cycles = self._costs.priced(node, strategy)
             for name, place in zip(node.inputs, strategy.inputs, strict=True):
                 cycles += self._needed(name, place) if name else 0
             if strategy.output not in best or cycles < best[strategy.output].cycles:
                 best[strategy.output] = _Made(cycles, strategy)
         return best
+
+    def _allowed(self, node: Node) -> list[Strategy]:
+        """The strategies of a node that leave constants where they are, all if none does."""
+        every = list(strategies(self._costs.view, node))
+        fixed = [
+            (at, self._fixed[name])
+            for at, name in enumerate(node.inputs)
+            if name in self._fixed and name in self._graph.constants
+        ]
+        return [s for s in every if all(s.inputs[at] == place for at, place in fixed)] or every
 
     def _needed(self, name: str, place: Placement) -> float:
         """The cycles of an operand in one placement that this reader answers for."""

@@ -96,12 +96,19 @@ class _Maker:
             return result  # it stays as it is
         used = [v for v in views if v.number in self._read] or views[:1]
         last = result
-        if any(isinstance(s, Put) and s.out is result and s.past in used for s in self.steps):
+        if self._in_place(result) in used:
             return result  # it is where the input was
         for view in used:
             last = self._like(view, made, result)
             self.pairs.append((view, last))
         return last
+
+    def _in_place(self, result: Value) -> Value:
+        """The matrix that rows were put into, one after the other, to make a result."""
+        pasts = {step.out.number: step.past for step in self.steps if isinstance(step, Put)}
+        while result.number in pasts:
+            result = pasts[result.number]
+        return result
 
     def _like(self, view: Value, made: str, result: Value) -> Value:
         """The output in the order, the rows and the type of a matrix of the input."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 from clockstep_compiler.expr import Acc, Expr, Leaf, Op
 from clockstep_isa.layout import Window
 from clockstep_isa.table import Type
+
+if TYPE_CHECKING:
+    from clockstep_compiler.placed import Placed
 
 __all__ = [
     "Broadcast",
@@ -254,7 +258,8 @@ class Lowered:
     `stored` pairs tensors with the matrices that steps make of them, each matrix once. `limits` are
     the least and the greatest value of inputs that are taken from less than their type's range.
     `states` are the graph inputs whose words outlive a run; `returned` pairs each matrix of one
-    with the matrix that is written over it once nobody reads it again.
+    with the matrix that is written over it once nobody reads it again. `placed`, of an entry of
+    several, is what those before it have placed.
     """
 
     steps: tuple[Step, ...]
@@ -266,6 +271,7 @@ class Lowered:
     limits: Mapping[str, tuple[int, int]]
     states: frozenset[str] = frozenset()
     returned: tuple[tuple[Value, Value], ...] = ()
+    placed: Placed | None = None
 
 
 def sources_of(step: Step) -> list[Value]:

@@ -7,7 +7,8 @@ other chips, or in other slices where two operands of one kernel would meet in o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from clockstep_compiler.calendar import Calendars
 from clockstep_compiler.floorplan import Floorplan
 from clockstep_compiler.memory import ChipMemory
+from clockstep_compiler.placed import Placed, contents, form_of
 from clockstep_compiler.steps import Value
 from clockstep_compiler.uniform import different, in_order, spread
 
@@ -46,6 +48,13 @@ _CONSTANT = 16
 """Rows of what is read again and again, and so kept away from the slices of weights."""
 
 _SHORT = 32
+
+
+def _planes(part: NDArray[np.generic]) -> list[NDArray[np.uint8]]:
+    """The words of elements [rows, lanes], uint8 for each of their bytes."""
+    few = in_order(different(part))
+    raw = spread(few.view(np.uint8).reshape(*few.shape, -1), (*part.shape, few.itemsize))
+    return [raw[:, :, byte] for byte in range(few.itemsize)]
 
 
 def block_rows(plan: Floorplan, most: int, value: Value) -> int:
@@ -115,6 +124,8 @@ class Storage:
     chips: int
     calendars: Calendars
     chunk: int
+    placed: Placed | None = None
+    """What is there already."""
     memories: list[ChipMemory] = field(init=False)
     copies: dict[tuple[Block, int], list[Copy]] = field(default_factory=dict)
     homes: dict[Block, tuple[int, Copy]] = field(default_factory=dict)
@@ -134,6 +145,9 @@ class Storage:
         every = self.plan.slices["W"] + self.plan.slices["E"]
         words = self.plan.machine.words_per_slice
         self.memories = [ChipMemory(every, words) for _ in range(self.chips)]
+        if self.placed is not None and self.placed.memories:
+            self.memories = deepcopy(list(self.placed.memories))
+            self.image = list(self.placed.image)
 
     # -- shapes -------------------------------------------------------------------------------
 
@@ -283,12 +297,18 @@ class Storage:
         _, chunk, tile = block
         rows, lanes = self.rows_of(value, chunk), self.lanes_of(value, tile)
         what = f"{value.origin} {value.name!r}"
-        copy = self.initial(chip, value.type.bytes, rows, avoid, what, sides)
         row, column = chunk * self.block_rows(value), tile * self.plan.machine.vector
         if value.data is not None:
             self.constant.add(value.number)
-            self.fill(chip, copy, value.data[row : row + rows, column : column + lanes])
+            planes = _planes(value.data[row : row + rows, column : column + lanes])
+            known = self._known(planes, chip, avoid, sides)
+            copy = known or self.initial(chip, value.type.bytes, rows, avoid, what, sides)
+            if known is None:
+                self._fill(chip, copy, planes)
         else:
+            if self.placed is not None and form_of(value) in self.placed.states:
+                raise NoRoom(chip, f"another copy of {what}", value.type.bytes * rows)
+            copy = self.initial(chip, value.type.bytes, rows, avoid, what, sides)
             found = self.pieces.setdefault(value.number, [])
             for byte, (queue, address) in enumerate(copy.planes):
                 found.append((byte, row, rows, column, lanes, chip, queue, address))
@@ -303,22 +323,58 @@ class Storage:
             # What is computed goes to the inner slices: a table that fills one lies elsewhere.
             large = 2 * value.rows > self.plan.machine.words_per_slice
             avoid = rim | self.plan.inner if large else rim
-            try:
-                copy = self.initial(chip, value.type.bytes, value.rows, avoid, what, "WE")
-            except NoRoom:
-                copy = self.initial(chip, value.type.bytes, value.rows, rim, what, "WE")
-            column, lanes = tile * self.plan.machine.vector, self.lanes_of(value, tile)
-            assert value.data is not None
-            self.fill(chip, copy, value.data[:, column : column + lanes])
+            planes = self._tile(value, tile)
+            copy = self._known(planes, chip, rim, "WE")
+            if copy is None:
+                try:
+                    copy = self.initial(chip, value.type.bytes, value.rows, avoid, what, "WE")
+                except NoRoom:
+                    copy = self.initial(chip, value.type.bytes, value.rows, rim, what, "WE")
+                self._fill(chip, copy, planes)
             self.tables[key] = copy
         return self.tables[key]
 
-    def fill(self, chip: int, copy: Copy, part: NDArray[np.generic]) -> None:
-        """Let elements [rows, lanes] be in a copy before the first cycle."""
-        few = in_order(different(part))
-        raw = spread(few.view(np.uint8).reshape(*few.shape, -1), (*part.shape, few.itemsize))
-        for byte, (queue, address) in enumerate(copy.planes):
-            self.image.append((chip, queue, address, raw[:, :, byte]))
+    def table_home(self, value: Value, tile: int) -> int | None:
+        """The chip that has a tile of a table already, if one has."""
+        if self.placed is None:
+            return None
+        rim = self.plan.rim["W"] | self.plan.rim["E"]
+        found = self.placed.found(contents(self._tile(value, tile)), None, rim, "WE")
+        return found.chip if found else None
+
+    def _tile(self, value: Value, tile: int) -> list[NDArray[np.uint8]]:
+        """The words of a tile of a table, for each byte of its elements."""
+        column, lanes = tile * self.plan.machine.vector, self.lanes_of(value, tile)
+        assert value.data is not None
+        return _planes(value.data[:, column : column + lanes])
+
+    def _known(
+        self, planes: list[NDArray[np.uint8]], chip: int, avoid: frozenset[int], sides: str
+    ) -> Copy | None:
+        """Where on a chip such words are already, if they are."""
+        if self.placed is None or not self.placed.blocks:
+            return None
+        found = self.placed.found(contents(planes), chip, avoid, sides)
+        ready = np.zeros(len(planes[0]), np.int64)
+        return None if found is None else Copy(found.side, found.planes, ready)
+
+    def _fill(self, chip: int, copy: Copy, planes: list[NDArray[np.uint8]]) -> None:
+        """Let words be in a copy before the first cycle."""
+        for (queue, address), words in zip(copy.planes, planes, strict=True):
+            self.image.append((chip, queue, address, words))
+
+    def settle(self, values: Sequence[Value]) -> None:
+        """Have the states where the entries before left them."""
+        lanes = self.plan.machine.vector
+        states = {} if self.placed is None else self.placed.states
+        for value in values:
+            for pieces in states.get(form_of(value), ()) if value.origin == "input" else ():
+                _, row, rows, column, _, chip, queue, _ = pieces[0]
+                planes = tuple((piece[6], piece[7]) for piece in pieces)
+                side = self.plan.queues[queue].hemisphere
+                self.pieces.setdefault(value.number, []).extend(pieces)
+                block = (value.number, row // self.block_rows(value), column // lanes)
+                self.add(block, chip, Copy(side, planes, np.zeros(rows, np.int64)))
 
     def initial(
         self, chip: int, count: int, rows: int, avoid: frozenset[int], what: str, sides: str

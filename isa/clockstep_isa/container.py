@@ -1,7 +1,8 @@
 """The program file: one safetensors file with the words, the images and everything about them.
 
 Arrays hold what is large (words, images, pieces of layouts), JSON the rest. Queues with the same
-words share one sequence. Equal programs give equal bytes; whatever is read is checked first.
+words share one sequence. Further entries have arrays of their own, named after their number, and
+the image in common. Equal programs give equal bytes; whatever is read is checked first.
 """
 
 from __future__ import annotations
@@ -60,11 +61,13 @@ _ARRAYS: dict[str, tuple[type, int | None]] = {
     "queue": (np.int32, None),
     "queue_sequence": (np.int32, None),
     "note": (np.int32, None),
-    "image": (np.uint8, -1),
 }
-"""The arrays of the file: dtype, and columns (None: one axis; -1: the lanes)."""
+"""The arrays of an entry: dtype, and columns (None: one axis; -1: the lanes)."""
 _PLACES: dict[str, tuple[type, int | None]] = {PLACES: (np.int64, len(PLACE))}
-"""Those of a program with parts, besides."""
+"""Those of an entry with parts, besides."""
+_IMAGE: dict[str, tuple[type, int | None]] = {"image": (np.uint8, -1)}
+"""What all entries have in common."""
+_NONE = np.zeros((0, len(PLACE)), np.int64)
 
 _Arrays = Mapping[str, NDArray[Any]]
 
@@ -79,31 +82,49 @@ def save_program(program: Program, path: str | Path) -> None:
 
 def program_bytes(program: Program) -> bytes:
     """The bytes that `save_program` writes."""
+    metadata, arrays = _stored(program)
+    metadata |= {"format": FORMAT_VERSION, "machine": machine_to_dict(program.machine)}
+    metadata |= {"chips": program.chips, "weights": program.image.data is not None}
+    data = program.image.data
+    held = np.zeros((0, program.machine.vector), np.uint8) if data is None else data
+    arrays["image"] = held.astype(np.uint8, copy=False)
+    others = [_stored(entry) for entry in program.others]
+    if others:
+        metadata["entries"] = [about for about, _ in others]
+    for number, (_, own) in enumerate(others, 1):
+        arrays |= {_named(number, name): array for name, array in own.items()}
+    return pack(arrays, dump_json(metadata))
+
+
+def _named(entry: int, array: str) -> str:
+    """The name of an array of an entry: those of the first are as in a file of one."""
+    return f"{entry}.{array}" if entry else array
+
+
+def _stored(program: Program) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Metadata and arrays of one entry, but for what all have in common."""
     held = side_by_side(program)
     words = encode(program.machine, held.code)
     note, notes = canonical_notes(words.note, held.notes)
     sequences, offsets, which = _share(words)
     pieces: list[NDArray[np.int64]] = [np.zeros((0, len(PIECE)), np.int64)]
     metadata = {
-        "format": FORMAT_VERSION,
-        "machine": machine_to_dict(program.machine),
-        "chips": program.chips,
         "cycles": program.cycles,
         "inputs": [_binding(b, pieces) for b in program.inputs],
         "outputs": [_binding(b, pieces) for b in program.outputs],
         "probes": [probe_to_json(p, _writer(pieces)) for p in program.probes],
         "nodes": [node_to_json(node) for node in program.nodes],
         "notes": [[n.node, n.tile] for n in notes],
-        "weights": program.image.data is not None,
         "info": dict(program.info),
     }
+    if program.name:
+        metadata["name"] = program.name
     if program.states:
         metadata["states"] = [list(pair) for pair in program.states]
     if program.copies > 1:
         metadata["copies"] = program.copies
     if held.sizes is not None:
         metadata["parts"] = held.sizes
-    data = program.image.data
     columns: _Arrays = {
         "words": sequences,
         "sequences": offsets,
@@ -112,14 +133,15 @@ def program_bytes(program: Program) -> bytes:
         "queue": words.queue,
         "queue_sequence": which,
         "note": note,
-        "image": np.zeros((0, program.machine.vector), np.uint8) if data is None else data,
+        PLACES: held.places,
     }
-    arrays: _Arrays = {
-        name: columns[name].astype(dtype, copy=False) for name, (dtype, _) in _ARRAYS.items()
-    }
-    if held.sizes is not None:
-        arrays = {**arrays, PLACES: held.places}
-    return pack(arrays, dump_json(metadata))
+    kinds = _wanted(held.sizes)
+    return metadata, {n: columns[n].astype(kind, copy=False) for n, (kind, _) in kinds.items()}
+
+
+def _wanted(sizes: object) -> dict[str, tuple[type, int | None]]:
+    """The arrays of an entry, with parts of some sizes or None."""
+    return _ARRAYS if sizes is None else {**_ARRAYS, **_PLACES}
 
 
 def program_sha256(program: Program) -> str:
@@ -142,8 +164,32 @@ def load_program(path: str | Path) -> Program:
         raise MalformedFile("program-version", message, where=where)
     machine = machine_from_dict(member(data, "machine", dict, where), f"{where} machine")
     chips = _bounded(data, "chips", 1, machine.max_chips, where)
+    rows = [data, *_rows({"entries": [], **data}, "entries", dict, where)]
+    wanted: dict[str, tuple[type, int | None]] = dict(_IMAGE)
+    for number, row in enumerate(rows):
+        kinds = _wanted(read_sizes(row, machine.max_chips, where))
+        wanted |= {_named(number, name): kind for name, kind in kinds.items()}
+    _check_arrays(arrays, machine, wanted, where)
+    weights = arrays["image"] if member(data, "weights", bool, where) else None
+    entries = []
+    for number, row in enumerate(rows):
+        own = {name: arrays.get(_named(number, name), _NONE) for name in (*_ARRAYS, *_PLACES)}
+        entries.append(_loaded(row, own, machine, chips, weights, where))
+        _check_image(entries[-1].image, len(arrays["image"]), where)
+    _check_entries(entries, where)
+    return replace(entries[0], others=tuple(entries[1:]))
+
+
+def _loaded(
+    data: Mapping[str, Any],
+    arrays: _Arrays,
+    machine: Machine,
+    chips: int,
+    weights: NDArray[Any] | None,
+    where: str,
+) -> Program:
+    """The inverse of `_stored`."""
     sizes = read_sizes(data, machine.max_chips, where)
-    _check_arrays(arrays, machine, _ARRAYS if sizes is None else {**_ARRAYS, **_PLACES}, where)
     stored = chips if sizes is None else sum(size for size, _ in sizes)
     nodes = tuple(node_from_json(row, where) for row in _rows(data, "nodes", dict, where))
     notes = tuple(_note(row, len(nodes), where) for row in _rows(data, "notes", list, where))
@@ -152,14 +198,12 @@ def load_program(path: str | Path) -> Program:
     )
     code = _code(arrays, machine, stored, len(notes), where)
     regions = _regions(arrays, machine, stored, where)
-    weights = arrays["image"] if member(data, "weights", bool, where) else None
     image = Image(regions, weights)
     whole: Sequence[Note] = notes
     if sizes is not None:
         held = SideBySide(code, notes, regions, sizes, arrays[PLACES])
         parts = parts_from(held, machine, chips, len(nodes), where)
         code, image, whole = repeated(machine, parts, weights)
-    _check_image(image, len(arrays["image"]), where)
     return Program(
         machine=machine,
         chips=chips,
@@ -174,7 +218,21 @@ def load_program(path: str | Path) -> Program:
         probes=_probes(data, arrays, machine, chips, len(nodes), where),
         states=states_from_json(data.get("states", []), inputs, outputs, where),
         copies=_bounded({"copies": 1, **data}, "copies", 1, machine.max_chips // chips, where),
+        name=member({"name": "", **data}, "name", str, where),
     )
+
+
+def _check_entries(found: Sequence[Program], where: str) -> None:
+    """Entries have names of their own, and the words of the image in the same places."""
+    names = [entry.name for entry in found]
+    if len(found) > 1 and ("" in names or len(set(names)) < len(names)):
+        problem = f"entries have no name or that of another: {shown(names)}"
+        raise MalformedFile("program-entries", problem, where=where)
+    regions = found[0].image.regions
+    for entry in found[1:]:
+        if not np.array_equal(entry.image.regions, regions):
+            problem = f"entry {shown(entry.name)} has the image elsewhere"
+            raise MalformedFile("program-entries", problem, where=where)
 
 
 def _share(words: Words) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int32]]:

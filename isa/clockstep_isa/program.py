@@ -6,7 +6,7 @@ Everything is a numpy array; there is no object per instruction.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clockstep_isa.diagnostics import UsageError
 from clockstep_isa.geometry import geometry
 from clockstep_isa.layout import Binding
 from clockstep_isa.machine import Machine
@@ -145,6 +146,22 @@ class Program:
     """(input, output) that lie in the same words: a run finds there what the one before it left."""
     copies: int = 1
     """Systems of `chips` chips that each hold the program; runs go to them in turn."""
+    name: str = ""
+    """What it is called among the entries of a file."""
+    others: tuple[Program, ...] = ()
+    """Further entries: programs for the same chips, which find the same image and states there."""
+
+    @property
+    def entries(self) -> dict[str, Program]:
+        """All entries by name, each as a program of its own; this one is the first."""
+        return {entry.name: entry for entry in (replace(self, others=()), *self.others)}
+
+    def entry(self, name: str) -> Program:
+        """One of the `entries`; raises `UsageError` if there is none of that name."""
+        if name not in self.entries:
+            known = ", ".join(filter(None, self.entries)) or "the program has one, without a name"
+            raise UsageError("entry", f"no entry {name!r}", help=known)
+        return self.entries[name]
 
     @property
     def seconds(self) -> float:

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,11 +79,12 @@ SIZES = {
 
 @dataclass
 class Writer:
-    """Adds nodes and weights of a model that takes `tokens` tokens a run."""
+    """Adds nodes and weights of a model that takes `tokens` tokens a run; None: any number, the
+    dimension of that name."""
 
     sizes: Sizes
     context: int
-    tokens: int
+    tokens: int | None
     weights: str
     attention: str
     drawn: bool
@@ -111,9 +113,10 @@ class Writer:
         logits = self._matmul(x, "lm_head", self.sizes.hidden, self.sizes.vocab)
         self._node("Identity", logits, out="logits")
         kind = _TYPES[self.dtype]
-        inputs = [_info("input_ids", TensorProto.INT64, (1, self.tokens))]
+        length = self.tokens or "tokens"
+        inputs = [_info("input_ids", TensorProto.INT64, (1, length))]
         inputs.append(_info("position", TensorProto.INT64, (1,)))
-        outputs = [_info("logits", kind, (1, self.tokens, self.sizes.vocab))]
+        outputs = [_info("logits", kind, (1, length, self.sizes.vocab))]
         for i in range(self.sizes.layers):
             for name in ("key", "value"):
                 inputs.append(_info(f"past_key_values.{i}.{name}", kind, self.cache))
@@ -130,7 +133,10 @@ class Writer:
         angles = np.outer(np.arange(self.context), 10000.0 ** -(np.arange(0, s.width, 2) / s.width))
         for name, values in (("cos_cache", np.cos(angles)), ("sin_cache", np.sin(angles))):
             self._constant(name, values.astype(self.dtype))
-        self._constant("tokens", np.array([self.tokens]))
+        if self.tokens:
+            self._constant("tokens", np.array([self.tokens]))
+        else:
+            self._node("Shape", "input_ids", out="tokens", start=1)
         self._node("Add", "position", "tokens", out="length")
         if self.attention == "contrib":
             last = self._node("Sub", "length", self._constant("one", np.array([1])))
@@ -138,7 +144,9 @@ class Writer:
             self._constant("total_sequence_length", np.array(self.context, np.int32))
         else:
             self._constant("axis", np.array([1]))
-            steps = self._constant("steps", np.arange(self.tokens).reshape(1, -1))
+            zero, one = (self._constant(f"{n}", np.array(n)) for n in (0, 1))
+            count = self._node("Squeeze", "tokens")
+            steps = self._node("Range", zero, count, one)
             first = self._node("Unsqueeze", "position", "axis")
             self._node("Add", first, steps, out="position_ids")
         return self._node("Gather", table, "input_ids", axis=0)
@@ -312,7 +320,7 @@ def _step(depth: int, bits: int) -> float:
     return float(12**0.5 / (2**bits * depth**0.5))
 
 
-def _info(name: str, kind: int, shape: tuple[int, ...]) -> ValueInfoProto:
+def _info(name: str, kind: int, shape: Sequence[int | str]) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, shape)
 
 
@@ -320,13 +328,14 @@ def llama(
     sizes: Sizes,
     *,
     context: int,
-    tokens: int = 1,
+    tokens: int | None = 1,
     weights: str = "float32",
     attention: str = "contrib",
     drawn: bool = True,
     seed: int = 0,
 ) -> ModelProto:
-    """The graph of a model that takes `tokens` tokens a run, at any position below `context`.
+    """The graph of a model that takes `tokens` tokens a run, or any number if None, at any position
+    below `context`.
 
     Random weights are `drawn` from `seed`, or said to lie in a file that is not there.
     """
@@ -341,7 +350,7 @@ def main() -> None:
     for item in dataclasses.fields(Sizes):
         parser.add_argument(f"--{item.name.replace('_', '-')}", type=int, help="another size")
     parser.add_argument("--context", type=int, default=64, help="rows of the caches")
-    parser.add_argument("--tokens", type=int, default=1, help="tokens of a run; 1 decodes")
+    parser.add_argument("--tokens", type=int, default=1, help="tokens of a run; 0: as bound")
     parser.add_argument("--weights", choices=WEIGHTS, default="float32")
     parser.add_argument("--attention", choices=ATTENTION, default="contrib")
     parser.add_argument("--no-weights", action="store_true", help=f"{FILE} is not written")
@@ -352,7 +361,7 @@ def main() -> None:
     model = llama(
         dataclasses.replace(SIZES[given.model], **own),
         context=given.context,
-        tokens=given.tokens,
+        tokens=given.tokens or None,
         weights=given.weights,
         attention=given.attention,
         drawn=not given.no_weights,

@@ -9,10 +9,11 @@ from clockstep_isa.program import Program
 from clockstep_runtime.verifier.alike import verify_parts
 from clockstep_runtime.verifier.chips import check_chips
 from clockstep_runtime.verifier.columns import Columns
+from clockstep_runtime.verifier.entries import check_entries
 from clockstep_runtime.verifier.links import check_links
 from clockstep_runtime.verifier.memory import Words
 from clockstep_runtime.verifier.progressions import Segments
-from clockstep_runtime.verifier.report import Findings, Report
+from clockstep_runtime.verifier.report import Findings, Report, joined
 from clockstep_runtime.verifier.slots import Slots
 from clockstep_runtime.verifier.states import check_states
 
@@ -39,8 +40,11 @@ def verify(program: Program) -> Report:
 
     Knows nothing of how the program was made. Time and memory grow with the instructions and the
     longest repeat, not with the cycles. An instruction found wrong in itself takes no part in
-    the later checks, so what depends on it may be reported as well.
+    the later checks, so what depends on it may be reported as well. Of several entries each is
+    checked, and then all of them together.
     """
+    if program.others:
+        return joined([*map(verify, program.entries.values()), check_entries(program)])
     parts = parts_of(program)
     if all(len(part.places) == 1 for part in parts) or not _enough(program, Findings()):
         return resolve(program)[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from clockstep_isa.diagnostics import Violation
 
-__all__ = ["LIMIT", "Findings", "Report"]
+__all__ = ["LIMIT", "Findings", "Report", "joined"]
 
 LIMIT = 100
 """Violations that a report keeps: the earliest. A check also hands on no more than that."""
@@ -27,6 +27,18 @@ class Report:
     violations: tuple[Violation, ...]
     instructions: int
     checks: dict[str, int]
+
+
+def joined(reports: Sequence[Report]) -> Report:
+    """Several reports as one."""
+    found = [violation for report in reports for violation in report.violations]
+    found.sort(key=lambda v: (v.cycle, v.chip, v.unit, v.code))
+    checks: dict[str, int] = {}
+    for report in reports:
+        for check, number in report.checks.items():
+            checks[check] = checks.get(check, 0) + number
+    instructions = sum(report.instructions for report in reports)
+    return Report(not found, tuple(found[:LIMIT]), instructions, checks)
 
 
 @dataclass(slots=True)
