@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from clockstep.limits import causes_of
-from clockstep_compiler import Check, check_model, compile_model
+from clockstep_compiler import Check, check_model, compile_entries, compile_model
 from clockstep_compiler.collective_program import compile_collective
 from clockstep_compiler.options import EFFORTS, OBJECTIVES, PRECISIONS, Options
 from clockstep_isa import Machine, Program, UsageError, load_machine, load_program
@@ -40,6 +40,7 @@ def compile(  # noqa: A001 - the contract's name
     shape: Mapping[str, Sequence[int]] | None = None,
     bind: Mapping[str, ArrayLike] | None = None,
     state: Mapping[str, str] | None = None,
+    entry: Mapping[str, Mapping[str, int]] | None = None,
     precision: str = "auto",
     no_weights: bool = False,
     effort: str = "standard",
@@ -51,7 +52,9 @@ def compile(  # noqa: A001 - the contract's name
     `set` overrides figures of a named machine, as {"mem.banks": 4} or ["mem.banks=4"]; `dim`
     binds symbolic dimensions by name, `shape` those of whole inputs, and `bind` makes inputs
     constant. `state` pairs inputs with the outputs that the next run finds in their place; None:
-    past and present by their names. Raises `UsageError`, `MalformedFile`, `UnsupportedModel` or
+    past and present by their names. `entry` has further dimensions by name of entry, as
+    {"prefill": {"tokens": 128}, "decode": {"tokens": 1}}: entries of one program, which find the
+    same weights and states. Raises `UsageError`, `MalformedFile`, `UnsupportedModel` or
     `DoesNotFit`.
     """
     target, options = _request(
@@ -68,6 +71,8 @@ def compile(  # noqa: A001 - the contract's name
         objective=objective,
         copies=copies,
     )
+    if entry is not None:
+        return compile_entries(model, target, options, entry)
     return compile_model(model, target, options)
 
 
@@ -123,9 +128,11 @@ def collective(
     return compile_collective(_machine(machine, set), name, chips, bytes, TYPES[type], algorithm)
 
 
-def load(path: str | os.PathLike[str]) -> Program:
-    """Read a program; raises `UsageError` if there is no such file, `MalformedFile` otherwise."""
-    return load_program(Path(path))
+def load(path: str | os.PathLike[str], *, entry: str | None = None) -> Program:
+    """Read a program, or one `entry` of it; raises `UsageError` if there is no such file or entry,
+    `MalformedFile` otherwise."""
+    program = load_program(Path(path))
+    return program if entry is None else program.entry(entry)
 
 
 def verify(program: Program) -> Report:

@@ -14,7 +14,14 @@ from clockstep import api, flags, report
 from clockstep.output import facts_text, finish, number, table_text, warn, working
 from clockstep_compiler import Check
 from clockstep_compiler.operators import OPERATORS
-from clockstep_isa import Program, UnsupportedModel, listing_lines, program_sha256, save_program
+from clockstep_isa import (
+    Program,
+    UnsupportedModel,
+    UsageError,
+    listing_lines,
+    program_sha256,
+    save_program,
+)
 from clockstep_isa.tensor_file import write_atomically
 
 __all__ = ["check", "compile_", "ops"]
@@ -30,6 +37,7 @@ def compile_(
     shape: flags.Shape = None,
     bind: flags.Bind = None,
     state: flags.State = None,
+    entry: flags.Entries = None,
     precision: flags.Precision = "auto",
     no_weights: flags.NoWeights = False,
     effort: flags.Effort = "standard",
@@ -42,6 +50,9 @@ def compile_(
 ) -> None:
     """Compile a model to a program whose every cycle is known."""
     start = time.perf_counter()
+    if listing is not None and len(entry or ()) > 1:
+        message = "--listing is of one entry, and there are several"
+        raise UsageError("option-both", message, help="clockstep disasm PROGRAM --entry NAME")
     with working(f"compiling {model.name}"):
         program = api.compile(
             model,
@@ -52,6 +63,7 @@ def compile_(
             shape=flags.parse_shapes(shape),
             bind=flags.parse_bindings(bind),
             state=flags.parse_states(state),
+            entry=flags.parse_entries(entry),
             precision=precision,
             no_weights=no_weights,
             effort=effort,
@@ -114,6 +126,7 @@ def _compile_text(data: dict[str, Any], program: Program) -> str:
             f"{number(data['runs_per_second'])} a second",
             "lower bound": f"{number(bound)} cycles ({data['bound_by'] or 'not known'}); "
             f"the program takes {number(data['bound_ratio'])} times that",
+            **_entries_text(data),
             "as laid out": f"{number(data['layout_cycles'])} cycles of the busiest resource",
             "instructions": number(data["instructions"]),
             "weights": f"{number(data['weight_bytes'])} bytes",
@@ -123,6 +136,13 @@ def _compile_text(data: dict[str, Any], program: Program) -> str:
             f"{data['peak_rss_bytes'] / 2**20:.0f} MiB at the peak",
         }
     )
+
+
+def _entries_text(data: dict[str, Any]) -> dict[str, str]:
+    """The cycles of every entry, if there are several."""
+    entries = data.get("entries", {}).items()
+    text = ", ".join(f"{name} {number(facts['cycles'])} cycles" for name, facts in entries)
+    return {"entries": text} if text else {}
 
 
 def check(

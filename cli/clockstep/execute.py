@@ -32,6 +32,7 @@ Arrays = dict[str, NDArray[Any]]
 
 def run(
     program: flags.ProgramFile,
+    entry: flags.Entry = None,
     input_: Annotated[
         list[str] | None,
         typer.Option("--input", metavar="NAME=FILE.npy", help="One input from a file."),
@@ -69,7 +70,7 @@ def run(
     _check_engine(engine)
     others = {"--compare": compare_with, "--output": output}
     _check_debugging({"--watch": watch or None, "--provenance": provenance}, until, others)
-    loaded = api.load(program)
+    loaded = _alone(api.load(program, entry=entry))
     values = _inputs(loaded, inputs, input_, seed)
     if watch or provenance is not None:
         with working(f"watching {program.name}"):
@@ -109,6 +110,11 @@ def run(
         text += "\n" + verdict.text
         ok = ok and verdict.match
     finish(data, text, as_json=json, status=0 if ok else 1)
+
+
+def _alone(program: Program) -> Program:
+    """The first entry of a program: the others are neither linked nor run."""
+    return program.entry(program.name)
 
 
 def _check_engine(engine: str) -> None:

@@ -19,6 +19,8 @@ __all__ = [
     "Dim",
     "Effort",
     "Element",
+    "Entries",
+    "Entry",
     "Json",
     "MachineName",
     "Model",
@@ -34,6 +36,7 @@ __all__ = [
     "parse_bindings",
     "parse_cycles",
     "parse_dims",
+    "parse_entries",
     "parse_pairs",
     "parse_shapes",
     "parse_states",
@@ -64,6 +67,19 @@ Bind = Annotated[
     typer.Option(
         "--bind", metavar="INPUT=VALUE", help="Make an input constant: numbers, or a FILE.npy."
     ),
+]
+Entries = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--entry",
+        metavar="NAME:DIM=N,...",
+        help="An entry of the program, such as prefill or decode: all find the same weights and "
+        "states in SRAM.",
+    ),
+]
+Entry = Annotated[
+    str | None,
+    typer.Option("--entry", metavar="NAME", help="An entry of the program, if not the first."),
 ]
 State = Annotated[
     list[str] | None,
@@ -144,6 +160,19 @@ def parse_dims(texts: Iterable[str] | None) -> dict[str, int]:
     return {
         name: _size("--dim", name, value) for name, value in parse_pairs("--dim", texts).items()
     }
+
+
+def parse_entries(texts: Iterable[str] | None) -> dict[str, dict[str, int]] | None:
+    """`--entry NAME:DIM=N,...` texts by name; None if there are none. Raises `UsageError`."""
+    found: dict[str, dict[str, int]] = {}
+    for text in texts or ():
+        name, _, dims = text.partition(":")
+        if not name:
+            raise UsageError("option-pair", f"--entry {text!r} is not NAME:DIM=N,...")
+        if name in found:
+            raise UsageError("option-twice", f"--entry gives {name!r} twice")
+        found[name] = parse_dims(part for part in dims.split(",") if part)
+    return found or None
 
 
 def parse_shapes(texts: Iterable[str] | None) -> dict[str, tuple[int, ...]]:

@@ -41,7 +41,24 @@ def summary(program: Program) -> Row:
         **{key: program.info.get(key) for key in _INFO},
         **_room(program),
         "bound_ratio": bound_ratio(program),
+        **_entries(program),
     }
+
+
+def _entries(program: Program) -> Row:
+    """Every entry by name, if there are several."""
+    if not program.others:
+        return {}
+    about = {
+        name: {
+            "cycles": entry.cycles,
+            "seconds": entry.seconds,
+            "instructions": len(entry.code),
+            **{key: entry.info.get(key) for key in _INFO},
+        }
+        for name, entry in program.entries.items()
+    }
+    return {"entries": about}
 
 
 def _room(program: Program) -> Row:
@@ -65,6 +82,8 @@ def _rate(program: Program) -> Row:
 
 def _summary_rows(program: Program) -> list[Row]:
     facts = summary(program)
+    for name, entry in facts.pop("entries", {}).items():
+        facts[f"entry {name}"] = f"{entry['cycles']} cycles"
     facts["weights"] = "present" if program.image.data is not None else "left out"
     facts["tool_version"] = program.info.get("tool_version")
     facts["source_sha256"] = program.info.get("source_sha256")

@@ -11,6 +11,7 @@ from clockstep import api, flags
 from clockstep.output import csv_text, finish, number, table_text
 from clockstep.report import SECTIONS
 from clockstep_isa import (
+    Program,
     UsageError,
     listing_lines,
     program_sha256,
@@ -24,6 +25,7 @@ __all__ = ["asm", "disasm", "inspect"]
 
 def disasm(
     program: flags.ProgramFile,
+    entry: flags.Entry = None,
     chip: Annotated[int | None, typer.Option("--chip", metavar="N", help="One chip.")] = None,
     unit: Annotated[
         str | None, typer.Option("--unit", metavar="U", help="One unit or kind: mem.W3, mem, vxm.")
@@ -42,7 +44,11 @@ def disasm(
     lines = [
         f"{line}\n"
         for line in listing_lines(
-            api.load(program), chip=chip, unit=unit, cycles=interval, data=not excerpt
+            _one(api.load(program, entry=entry)),
+            chip=chip,
+            unit=unit,
+            cycles=interval,
+            data=not excerpt,
         )
     ]
     if output is None:
@@ -52,6 +58,14 @@ def disasm(
     write_atomically(output, (line.encode() for line in lines))
     data = {"output": str(output), "lines": len(lines)}
     finish(data, f"{output}: {number(len(lines))} lines", as_json=json)
+
+
+def _one(program: Program) -> Program:
+    """The program, if it has no other entries: a listing is of one."""
+    if program.others:
+        names = ", ".join(program.entries)
+        raise UsageError("entry", f"the program has entries {names}", help="--entry NAME")
+    return program
 
 
 def asm(
@@ -76,6 +90,7 @@ def asm(
 
 def inspect(
     program: flags.ProgramFile,
+    entry: flags.Entry = None,
     section: Annotated[
         str, typer.Option("--section", metavar="|".join(SECTIONS), help="What to show.")
     ] = "summary",
@@ -89,7 +104,7 @@ def inspect(
         )
     if csv and json:
         raise UsageError("option-both", "--csv and --json exclude each other")
-    loaded, table = api.load(program), SECTIONS[section]
+    loaded, table = api.load(program, entry=entry), SECTIONS[section]
     rows = table.rows(loaded)
     if csv:
         text = csv_text(rows, table.columns)

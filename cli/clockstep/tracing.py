@@ -19,6 +19,7 @@ def trace(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="TRACE", help="The file to write.")
     ],
+    entry: flags.Entry = None,
     chip: Annotated[int | None, typer.Option("--chip", metavar="N", help="One chip.")] = None,
     cycles: Annotated[
         str | None, typer.Option("--cycles", metavar="A:B", help="What happens in [A, B).")
@@ -31,7 +32,7 @@ def trace(
     """
     interval = flags.parse_cycles(cycles)
     with working(f"tracing {program.name}"):
-        drawn = api.trace(api.load(program), output, chip=chip, cycles=interval)
+        drawn = api.trace(api.load(program, entry=entry), output, chip=chip, cycles=interval)
     text = (
         f"{output}: {number(drawn.slices)} slices on {number(drawn.tracks)} tracks, "
         f"{number(drawn.bytes)} bytes"

@@ -1,7 +1,11 @@
-"""ONNX to a scheduled program. The public face: `compile_model`, `check_model`, `OPERATORS`."""
+"""ONNX to a scheduled program.
+
+The public face: `compile_model`, `compile_entries`, `check_model`, `OPERATORS`.
+"""
 
 from __future__ import annotations
 
+from clockstep_compiler.entries import compile_entries
 from clockstep_compiler.frontend import parameters_of
 from clockstep_compiler.operators import OPERATORS, Operator
 from clockstep_compiler.options import EFFORTS, OBJECTIVES, PRECISIONS, Options
@@ -17,6 +21,7 @@ __all__ = [
     "Options",
     "Problem",
     "check_model",
+    "compile_entries",
     "compile_model",
     "parameters_of",
 ]

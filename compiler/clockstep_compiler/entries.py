@@ -153,22 +153,22 @@ def _placed_by(way: Candidate) -> Placed:
         instructions=tuple(a + b for a, b in zip(known, needed, strict=True)),
         held=way.done.held,
         products=products,
-        blocks=_blocks(storage, before),
+        blocks=_blocks(storage, s.names, before),
         states=states,
     )
 
 
-def _blocks(storage: Storage, before: Placed) -> dict[Key, list[Held]]:
+def _blocks(storage: Storage, names: Mapping[int, str], before: Placed) -> dict[Key, list[Held]]:
     """Constants and tables in the image, by what is in their words."""
     words = {(chip, queue, address): part for chip, queue, address, part in storage.image}
     found = {key: list(blocks) for key, blocks in before.blocks.items()}
     tables = {key: [copy] for key, copy in storage.tables.items()}
-    for (_, chip), copies in [*storage.copies.items(), *tables.items()]:
+    for ((number, chunk, tile), chip), copies in [*storage.copies.items(), *tables.items()]:
         for copy in copies:
             parts = [words[place] for p in copy.planes if (place := (chip, *p)) in words]
             held = Held(chip, copy.side, copy.planes)
             if len(parts) == len(copy.planes):
-                alike = found.setdefault(contents(parts), [])
+                alike = found.setdefault(contents(parts, names[number], chunk, tile), [])
                 alike += [held] if held not in alike else []
     return found
 

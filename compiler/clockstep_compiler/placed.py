@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from clockstep_compiler.memory import ChipMemory
 from clockstep_compiler.steps import Product, Put, Step, Value
-from clockstep_compiler.uniform import different, in_order
+from clockstep_compiler.uniform import different, in_order, is_uniform
 from clockstep_isa.diagnostics import UsageError
 
 if TYPE_CHECKING:
@@ -139,9 +139,13 @@ def form_of(value: Value) -> Form:
     return (value.source, value.axes, value.rows, value.columns, value.type, windows)
 
 
-def contents(planes: Sequence[NDArray[np.generic]]) -> Key:
-    """The key of constant words, uint8 [rows, lanes] for every byte of their elements."""
-    return tuple(_digest(plane) for plane in planes)
+def contents(planes: Sequence[NDArray[np.generic]], name: str, chunk: int, tile: int) -> Key:
+    """The key of a block of constants, uint8 [rows, lanes] for every byte of their elements.
+
+    What is absent is alike wherever it is, so it goes by its name.
+    """
+    own = (name, chunk, tile) if any(is_uniform(plane) for plane in planes) else ()
+    return (*own, *(_digest(plane) for plane in planes))
 
 
 def _digest(array: NDArray[np.generic]) -> bytes:

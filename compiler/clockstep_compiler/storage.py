@@ -300,8 +300,8 @@ class Storage:
         row, column = chunk * self.block_rows(value), tile * self.plan.machine.vector
         if value.data is not None:
             self.constant.add(value.number)
-            planes = _planes(value.data[row : row + rows, column : column + lanes])
-            known = self._known(planes, chip, avoid, sides)
+            planes = self._block(value, value.data, chunk, tile)
+            known = self._known(value, block, planes, chip, avoid, sides)
             copy = known or self.initial(chip, value.type.bytes, rows, avoid, what, sides)
             if known is None:
                 self._fill(chip, copy, planes)
@@ -324,7 +324,7 @@ class Storage:
             large = 2 * value.rows > self.plan.machine.words_per_slice
             avoid = rim | self.plan.inner if large else rim
             planes = self._tile(value, tile)
-            copy = self._known(planes, chip, rim, "WE")
+            copy = self._known(value, key[0], planes, chip, rim, "WE")
             if copy is None:
                 try:
                     copy = self.initial(chip, value.type.bytes, value.rows, avoid, what, "WE")
@@ -338,8 +338,8 @@ class Storage:
         """The chip that has a tile of a table already, if one has."""
         if self.placed is None:
             return None
-        rim = self.plan.rim["W"] | self.plan.rim["E"]
-        found = self.placed.found(contents(self._tile(value, tile)), None, rim, "WE")
+        rim, planes = self.plan.rim["W"] | self.plan.rim["E"], self._tile(value, tile)
+        found = self.placed.found(contents(planes, value.name, 0, tile), None, rim, "WE")
         return found.chip if found else None
 
     def _tile(self, value: Value, tile: int) -> list[NDArray[np.uint8]]:
@@ -349,12 +349,19 @@ class Storage:
         return _planes(value.data[:, column : column + lanes])
 
     def _known(
-        self, planes: list[NDArray[np.uint8]], chip: int, avoid: frozenset[int], sides: str
+        self,
+        value: Value,
+        block: Block,
+        planes: list[NDArray[np.uint8]],
+        chip: int,
+        avoid: frozenset[int],
+        sides: str,
     ) -> Copy | None:
-        """Where on a chip such words are already, if they are."""
+        """Where on a chip the words of a block are already, if they are."""
         if self.placed is None or not self.placed.blocks:
             return None
-        found = self.placed.found(contents(planes), chip, avoid, sides)
+        key = contents(planes, value.name, *block[1:])
+        found = self.placed.found(key, chip, avoid, sides)
         ready = np.zeros(len(planes[0]), np.int64)
         return None if found is None else Copy(found.side, found.planes, ready)
 
@@ -364,17 +371,41 @@ class Storage:
             self.image.append((chip, queue, address, words))
 
     def settle(self, values: Sequence[Value]) -> None:
-        """Have the states where the entries before left them."""
+        """Have the states and the constants where the entries before left them."""
+        for value in values if self.placed is not None else ():
+            if value.origin == "input":
+                self._settle_state(value)
+            elif value.data is not None:
+                self._settle_constant(value, value.data)
+
+    def _settle_state(self, value: Value) -> None:
         lanes = self.plan.machine.vector
         states = {} if self.placed is None else self.placed.states
-        for value in values:
-            for pieces in states.get(form_of(value), ()) if value.origin == "input" else ():
-                _, row, rows, column, _, chip, queue, _ = pieces[0]
-                planes = tuple((piece[6], piece[7]) for piece in pieces)
-                side = self.plan.queues[queue].hemisphere
-                self.pieces.setdefault(value.number, []).extend(pieces)
-                block = (value.number, row // self.block_rows(value), column // lanes)
-                self.add(block, chip, Copy(side, planes, np.zeros(rows, np.int64)))
+        for pieces in states.get(form_of(value), ()):
+            _, row, rows, column, _, chip, queue, _ = pieces[0]
+            planes = tuple((piece[6], piece[7]) for piece in pieces)
+            side = self.plan.queues[queue].hemisphere
+            self.pieces.setdefault(value.number, []).extend(pieces)
+            block = (value.number, row // self.block_rows(value), column // lanes)
+            self.add(block, chip, Copy(side, planes, np.zeros(rows, np.int64)))
+
+    def _settle_constant(self, value: Value, data: NDArray[np.generic]) -> None:
+        blocks = {} if self.placed is None else self.placed.blocks
+        for chunk, tile in np.ndindex(self.chunks(value), self.tiles(value)) if blocks else ():
+            planes = self._block(value, data, chunk, tile)
+            for held in blocks.get(contents(planes, value.name, chunk, tile), ()):
+                self.constant.add(value.number)
+                ready = np.zeros(len(planes[0]), np.int64)
+                copy = Copy(held.side, held.planes, ready)
+                self.add((value.number, chunk, tile), held.chip, copy)
+
+    def _block(
+        self, value: Value, data: NDArray[np.generic], chunk: int, tile: int
+    ) -> list[NDArray[np.uint8]]:
+        """The words of a block of a constant, for each byte of its elements."""
+        row, column = chunk * self.block_rows(value), tile * self.plan.machine.vector
+        rows, lanes = self.rows_of(value, chunk), self.lanes_of(value, tile)
+        return _planes(data[row : row + rows, column : column + lanes])
 
     def initial(
         self, chip: int, count: int, rows: int, avoid: frozenset[int], what: str, sides: str
