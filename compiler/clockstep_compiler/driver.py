@@ -139,6 +139,7 @@ def schedule(
     held = _hold(s, filled) + (placed.held if placed else 0)
     tight = _FULL * filled > plan.machine.words_per_chip
     parts = partition(plan, lowered, s.storage, reserve, spread, dealt)
+    parts.wanted = _wanted(lowered, parts)
     bundles: list[int] = []
     maker, mover = BlockMaker(s), Mover(s)
     sweeper = Sweeper(s, maker, Room(s, read_at_once(plan, lowered)), Reader(s))
@@ -218,7 +219,7 @@ def _move(
     """Blocks of a move that have been made, tile by tile."""
     chunks, made = range(s.storage.chunks(step.out)), []
     for tile in range(s.storage.tiles(step.out)):
-        chip = parts.homes.get(step.out.number, _home(s, step, 0, tile, tile))
+        chip = parts.homes.get(step.out.number, _home(s, step, (tile, 0, tile), parts))
         if isinstance(step, Move):
             done = joiner.make(step, tile, chip)
         else:
@@ -341,7 +342,8 @@ def _place(
         return share, groups
     if step.out.number in parts.homes:
         return parts.homes[step.out.number], groups
-    return _home(s, step, chunk, tile, chunk * s.storage.tiles(step.out) + tile), groups
+    turn = chunk * s.storage.tiles(step.out) + tile
+    return _home(s, step, (turn, chunk, tile), parts), groups
 
 
 def _make_blocks(
@@ -378,15 +380,18 @@ def _make_blocks(
             mover.transpose(step, chunk, tile, chip)
 
 
-def _home(s: Scheduler, step: Step, chunk: int, tile: int, position: int) -> int:
-    """The chip of a block without weights: where its first computed source is, else in turn.
+def _home(s: Scheduler, step: Step, position: tuple[int, int, int], parts: Partition) -> int:
+    """The chip of a block without weights: where its largest computed source is; without any where
+    what it makes is wanted, else in turn.
 
     A step that is pinned to chips has its blocks there, in turn. One row that all rows of the
     result read, such as a scale, may be sent anywhere; not so one that is cut in several.
     """
+    turn, chunk, tile = position
     if step.out.chips:
-        return step.out.chips[position % len(step.out.chips)]
-    for value in sources_of(step):
+        return step.out.chips[turn % len(step.out.chips)]
+    lanes = s.plan.machine.vector
+    for value in sorted(sources_of(step), key=lambda value: -words_of(value, lanes)):
         repeated = isinstance(step, Compute | Broadcast) and value.rows == 1 < step.out.rows
         if value.origin != "step" or repeated:
             continue
@@ -395,8 +400,20 @@ def _home(s: Scheduler, step: Step, chunk: int, tile: int, position: int) -> int
                 home = s.storage.homes.get((value.number, c, t))
                 if home is not None:
                     return home[0]
-    total = s.storage.chunks(step.out) * s.storage.tiles(step.out)
-    return position * s.chips // total
+    if step.out.number in parts.wanted:
+        return parts.wanted[step.out.number]
+    return turn * s.chips // (s.storage.chunks(step.out) * s.storage.tiles(step.out))
+
+
+def _wanted(lowered: Lowered, parts: Partition) -> dict[int, int]:
+    """The chip of the first product that each matrix goes into, as it is or by way of others."""
+    found: dict[int, int] = {}
+    for index, step in reversed(list(enumerate(lowered.steps))):
+        groups = parts.groups_of(index, 0, 0)
+        chip = groups[-1].chip if groups else found.get(step.out.number)
+        if chip is not None:
+            found.update((value.number, chip) for value in sources_of(step))
+    return found
 
 
 def _release(s: Scheduler, value: Value, chunks: NDArray[np.int64]) -> None:

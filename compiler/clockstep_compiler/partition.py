@@ -96,6 +96,8 @@ class Partition:
     homes: Mapping[int, int] = field(default_factory=dict)
     """Chips that steps were dealt to, by the number of the matrix that each makes."""
     tables: dict[tuple[int, int], int] = field(default_factory=dict)
+    wanted: Mapping[int, int] = field(default_factory=dict)
+    """Chips of the first products that matrices go into, by their numbers."""
 
     def groups_of(self, step: int, tile: int, chip: int) -> list[Group]:
         """The groups of a tile, those on `chip` if the step is spread over all."""
