@@ -8,9 +8,11 @@ alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+from clockstep_compiler.arranged import arranged
 from clockstep_compiler.attempts import attempt
 from clockstep_compiler.facts import instruction_bytes_of
 from clockstep_compiler.frontend import Model, survey
@@ -19,7 +21,8 @@ from clockstep_compiler.heads import heads_together
 from clockstep_compiler.lowering import lower
 from clockstep_compiler.options import Options
 from clockstep_compiler.partition import dealt_by
-from clockstep_compiler.pipeline import Candidate, check_options, emitted, fitted, ways
+from clockstep_compiler.pipeline import Candidate, check_options, emitted, fitted, stage_ways, ways
+from clockstep_compiler.pipelined import pipelined
 from clockstep_compiler.placed import Held, Key, Placed, contents, form_of
 from clockstep_compiler.problems import lowered_survey
 from clockstep_compiler.shard import held_by, shard, share
@@ -36,7 +39,6 @@ __all__ = ["compile_entries"]
 class _Entry:
     """One entry before it is scheduled: as ranks would share it, and as one chip has it."""
 
-    name: str
     options: Options
     laid: Graph
     graph: Graph
@@ -56,15 +58,32 @@ def compile_entries(
     """
     check_options(machine, options)
     _check_entries(options, entries)
+    ones = [replace(options, dims={**options.dims, **d}, copies=1) for d in entries.values()]
+    surveys = [survey(model, one) for one in ones]
+    programs = None
+    if not any(found.problems for found in surveys):
+        graphs = [found.graph for found in surveys]
+        programs = pipelined(graphs, machine, ones, partial(_stages, machine))
+    if programs is None:
+        made = [_Entry(one, *lowered_survey(surveys.pop(0), one, machine)) for one in ones]
+        programs = _scheduled(made, machine, options.chips)
+    named = [replace(p, name=name) for p, name in zip(programs, entries, strict=True)]
+    return replace(named[0], others=tuple(named[1:]))
+
+
+def _stages(machine: Machine, graphs: Sequence[Graph], ones: Sequence[Options]) -> list[Program]:
+    """The programs of one stage of all entries, on the same chips of a node.
+
+    Raises `NoRoom` or `DoesNotFit` if they have no room there.
+    """
     made = []
-    for name, dims in entries.items():
-        own = replace(options, dims={**options.dims, **dims}, copies=1)
-        made.append(_Entry(name, own, *lowered_survey(survey(model, own), own, machine)))
-    done = _scheduled(made, machine, options.chips)
-    image = done[-1][1].image
-    found = {entry.name: replace(one, image=image, name=entry.name) for entry, one in done}
-    first, *others = (found[name] for name in entries)
-    return replace(first, others=tuple(others))
+    for graph, one in zip(graphs, ones, strict=True):
+        laid = replace(arranged(graph, machine), states=graph.states)
+        whole = heads_together(laid, machine)
+        made.append(_Entry(one, laid, whole, lower(whole, one, machine)))
+    first = min(range(len(made)), key=lambda number: _needs(made[number]))
+    found = stage_ways(graphs[first], machine, ones[first], Placed())
+    return _together(made, first, found, machine)
 
 
 def _check_entries(options: Options, entries: Mapping[str, Mapping[str, int]]) -> None:
@@ -74,25 +93,41 @@ def _check_entries(options: Options, entries: Mapping[str, Mapping[str, int]]) -
         raise UsageError("entry", f"--copies {options.copies}: entries are of one copy")
 
 
-def _scheduled(
-    entries: Sequence[_Entry], machine: Machine, chips: int | None
-) -> list[tuple[_Entry, Program]]:
-    """All entries, in the order in which they were scheduled, on as few chips as will do."""
-    first, *rest = sorted(entries, key=_needs)
-    count = chips
+def _scheduled(entries: Sequence[_Entry], machine: Machine, chips: int | None) -> list[Program]:
+    """All entries, on as few chips as will do."""
+    first = min(range(len(entries)), key=lambda number: _needs(entries[number]))
+    one, count = entries[first], chips
     while True:
-        options = replace(first.options, chips=count)
-        found = ways(first.laid, first.graph, first.lowered, machine, options, placed=Placed())
-        for way in found:
-            try:
-                done = [(first, way), *_followed(way, rest, machine)]
-            except NoRoom as error:
-                failure = error.bare()
-                continue
-            return [(entry, emitted(one, entry.options)) for entry, one in done]
+        options = replace(one.options, chips=count)
+        found = ways(one.laid, one.graph, one.lowered, machine, options, placed=Placed())
+        try:
+            return _together(entries, first, found, machine)
+        except NoRoom as error:
+            failure = error.bare()
         count = found[0].done.scheduler.chips + 1
         if chips is not None or count > machine.direct_chips:
             raise _refused(machine, count - 1, failure)
+
+
+def _together(
+    entries: Sequence[_Entry], first: int, found: Iterable[Candidate], machine: Machine
+) -> list[Program]:
+    """All entries, where one of the ways to compile the `first` leaves the others what they want.
+
+    Raises `NoRoom` if none does.
+    """
+    failure: NoRoom | None = None
+    for way in found:
+        try:
+            done = _followed(entries, first, way, machine)
+        except NoRoom as error:
+            failure = error.bare()
+            continue
+        programs = [emitted(one, e.options) for e, one in zip(entries, done, strict=True)]
+        image = max((program.image for program in programs), key=lambda image: image.words)
+        return [replace(program, image=image) for program in programs]
+    assert failure is not None
+    raise failure
 
 
 def _refused(machine: Machine, chips: int, failure: NoRoom) -> DoesNotFit:
@@ -103,25 +138,25 @@ def _refused(machine: Machine, chips: int, failure: NoRoom) -> DoesNotFit:
 
 
 def _followed(
-    first: Candidate, rest: Sequence[_Entry], machine: Machine
-) -> list[tuple[_Entry, Candidate]]:
-    """The other entries where the first has placed what it wants. Raises `NoRoom`."""
-    done, way = [], first
-    for entry in rest:
-        way = _next(entry, first, _placed_by(way), machine)
-        done.append((entry, way))
-    return done
+    entries: Sequence[_Entry], first: int, leader: Candidate, machine: Machine
+) -> list[Candidate]:
+    """All entries where the first has placed what it wants. Raises `NoRoom`."""
+    done, way = {first: leader}, leader
+    for number in sorted(set(range(len(entries))) - {first}, key=lambda n: _needs(entries[n])):
+        way = done[number] = _next(entries[number], leader, _placed_by(way), machine)
+    return [done[number] for number in range(len(entries))]
 
 
 def _next(entry: _Entry, first: Candidate, placed: Placed, machine: Machine) -> Candidate:
     """One entry on the chips of the first, which share it in the same way if they do."""
     graph, lowered, chips = entry.graph, entry.lowered, first.done.scheduler.chips
+    system = first.plan.system
     if first.laid is not None and first.sharing is not None:
         fixed = held_by(first.laid, first.sharing)
         sharing = share(entry.laid, machine, first.sharing.ranks, fixed)
-        graph = heads_together(shard(entry.laid, machine, sharing), machine)
+        graph = heads_together(shard(entry.laid, machine, sharing, joined=system == 1), machine)
         lowered = lower(graph, entry.options, machine)
-    plan, lowered = fitted(machine, graph, lowered, 1, placed, first.plan.loading)
+    plan, lowered = fitted(machine, graph, lowered, system, placed, first.plan.loading)
     placed.check_states(lowered.values, lowered.steps)
     found = attempt(plan, lowered, chips, entry.options.effort)
     return Candidate(graph, plan, *found)

@@ -7,7 +7,7 @@ until it fits) -> emit. Each stage takes and returns frozen data; the reasons fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -50,6 +50,7 @@ __all__ = [
     "compile_model",
     "emitted",
     "fitted",
+    "stage_ways",
     "ways",
 ]
 
@@ -107,10 +108,13 @@ def compile_model(model: Model, machine: Machine, options: Options) -> Program:
 
 
 def _in_stages(found: Survey, machine: Machine, options: Options) -> Program | None:
-    def compile_one(graph: Graph, one: Options) -> Program:
-        return compile_stage(graph, machine, one)
+    def compile_one(graphs: Sequence[Graph], ones: Sequence[Options]) -> list[Program]:
+        return [compile_stage(graph, machine, one) for graph, one in zip(graphs, ones, strict=True)]
 
-    return None if found.problems else pipelined(found.graph, machine, options, compile_one)
+    if found.problems:
+        return None
+    programs = pipelined([found.graph], machine, [options], compile_one)
+    return None if programs is None else programs[0]
 
 
 def compile_graph(graph: Graph, machine: Machine, options: Options, system: int = 1) -> Program:
@@ -122,32 +126,45 @@ def compile_graph(graph: Graph, machine: Machine, options: Options, system: int 
 
 
 def compile_stage(graph: Graph, machine: Machine, options: Options) -> Program:
-    """`compile_graph` for the first chips of a node, which share what one of them cannot hold.
+    """`compile_graph` for the first chips of a node, which share what one of them cannot hold."""
+    return emitted(next(stage_ways(graph, machine, options)), options)
 
-    They are as few as will do, and so many that a node has room for several stages alike.
+
+def stage_ways(
+    graph: Graph, machine: Machine, options: Options, placed: Placed | None = None
+) -> Iterator[Candidate]:
+    """Ways to compile a stage for the first chips of a node, one at least.
+
+    Ranks are as few as will do, and so many that a node has room for several stages alike. Raises
+    `NoRoom` or `DoesNotFit` if there is no room for another way.
     """
     node, least = machine.system.chips_per_node, least_ranks(graph, machine)
+    laid = replace(arranged(graph, machine), states=graph.states)
     if least > 1:
-        laid = replace(arranged(graph, machine), states=graph.states)
         alone = share(laid, machine, 1).cycles
         for ranks in (n for n in range(least, node + 1) if node % n == 0):
             sharing = share(laid, machine, ranks)
             if sharing.cycles < alone:
                 try:
-                    return _on_ranks(laid, machine, options, sharing)
+                    way = _on_ranks(laid, machine, options, sharing, placed)
                 except NoRoom:
                     if ranks == node:
                         raise
-    return compile_graph(graph, machine, options, node)
+                else:
+                    yield way
+    graph = heads_together(laid, machine)
+    yield from ways(laid, graph, lower(graph, options, machine), machine, options, node, placed)
 
 
-def _on_ranks(graph: Graph, machine: Machine, options: Options, sharing: Sharing) -> Program:
+def _on_ranks(
+    laid: Graph, machine: Machine, options: Options, sharing: Sharing, placed: Placed | None
+) -> Candidate:
     """A graph shared as said. Raises `NoRoom` if the ranks do not hold it."""
-    part = heads_together(shard(graph, machine, sharing, joined=False), machine)
-    lowered = lower(part, options, machine)
-    plan, lowered = fitted(machine, part, lowered, machine.system.chips_per_node)
+    part = heads_together(shard(laid, machine, sharing, joined=False), machine)
+    lowered, node = lower(part, options, machine), machine.system.chips_per_node
+    plan, lowered = fitted(machine, part, lowered, node, placed)
     done = attempt(plan, lowered, sharing.ranks, options.effort)
-    return emitted(Candidate(part, plan, *done), options)
+    return Candidate(part, plan, *done, laid=laid, sharing=sharing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,30 +27,35 @@ from clockstep_isa.program import Program
 
 __all__ = ["least_ranks", "pipelined"]
 
-Compile = Callable[[Graph, Options], Program]
+Compile = Callable[[Sequence[Graph], Sequence[Options]], list[Program]]
 
 
 def pipelined(
-    graph: Graph, machine: Machine, options: Options, compile_one: Compile
-) -> Program | None:
-    """The model in stages, if it takes more chips than a node has; None if it cannot be had so.
+    graphs: Sequence[Graph], machine: Machine, options: Sequence[Options], compile_one: Compile
+) -> list[Program] | None:
+    """Models in stages, if they take more chips than a node has; None if they cannot be had so.
 
-    `compile_one` compiles the graph of a stage for the fewest chips. Raises `DoesNotFit` where no
-    node holds a stage, if the model takes so many nodes that it is hopeless as a whole.
+    They are one model, or entries of one, with options for each. `compile_one` compiles the graphs
+    of a stage of all of them for the fewest chips. Raises `DoesNotFit` where no node holds a
+    stage, if the models take so many nodes that they are hopeless as a whole.
     """
     node = machine.system.chips_per_node
-    wanted = options.chips or -(-_bytes(graph) // machine.sram_bytes)
+    wanted = options[0].chips or -(-_bytes(graphs[0]) // machine.sram_bytes)
     if wanted <= node:
         return None
-    graph = replace(graph, states=paired(graph, options.states))
-    parts = _parts(graph, machine, options)
-    if len(parts) < 2:
+    graphs = [
+        replace(graph, states=paired(graph, one.states))
+        for graph, one in zip(graphs, options, strict=True)
+    ]
+    each = [_parts(graph, machine, one) for graph, one in zip(graphs, options, strict=True)]
+    if len({len(parts) for parts in each}) > 1 or len(each[0]) < 2:
         return None
-    forms: dict[str, Graph] = {}
-    for part in parts:
-        forms.setdefault(part.form, part.graph)
+    stages_of = list(zip(*each, strict=True))
+    kinds: dict[tuple[str, ...], list[Graph]] = {}
+    for parts in stages_of:
+        kinds.setdefault(_kind(parts), [part.graph for part in parts])
     many = wanted > _MANY_NODES * node
-    most = max(least_ranks(part.graph, machine) for part in parts)
+    most = max(least_ranks(part.graph, machine) for part in each[0])
     if many and most > node:
         raise DoesNotFit(
             "sram",
@@ -60,18 +65,28 @@ def pipelined(
             " machine with larger nodes (system.chips_per_node)",
         )
     try:
-        programs = _compiled(list(forms.values()), replace(options, chips=None), compile_one)
-        made = dict(zip(forms, zip(forms.values(), programs, strict=True), strict=True))
-        return _composed(graph, machine, options, [(p, *made[p.form]) for p in parts])
+        ones = [replace(one, chips=None) for one in options]
+        programs = _compiled(list(kinds.values()), ones, compile_one)
+        made = dict(zip(kinds, programs, strict=True))
+        found = []
+        for number, (graph, one) in enumerate(zip(graphs, options, strict=True)):
+            of = [(p[number], kinds[_kind(p)][number], made[_kind(p)][number]) for p in stages_of]
+            found.append(_composed(graph, machine, one, of))
+        return found
     except (DoesNotFit, UnsupportedModel, NoRoom, Unlike):
         if not many:
             return None
         raise DoesNotFit(
             "sram",
-            f"of {len(parts)} stages for {wanted} chips one finds no room on its node",
+            f"of {len(stages_of)} stages for {wanted} chips one finds no room on its node",
             where=machine.name,
             help=f"more chips may do, which have fewer layers each: --chips {wanted + node}",
         ) from None
+
+
+def _kind(parts: Sequence[Stage]) -> tuple[str, ...]:
+    """The forms of a stage in all entries."""
+    return tuple(part.form for part in parts)
 
 
 _MANY_NODES = 4
@@ -82,36 +97,40 @@ _FEW_NODES = 16
 """Nodes of a stage below which it takes no time worth a process."""
 
 
-def _compiled(graphs: list[Graph], one: Options, compile_one: Compile) -> list[Program]:
-    """The program of each stage; without weights, which programs would carry from one process to
+def _compiled(
+    stages_: list[list[Graph]], ones: Sequence[Options], compile_one: Compile
+) -> list[list[Program]]:
+    """The programs of each stage; without weights, which programs would carry from one process to
     another, as many at a time as there are cores."""
-    jobs = [partial(_tried, compile_one, graph, one) for graph in graphs]
-    few = sum(len(graph.nodes) >= _FEW_NODES for graph in graphs) < 2
+    jobs = [partial(_tried, compile_one, graphs, ones) for graphs in stages_]
+    few = sum(len(graphs[0].nodes) >= _FEW_NODES for graphs in stages_) < 2
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    if one.weights or few or cores < 2:
-        return [compile_one(graph, one) for graph in graphs]
+    if ones[0].weights or few or cores < 2:
+        return [compile_one(graphs, ones) for graphs in stages_]
     _JOBS[:] = jobs
     fork = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(min(cores, len(jobs)), fork) as pool:
         found = list(pool.map(_run, range(len(jobs))))
     _JOBS.clear()
-    programs = [program for program in found if program is not None]
+    programs = [some for some in found if some is not None]
     if len(programs) < len(found):
         raise Unlike("a stage that cannot be compiled")
     return programs
 
 
-_JOBS: list[Callable[[], Program | None]] = []
+_JOBS: list[Callable[[], list[Program] | None]] = []
 """What processes find to do where they begin: graphs need not be sent to them."""
 
 
-def _run(number: int) -> Program | None:
+def _run(number: int) -> list[Program] | None:
     return _JOBS[number]()
 
 
-def _tried(compile_one: Compile, graph: Graph, one: Options) -> Program | None:
+def _tried(
+    compile_one: Compile, graphs: Sequence[Graph], ones: Sequence[Options]
+) -> list[Program] | None:
     try:
-        return compile_one(graph, one)
+        return compile_one(graphs, ones)
     except (DoesNotFit, UnsupportedModel, NoRoom):
         return None
 

@@ -271,6 +271,10 @@ class _Cutter:
                 tensors[sent] = _half(tensors[name], sent)
             if sent not in outputs:
                 outputs.append(sent)
+        for past, present in whole.states:
+            if present in outputs and past not in self._last:
+                inputs.append(past)  # nobody reads it, but what is made goes there
+                tensors[past] = whole.tensors[past]
         return Graph(
             whole.name,
             tuple(inputs),

@@ -94,6 +94,30 @@ def test_entries_without_weights_take_as_long() -> None:
     assert np.array_equal(drawn.image.regions, absent.image.regions)
 
 
+def test_stages_of_all_entries_lie_alike(tmp_path: Path) -> None:
+    """A layer a chip, of more chips than a node has, in prefill as in decode."""
+    sizes = replace(SIZES["tiny"], layers=6)
+    model = llama(sizes, context=8, tokens=None, weights="float16").SerializeToString()
+    machine, options = load_machine("tiny"), Options(effort="fast", chips=8)
+    assert machine.system.chips_per_node < 8
+    program = compile_entries(model, machine, options, ENTRIES)
+    assert verify(program).ok
+    assert len(program.info["stages"]) == len(program.others[0].info["stages"]) > 6
+    save_program(program, tmp_path / "stages.lpu")
+    again = load_program(tmp_path / "stages.lpu")
+    prompt = [3, 1, 4, 1, 5]
+    one = llama(sizes, context=8, tokens=1, weights="float16").SerializeToString()
+    wanted = reference(one, prompt, 3)
+    session = Session(again)
+    x = {"input_ids": np.array([prompt[:PREFILL]]), "position": np.array([0])}
+    found = list(session.run(x, entry="prefill")["logits"][0])
+    for at in range(PREFILL, len(wanted.logits)):
+        x = {"input_ids": np.array([wanted.tokens[at : at + 1]]), "position": np.array([at])}
+        found += list(session.run(x, entry="decode")["logits"][0])
+    for have, want in zip(found, wanted.logits, strict=True):
+        assert np.abs(have - want).max() <= CLOSE["fp16"] * np.ptp(want)
+
+
 def test_three_entries() -> None:
     entries = {**ENTRIES, "pair": {"tokens": 2}}
     options = Options(effort="fast")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from multiprocessing.context import BaseContext
@@ -64,13 +65,13 @@ def counted(model: ModelProto, machine: Machine, options: Options) -> tuple[Prog
     """A program in stages, and the graphs that were compiled for it."""
     found: list[Graph] = []
 
-    def compile_one(graph: Graph, one: Options) -> Program:
-        found.append(graph)
-        return compile_graph(graph, machine, one)
+    def compile_one(graphs: Sequence[Graph], ones: Sequence[Options]) -> list[Program]:
+        found.append(graphs[0])
+        return [compile_graph(graphs[0], machine, ones[0])]
 
-    program = pipelined(import_model(model, options), machine, options, compile_one)
-    assert program is not None
-    return program, found
+    programs = pipelined([import_model(model, options)], machine, [options], compile_one)
+    assert programs is not None
+    return programs[0], found
 
 
 def test_a_layer_a_chip() -> None:
@@ -186,11 +187,11 @@ def test_models_of_a_node_are_compiled_as_a_whole() -> None:
     chips = machine.system.chips_per_node
     asked: list[Graph] = []
 
-    def refuse(graph: Graph, one: Options) -> Program:
-        asked.append(graph)
-        raise AssertionError(one)
+    def refuse(graphs: Sequence[Graph], ones: Sequence[Options]) -> list[Program]:
+        asked.extend(graphs)
+        raise AssertionError(ones)
 
-    assert pipelined(graph, machine, Options(chips=chips), refuse) is None
+    assert pipelined([graph], machine, [Options(chips=chips)], refuse) is None
     assert not asked
 
 

@@ -6,11 +6,14 @@ same states, and leave the image and these as the next run wants them.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from clockstep_isa.geometry import geometry
 from clockstep_isa.layout import PIECE, Binding
+from clockstep_isa.parts import parts_of
 from clockstep_isa.program import Program
 from clockstep_runtime.verifier.columns import Columns
 from clockstep_runtime.verifier.fields import legal_instructions
@@ -46,28 +49,32 @@ def _states(program: Program) -> dict[str, list[list[list[int]]]]:
 
 def _check_image(program: Program, findings: Findings) -> None:
     """Report the first write of every instruction to a word of the image."""
-    columns = legal_instructions(program, Findings())
-    columns = columns.take(columns.where("write", "scatter"))
-    queues = len(geometry(program.machine).queues)
-    words = program.machine.words_per_slice
+    queues, words = len(geometry(program.machine).queues), program.machine.words_per_slice
     chip, queue, address, count = program.image.regions.T
     start = (chip * queues + queue) * words + address
     order = np.argsort(start)
     start, end = start[order], (start + count)[order]
-    low, reach = _written(columns)
-    first = columns.queue * words + low
-    # Regions do not overlap: the last that starts before a write ends is the first it could meet.
-    before = np.searchsorted(start, first + reach) - 1
-    near = (before >= 0) & (end[np.maximum(before, 0)] > first) if len(start) else before >= 0
-    for at in np.flatnonzero(near).tolist():
-        touched = _touched(columns, at, int(first[at]), int(reach[at]))
-        region = np.searchsorted(start, touched, "right") - 1
-        inside = (region >= 0) & (touched < end[np.maximum(region, 0)])
-        if inside.any():
-            word = int(touched[inside][0]) % words
-            unit, where = columns.unit(at).name, int(columns.queue[at]) // queues
-            message = f"entry {program.name!r} writes to word {word}, which is of the image"
-            findings.add("entry-image", where, unit, int(columns.start[at]), message)
+    if not len(start):
+        return
+    for part in parts_of(program):
+        own = replace(program, code=part.code, chips=part.chips, others=())
+        columns = legal_instructions(own, Findings())
+        columns = columns.take(columns.where("write", "scatter"))
+        low, reach = _written(columns)
+        for where, cycle, _ in part.places.tolist():
+            first = (columns.queue + where * queues) * words + low
+            # Regions do not overlap: the last one that starts before a write ends is it, if any.
+            region = np.searchsorted(start, first + reach) - 1
+            near = (region >= 0) & (end[np.maximum(region, 0)] > first)
+            for at in np.flatnonzero(near).tolist():
+                touched = _touched(columns, at, int(first[at]), int(reach[at]))
+                region = np.searchsorted(start, touched, "right") - 1
+                inside = touched[(region >= 0) & (touched < end[np.maximum(region, 0)])]
+                if len(inside):
+                    unit, begin = columns.unit(at).name, int(columns.start[at]) + cycle
+                    on = where + int(columns.queue[at]) // queues
+                    message = f"entry {program.name!r} writes to word {int(inside[0]) % words}"
+                    findings.add("entry-image", on, unit, begin, f"{message}, which is constant")
 
 
 def _written(columns: Columns) -> tuple[Ints, Ints]:
