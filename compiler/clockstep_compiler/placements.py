@@ -18,10 +18,12 @@ __all__ = [
     "ONCE",
     "PARTIAL",
     "WHOLE",
+    "Coarse",
     "Pick",
     "Placement",
     "Strategy",
     "carried",
+    "coarse",
     "part_of",
     "part_shape",
     "picks",
@@ -69,6 +71,31 @@ def _owners(shape: tuple[int, ...], axis: int, ranks: int) -> NDArray[np.int64]:
     own = np.arange(shape[axis]) * ranks // shape[axis]
     own = own.reshape([-1 if a == axis else 1 for a in range(len(shape))])
     return np.broadcast_to(own, shape)
+
+
+Coarse = tuple[NDArray[np.int64], tuple[int, ...], int]
+"""The index and the source's shape of a move, and how many neighbours count as one element."""
+
+
+def coarse(index: NDArray[np.int64], shape: tuple[int, ...]) -> Coarse:
+    """A move with the neighbours along the last axis that always stay together as one element.
+
+    `index` says for each element of the result which one it is of a tensor of `shape`, negative
+    where it is none of it; both as they are then, and how many elements are one.
+    """
+    if not index.size or not index.ndim or not shape:
+        return index, shape, 1
+    width = math.gcd(index.shape[-1], shape[-1])
+    row = index.reshape(-1, index.shape[-1])[0]
+    for size in (n for n in range(width, 1, -1) if width % n == 0):
+        if row[0] >= 0 and not np.array_equal(row[:size], row[0] + np.arange(size)):
+            continue  # most are told by that alone
+        first = index[..., ::size]
+        whole = first[..., None] + np.arange(size) * (first >= 0)[..., None]
+        aligned = (first < 0) | (first % size == 0)
+        if aligned.all() and np.array_equal(whole.reshape(index.shape), index):
+            return np.where(first < 0, first, first // size), (*shape[:-1], shape[-1] // size), size
+    return index, shape, 1
 
 
 def carried(index: NDArray[np.int64], shape: tuple[int, ...], ranks: int, axis: int) -> Placement:

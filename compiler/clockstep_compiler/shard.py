@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from clockstep_compiler.graph import Graph, Node
 from clockstep_compiler.placements import PARTIAL, WHOLE, Placement, Strategy, splits
 from clockstep_compiler.shard_costs import Costs
-from clockstep_compiler.shard_rules import View, strategies
+from clockstep_compiler.shard_rules import View
 from clockstep_compiler.shard_writer import write
 from clockstep_isa.machine import Machine
 
@@ -85,8 +85,9 @@ def share(
     Constants and states that are `fixed`, as `held_by` says of another graph, are where they are.
     """
     part, whole = _FULL
+    costs = Costs(View(graph, ranks), machine)
     for price in _PRICES:
-        costs = Costs(View(graph, ranks), machine, price)
+        costs = replace(costs, price=price)
         found = _Search(graph, costs, fixed or {}).found(ranks)
         if ranks == 1 or _held(costs, found) * whole <= part * machine.words_per_chip:
             break
@@ -173,7 +174,7 @@ class _Search:
 
     def _allowed(self, node: Node) -> list[Strategy]:
         """The strategies of a node that leave constants where they are, all if none does."""
-        every = list(strategies(self._costs.view, node))
+        every = list(self._costs.view.strategies(node))
         fixed = [
             (at, self._fixed[name])
             for at, name in enumerate(node.inputs)

@@ -7,7 +7,7 @@ cycles throughout.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clockstep_compiler.channels import RENAMING
 from clockstep_compiler.graph import Node
@@ -57,6 +57,8 @@ class Costs:
     machine: Machine
     price: float = 0.0
     """What a word of a constant on every rank counts as, in cycles."""
+    _known: dict[tuple[int, Strategy], int] = field(default_factory=dict)
+    """What nodes, by their identity, are known to take."""
 
     def priced(self, node: Node, strategy: Strategy) -> float:
         """What one rank takes for its part of a node, and what its constants count as."""
@@ -75,6 +77,12 @@ class Costs:
 
     def work(self, node: Node, strategy: Strategy) -> int:
         """What one rank takes for its part of a node."""
+        key = id(node), strategy
+        if key not in self._known:
+            self._known[key] = self._work(node, strategy)
+        return self._known[key]
+
+    def _work(self, node: Node, strategy: Strategy) -> int:
         view, ranks = self.view, self.view.ranks
         if all(name in view.graph.constants for name in node.inputs if name):
             return 0
@@ -103,13 +111,19 @@ class Costs:
         view, own = self.view, strategy.inputs[0]
         if own < 0 or (strategy.output >= 0 and len(node.inputs) > 1 and node.op == "Move"):
             return 0
-        index, shape = index_of(view, node), view.shape(node.inputs[0])
+        index, shape, size = view.coarse(node)
+        last = len(index.shape) - 1, len(shape) - 1
+        if size > 1:
+            parts = (index.shape[-1], strategy.output == last[0]), (shape[-1], own == last[1])
+            if any(split and count % view.ranks for count, split in parts):
+                index, shape, size = index_of(view, node), view.shape(node.inputs[0]), 1
         most = 0
         for rank in (0, view.ranks - 1):
             part = part_of(index, strategy.output, rank, view.ranks)
             for pick in picks(part, shape, own, view.ranks, rank):
                 if pick.owner != rank:
-                    vectors = len(pick.rows) * -(-(pick.high - pick.low) // self.machine.vector)
+                    columns = (pick.high - pick.low) * size
+                    vectors = len(pick.rows) * -(-columns // self.machine.vector)
                     most = max(most, vectors)
         return self._sent(most * self._bytes(node.inputs[0])) if most else 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,15 @@ from clockstep_compiler.placements import (
     ONCE,
     PARTIAL,
     WHOLE,
+    Coarse,
     Placement,
     Strategy,
     carried,
+    coarse,
     splits,
 )
 
-__all__ = ["RULES", "View", "index_of", "strategies"]
+__all__ = ["RULES", "View", "index_of"]
 
 
 _DEQUANTIZING = ("Dequantize", "DequantizeLinear")
@@ -38,6 +40,21 @@ class View:
 
     graph: Graph
     ranks: int
+    _strategies: dict[int, list[Strategy]] = field(default_factory=dict)
+    """What is known of nodes, by their identity."""
+    _coarse: dict[int, Coarse] = field(default_factory=dict)
+
+    def strategies(self, node: Node) -> list[Strategy]:
+        """Every way to share a node, all of it on every chip the last."""
+        if id(node) not in self._strategies:
+            self._strategies[id(node)] = _found(self, node)
+        return self._strategies[id(node)]
+
+    def coarse(self, node: Node) -> Coarse:
+        """A move out of one tensor, in as large pieces as stay together."""
+        if id(node) not in self._coarse:
+            self._coarse[id(node)] = coarse(index_of(self, node), self.shape(node.inputs[0]))
+        return self._coarse[id(node)]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor; of an absent input that of a single number."""
@@ -56,8 +73,7 @@ class View:
 Rule = Callable[[View, Node], Iterator[Strategy]]
 
 
-def strategies(view: View, node: Node) -> list[Strategy]:
-    """Every way to share a node, all of it on every chip the last."""
+def _found(view: View, node: Node) -> list[Strategy]:
     whole = Strategy((WHOLE,) * len(node.inputs), WHOLE)
     rule = RULES.get(node.op) if node.domain in ("", "ai.onnx", CLOCKSTEP) else None
     if (
@@ -192,10 +208,15 @@ def _move(view: View, node: Node) -> Iterator[Strategy]:
         places.append(np.where(inside, index - first, -1))
         first += count
     rest = (WHOLE,) * (len(node.inputs) - len(places))
+    shapes = [view.shape(name) for name in node.inputs[: len(places)]]
+    few = [coarse(place, shape) for place, shape in zip(places, shapes, strict=True)]
+    last = len(view.shape(node.outputs[0])) - 1
     for axis in view.axes(node):
         found = tuple(
-            carried(place, view.shape(name), view.ranks, axis)
-            for place, name in zip(places, node.inputs, strict=False)
+            carried(place, shape, view.ranks, axis)
+            if axis == last
+            else carried(*fewer[:2], view.ranks, axis)
+            for place, shape, fewer in zip(places, shapes, few, strict=True)
         )
         yield Strategy((*found, *rest), axis)
         if found != (WHOLE,) * len(found):
