@@ -9,6 +9,7 @@ from onnx import ModelProto, NodeProto, helper
 
 from clockstep_compiler import Options
 from clockstep_compiler.problems import lowered_model
+from clockstep_compiler.steps import Transpose
 from clockstep_isa import Machine
 from tests.support.endtoend import expected, run_checked
 from tests.support.machines import MACHINES, machine
@@ -129,6 +130,16 @@ def test_machines(name: str) -> None:
 def test_floats() -> None:
     """What is dequantized is finite, so fp16 is masked by zeros as well."""
     _assert_alike(_attention(4, 8, 6, 12, (1, 1, 1, 12)), EIGHT, precision="fp16")
+
+
+def test_values_are_turned_before_they_are_needed() -> None:
+    """What follows from the values alone does not wait for the softmax in arrays."""
+    _, lowered = lowered_model(_attention(4, 8, 6, 12, (1, 1, 1, 12)), Options(), EIGHT)
+    turned = [i for i, step in enumerate(lowered.steps) if isinstance(step, Transpose)]
+    own = [lowered.steps[i].out.columns for i in turned]
+    sums = [i for i, step in enumerate(lowered.steps) if step.out.rows == 1]
+    assert own == [12, 12]  # values, then powers
+    assert turned[0] < min(sums) < turned[1]
 
 
 def test_few_queries_stay_apart() -> None:

@@ -20,7 +20,7 @@ from clockstep_compiler.lowering.factors import transposed
 from clockstep_compiler.lowering.lower import Lowering, lowers, offset_of
 from clockstep_compiler.lowering.matmul_integers import int8_parts
 from clockstep_compiler.lowering.reduce_rows import hold
-from clockstep_compiler.steps import Interleaved, Product, Term, Value, Weights
+from clockstep_compiler.steps import Interleaved, Product, Term, Value, Weights, sources_of
 from clockstep_isa.table import Type
 
 __all__: list[str] = []
@@ -81,7 +81,7 @@ def _lower_context(state: Lowering, node: Node) -> None:
     p, v = _factors(state, node)
     heads, keys, columns = int(node.attributes["heads"]), v.value.rows, v.value.columns
     queries, depth = p.value.columns // heads, columns // heads
-    a, turned = transposed(state, p.value, 1), transposed(state, v.value, 1)
+    a, turned = transposed(state, p.value, 1), _turned_early(state, v.value)
     order = head_of(heads, depth, queries, state.machine)
     terms, whole = [], Weights(1, columns, keys, value=turned)
     for head in range(heads):
@@ -97,6 +97,18 @@ def _lower_context(state: Lowering, node: Node) -> None:
         expr = binary("add", expr, Leaf(sums, np.zeros(queries, np.int64)))
     constant = p.shift * v.shift * keys
     _define(state, node, add(expr, constant) if constant else expr, p.scale * v.scale)
+
+
+def _turned_early(state: Lowering, value: Value) -> Value:
+    """A matrix transposed, both made as soon as there is what they are made of: arrays take their
+    weights in order, so what is turned after a softmax waits for the products before that."""
+    out = transposed(state, value, 1)
+    early = [step for step in state.steps if step.out is value or step.out is out]
+    rest = [step for step in state.steps if step not in early]
+    needed = {v.number for step in early for v in sources_of(step)} - {value.number}
+    place = max((i for i, step in enumerate(rest) if step.out.number in needed), default=-1) + 1
+    state.steps[:] = [*rest[:place], *early, *rest[place:]]
+    return out
 
 
 def _define(state: Lowering, node: Node, expr: Expr, scale: float) -> None:

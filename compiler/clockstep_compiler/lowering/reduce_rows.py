@@ -155,10 +155,16 @@ class Along:
         return self.view[0] * self.view[2], self.value.columns
 
     def fold(
-        self, state: Lowering, value: Value, name: str, before: Map = _same, after: Map = _same
+        self,
+        state: Lowering,
+        value: Value,
+        name: str,
+        before: Map = _same,
+        after: Map = _same,
+        wide: int = 2,
     ) -> Value:
-        """A matrix of the same rows combined along the axis."""
-        expr = after(fold_rows(state, value, name, self.view, before))
+        """A matrix of the same rows combined along the axis; of many tiles `wide` at a time."""
+        expr = after(fold_rows(state, value, name, self.view, before, wide))
         return hold(state, expr, self.short).value
 
     def spread(self, value: Value) -> Leaf:
@@ -209,15 +215,21 @@ def _tree(name: str, parts: Sequence[Expr]) -> Expr:
 
 
 def fold_rows(
-    state: Lowering, value: Value, name: str, view: tuple[int, int, int], before: Map
+    state: Lowering,
+    value: Value,
+    name: str,
+    view: tuple[int, int, int],
+    before: Map,
+    wide: int = 2,
 ) -> Expr:
     """Rows [outer, n, inner] of a matrix combined over n by a row of the VXM, n at least 1.
 
     `before` is applied to every element. The result has outer * inner rows. The rows yet to be
-    combined are kept in several matrices, one for each operand: none can be read twice at once.
+    combined are kept in several matrices, one for each operand: none can be read twice at once;
+    `wide` are those of rows of many tiles.
     """
     outer, n, inner = view
-    ways = _WAYS if value.columns <= state.machine.vector else 2
+    ways = _WAYS if value.columns <= state.machine.vector else wide
     parts = [_Part(value, n, first, count) for first, count in _ways(n, ways)]
     rest: list[Expr] = []
     while True:

@@ -27,6 +27,9 @@ _RANGE = 29.0
 _COLUMNS = 256
 """Columns up to which sums are made where they are used: those of about a vector."""
 
+_WIDE = 8
+"""Rows that are combined at a time: all wait for the result, so few sums should wait for sums."""
+
 
 def reciprocal(a: Expr) -> Expr:
     """1 / a for a from 2**-126 on, as the square of rsqrt: within 2 ulp."""
@@ -74,10 +77,10 @@ def _over_rows(state: Lowering, x: Along, unit: float, few: bool) -> Expr:
     if few:
         exponents = add(mul(wide(own), unit), _TOP - 127 * unit)
     else:
-        greatest = x.fold(state, x.value, "max")
+        greatest = x.fold(state, x.value, "max", wide=_WIDE)
         exponents = add(mul(binary("sub", wide(own), wide(x.spread(greatest))), unit), _TOP)
     powers = x.hold(state, cast(unary("exp2", exponents), Type.F16))
-    factor = x.fold(state, powers, "add", wide, reciprocal)
+    factor = x.fold(state, powers, "add", wide, reciprocal, _WIDE)
     result = binary("mul", wide(Leaf(powers, None)), x.spread(factor))
     if not x.turned:
         return result
