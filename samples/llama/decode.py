@@ -81,15 +81,25 @@ def reference(model: bytes | Path, prompt: list[int], tokens: int) -> Reference:
 def decoded(
     program: clockstep.Program, apart: clockstep.Program | None, wanted: Reference
 ) -> Decoded:
-    """Run a program along the tokens of the reference, and if given the one without states."""
-    session = clockstep.Session(program)
+    """Run a program along the tokens of the reference, and if given the one without states.
+
+    A program with an entry "prefill" has the whole prompt there, and what follows in "decode".
+    """
+    session, ahead = clockstep.Session(program), list[Array]()
+    if "prefill" in program.entries:
+        prompt = {
+            "input_ids": np.array([wanted.tokens[: wanted.prompt]]),
+            "position": np.array([0]),
+        }
+        ahead = list(session.run(prompt, entry="prefill")["logits"][0])
     other = None if apart is None else clockstep.Session(apart)
     caches = {} if apart is None else _blank(apart)
     error, same, differing, seconds = 0.0, 0, 0, 0.0
     for position, want in enumerate(wanted.logits):
         x = _inputs(wanted.tokens, position)
         start = time.perf_counter()
-        have = session.run(x)["logits"].ravel()
+        entry = "decode" if ahead else None
+        have = ahead[position] if position < len(ahead) else _next(session, x, entry)
         seconds += time.perf_counter() - start
         off = np.abs(have.astype(float) - want.astype(float)).max()
         error = max(error, float(off / np.ptp(want.astype(float))))
@@ -101,6 +111,10 @@ def decoded(
             caches = {name: made[_present(name)] for name in caches}
     count = len(wanted.logits)
     return Decoded(error, same, count - wanted.prompt + 1, differing, seconds / count)
+
+
+def _next(session: clockstep.Session, x: Mapping[str, Array], entry: str | None) -> Array:
+    return np.asarray(session.run(x, entry=entry)["logits"]).ravel()
 
 
 def _inputs(tokens: list[int], position: int) -> dict[str, Array]:
@@ -126,21 +140,28 @@ def _compare(given: argparse.Namespace, model: Path, wanted: Reference) -> bool:
         for precision in given.precision:
             options = {"chips": chips, "precision": precision, "effort": given.effort}
             options |= {"machine": given.machine}
+            entries = {"prefill": {"tokens": given.prompt}, "decode": {"tokens": 1}}
             start = time.perf_counter()
             try:
-                program = clockstep.compile(model, **options)
+                entry = {"entry": entries} if given.prefill else {"dim": {"tokens": 1}}
+                program = clockstep.compile(model, **options, **entry)
             except clockstep.DoesNotFit as error:
                 print(f"| {chips} | {precision} | {error.diagnostic.message} |", flush=True)
                 continue
             spent = time.perf_counter() - start
-            apart = None if given.no_apart else clockstep.compile(model, state={}, **options)
+            one = options | {"dim": {"tokens": 1}, "state": {}}
+            no_apart = given.no_apart or given.prefill  # which may have sums in another order
+            apart = None if no_apart else clockstep.compile(model, **one)
             done = decoded(program, apart, wanted)
             tokens = done.same == done.chosen or precision != "exact"
             fine &= tokens and not done.apart and done.error <= CLOSE[precision]
-            cells = [chips, precision, f"{program.cycles:,}", f"{1 / program.seconds:,.0f}"]
+            token = program.entries.get("decode", program)
+            cells = [chips, precision, f"{token.cycles:,}", f"{1 / token.seconds:,.0f}"]
             cells += [f"{done.error:.1e}", f"{done.same} of {done.chosen}", done.apart]
             cells += [f"{spent:.0f} s", f"{done.seconds:.2f} s"]
             print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+            if given.prefill:
+                print(f"prefill: {program.cycles:,} cycles, {program.seconds * 1e6:,.0f} us")
     return fine
 
 
@@ -160,6 +181,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=CLOSE, nargs="+", default=["exact", "fp16"])
     parser.add_argument("--machine", default="lpu-v1")
     parser.add_argument("--effort", default="fast")
+    parser.add_argument("--prefill", action="store_true", help="the prompt in one run")
     parser.add_argument("--no-apart", action="store_true", help="no program without states")
     given = parser.parse_args()
     own = {name: getattr(given, name) for name in ("layers", "vocab")}
@@ -167,9 +189,8 @@ def main() -> None:
     prompt = np.random.default_rng(0).integers(0, sizes.vocab, given.prompt).tolist()
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.onnx"
-        graph = llama(
-            sizes, context=given.context, weights=given.weights, attention=given.attention
-        )
+        made = {"weights": given.weights, "attention": given.attention}
+        graph = llama(sizes, context=given.context, tokens=None, **made)
         save_model(graph, model, save_as_external_data=True, location=FILE)
         del graph  # gigabytes
         wanted = reference(model, prompt, given.tokens)
