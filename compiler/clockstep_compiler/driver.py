@@ -139,7 +139,7 @@ def schedule(
     held = _hold(s, filled) + (placed.held if placed else 0)
     tight = _FULL * filled > plan.machine.words_per_chip
     parts = partition(plan, lowered, s.storage, reserve, spread, dealt)
-    parts.wanted = _wanted(lowered, parts)
+    parts.wanted, parts.multiplied = _wanted(lowered, parts), _multiplied(lowered, parts)
     bundles: list[int] = []
     maker, mover = BlockMaker(s), Mover(s)
     sweeper = Sweeper(s, maker, Room(s, read_at_once(plan, lowered)), Reader(s))
@@ -381,8 +381,8 @@ def _make_blocks(
 
 
 def _home(s: Scheduler, step: Step, position: tuple[int, int, int], parts: Partition) -> int:
-    """The chip of a block without weights: where its largest computed source is; without any where
-    what it makes is wanted, else in turn.
+    """The chip of a block without weights: where its largest computed source is, of those that come
+    out of products if any does; without any where what it makes is wanted, else in turn.
 
     A step that is pinned to chips has its blocks there, in turn. One row that all rows of the
     result read, such as a scale, may be sent anywhere; not so one that is cut in several.
@@ -390,8 +390,10 @@ def _home(s: Scheduler, step: Step, position: tuple[int, int, int], parts: Parti
     turn, chunk, tile = position
     if step.out.chips:
         return step.out.chips[turn % len(step.out.chips)]
-    lanes = s.plan.machine.vector
-    for value in sorted(sources_of(step), key=lambda value: -words_of(value, lanes)):
+    lanes, made = s.plan.machine.vector, parts.multiplied
+    sources = sources_of(step)
+    sources.sort(key=lambda value: (value.number not in made, -words_of(value, lanes)))
+    for value in sources:
         repeated = isinstance(step, Compute | Broadcast) and value.rows == 1 < step.out.rows
         if value.origin != "step" or repeated:
             continue
@@ -414,6 +416,15 @@ def _wanted(lowered: Lowered, parts: Partition) -> dict[int, int]:
         if chip is not None:
             found.update((value.number, chip) for value in sources_of(step))
     return found
+
+
+def _multiplied(lowered: Lowered, parts: Partition) -> frozenset[int]:
+    """The numbers of matrices that come out of products, directly or by way of others."""
+    found: set[int] = set()
+    for index, step in enumerate(lowered.steps):
+        if parts.groups_of(index, 0, 0) or any(v.number in found for v in sources_of(step)):
+            found.add(step.out.number)
+    return frozenset(found)
 
 
 def _release(s: Scheduler, value: Value, chunks: NDArray[np.int64]) -> None:

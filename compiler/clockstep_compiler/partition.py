@@ -98,6 +98,8 @@ class Partition:
     tables: dict[tuple[int, int], int] = field(default_factory=dict)
     wanted: Mapping[int, int] = field(default_factory=dict)
     """Chips of the first products that matrices go into, by their numbers."""
+    multiplied: frozenset[int] = frozenset()
+    """Numbers of matrices that come out of products."""
 
     def groups_of(self, step: int, tile: int, chip: int) -> list[Group]:
         """The groups of a tile, those on `chip` if the step is spread over all."""
